@@ -1,0 +1,2 @@
+//! The `ringcask` command.
+fn main() {}

@@ -1,0 +1,78 @@
+//! Every bound of the engine, named, with its unit as the last word.
+//!
+//! What a caller can change is a default here and a setter on [`Options`](crate::Options); what
+//! the format fixes is a constant.
+
+use std::time::Duration;
+
+/// Longest key in bytes: the record header keeps the length in 16 bits.
+pub const KEY_LEN_MAX: usize = u16::MAX as usize;
+
+/// Longest value in bytes that [`Options::value_len_max`](crate::Options::value_len_max) accepts.
+pub const VALUE_LEN_MAX: usize = 1 << 30;
+
+/// Default of [`Options::value_len_max`](crate::Options::value_len_max): 64 MiB.
+pub const VALUE_LEN_MAX_DEFAULT: usize = 64 << 20;
+
+/// Default of [`Options::data_file_len_max`](crate::Options::data_file_len_max): 256 MiB.
+pub const DATA_FILE_LEN_MAX_DEFAULT: u64 = 256 << 20;
+
+/// Smallest accepted `data_file_len_max` in bytes; tests rotate often with it.
+pub const DATA_FILE_LEN_MIN: u64 = 4 << 10;
+
+/// Longest data file in bytes: the keydir keeps offsets as 29 bits of 8-byte units.
+pub const DATA_FILE_LEN_LIMIT: u64 = 1 << 32;
+
+/// Most data files of one partition: the keydir keeps the file as 16 bits.
+pub const FILES_PER_PARTITION_MAX: usize = 1 << 16;
+
+/// Most partitions of a store.
+pub const PARTITIONS_MAX: u32 = 4096;
+
+/// Default of [`Options::mailbox_requests_max`](crate::Options::mailbox_requests_max).
+pub const MAILBOX_REQUESTS_MAX_DEFAULT: usize = 4096;
+
+/// Default of [`Options::mailbox_bytes_max`](crate::Options::mailbox_bytes_max): 32 MiB.
+pub const MAILBOX_BYTES_MAX_DEFAULT: usize = 32 << 20;
+
+/// A commit group is closed when its encoded records reach this many bytes.
+pub const GROUP_LEN_MAX: usize = 4 << 20;
+
+/// Most records of one commit group.
+pub const GROUP_RECORDS_MAX: usize = 1 << 16;
+
+/// A record longer than this many bytes is a commit group of its own (W5).
+pub const GROUP_ALONE_LEN_BYTES: usize = 1 << 20;
+
+/// Bytes staged behind the group in flight before a worker stops draining the mailbox (W5).
+pub const STAGED_BYTES_MAX: usize = 8 << 20;
+
+/// Requests a worker takes from one mailbox before it looks at its disk again.
+pub const DRAIN_REQUESTS_MAX: usize = 512;
+
+/// Cold reads of one partition under way at once.
+pub const READS_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of cold reads of one partition under way at once; one longer read may go over it alone.
+pub const READS_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
+
+/// A record longer than this many bytes is read by the worker, not on the caller's thread (G2).
+pub const READ_NOW_LEN_MAX: usize = 64 << 10;
+
+/// A value up to this many bytes is copied out of the read buffer; a longer one is sliced from it.
+pub const READ_COPY_LEN_MAX: usize = 4 << 10;
+
+/// How long `open` waits for an instance of the same process that is closing (X1).
+pub const CLOSING_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest MANIFEST that is read, in bytes.
+pub const MANIFEST_LEN_MAX: u64 = 16 << 20;
+
+/// Longest `FILES` that is read, in bytes: every file listed, with room to spare.
+pub const FILES_LEN_MAX: u64 = 16 << 20;
+
+/// Buckets of one keydir table (K6).
+pub const KEYDIR_TABLE_BUCKETS: usize = 16 << 10;
+
+/// Smallest and largest step of zeros written ahead of the log, in bytes (W3).
+pub const PREWRITE_LEN_MAX: u64 = 4 << 20;
