@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::log::format::FormatError;
+
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -106,6 +108,18 @@ impl Error {
             location: Some((path.to_owned(), offset)),
             source: None,
         }))
+    }
+
+    /// Bytes that were not accepted: damage, or something that only a newer build knows.
+    #[cold]
+    pub(crate) fn format(path: &Path, offset: u64, why: FormatError) -> Error {
+        if why.is_newer() { Error::newer(path, why) } else { Error::corrupt(path, offset, why) }
+    }
+
+    #[cold]
+    pub(crate) fn newer(path: &Path, why: impl fmt::Display) -> Error {
+        let message = format!("{}: {why}; open the store with a newer build", path.display());
+        Error::new(ErrorKind::NewerFormat, message)
     }
 
     /// `attempt` completes "cannot …", as "write 4096 bytes to".

@@ -1,0 +1,149 @@
+//! From open to closed: who may still ask, who waits for the end, and who holds the lock until then.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Fs, LockFile};
+use crate::limits::CLOSING_WAIT;
+use crate::log::layout;
+use crate::worker::Ticker;
+
+/// How often a waiting open tries the lock again.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
+
+/// Shared by the handles and the workers of one store.
+pub(crate) struct Lifecycle {
+    closing: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    workers_running: usize,
+    outcome: Result<()>,
+    /// Held until the last worker has ended.
+    lock: Option<StoreLock>,
+    ticker: Option<Ticker>,
+    wakers: Vec<Waker>,
+}
+
+impl Lifecycle {
+    pub(super) fn new(lock: StoreLock, worker_count: usize) -> Lifecycle {
+        Lifecycle {
+            closing: AtomicBool::new(false),
+            state: Mutex::new(State {
+                workers_running: worker_count,
+                outcome: Ok(()),
+                lock: Some(lock),
+                ticker: None,
+                wakers: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn keep(&self, ticker: Ticker) {
+        self.state.lock().ticker = Some(ticker);
+    }
+
+    pub(super) fn begin_close(&self) {
+        if !self.closing.swap(true, Ordering::SeqCst) {
+            let mut state = self.state.lock();
+            if let Some(lock) = &state.lock {
+                lock.note_closing();
+            }
+            state.ticker = None;
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Called once by each worker, as the last thing it does.
+    pub(super) fn worker_ended(&self, outcome: Result<()>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            if state.outcome.is_ok() {
+                state.outcome = outcome;
+            }
+            state.workers_running -= 1;
+            if state.workers_running > 0 {
+                return;
+            }
+            state.lock = None;
+            std::mem::take(&mut state.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until every worker has ended and the lock is free.
+    pub(super) async fn closed(&self) -> Result<()> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.workers_running == 0 {
+                return Poll::Ready(state.outcome.clone());
+            }
+            if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.wakers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Stores of this process that are closing, by path: an open of one of them waits (X1).
+static CLOSING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The flock of a store; released when dropped.
+pub(crate) struct StoreLock {
+    path: PathBuf,
+    file: Option<LockFile>,
+}
+
+impl StoreLock {
+    /// Takes the lock of the store at `root`, waiting up to `wait` for another holder, and up to
+    /// [`CLOSING_WAIT`] for an instance of this process that is closing.
+    pub(super) fn take(fs: &Fs, root: &Path, wait: Duration) -> Result<StoreLock> {
+        let path = root.join(layout::LOCK);
+        let started = Instant::now();
+        loop {
+            let taken = fs.lock(&path).map_err(|source| Error::io("lock", &path, source))?;
+            if let Some(file) = taken {
+                CLOSING.lock().retain(|closing| *closing != path);
+                return Ok(StoreLock { path, file: Some(file) });
+            }
+            let wait = if CLOSING.lock().contains(&path) { wait.max(CLOSING_WAIT) } else { wait };
+            if started.elapsed() >= wait {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    format!(
+                        "{}: the store is open in another instance; close that one first, or wait for \
+                         it with Options::lock_wait",
+                        root.display()
+                    ),
+                ));
+            }
+            std::thread::sleep(LOCK_RETRY);
+        }
+    }
+
+    fn note_closing(&self) {
+        CLOSING.lock().push(self.path.clone());
+    }
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // A waiting open sees either a free lock or the note, which therefore goes last.
+        self.file = None;
+        let mut closing = CLOSING.lock();
+        if let Some(index) = closing.iter().position(|path| *path == self.path) {
+            closing.swap_remove(index);
+        }
+    }
+}

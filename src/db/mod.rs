@@ -1,0 +1,315 @@
+//! The caller's side: a handle that routes keys, drops requests into mailboxes, and awaits replies.
+
+mod call;
+mod lifecycle;
+mod open;
+mod put;
+mod read;
+mod scan;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::call::Call;
+use self::lifecycle::Lifecycle;
+pub(crate) use self::open::open;
+pub use self::put::Put;
+use self::read::ReadNow;
+pub use self::scan::{Scan, ScanKeys};
+pub use self::value::IntoValue;
+use crate::error::{Error, Result};
+use crate::mailbox::{Body, Durable, Mailbox, Request, reply_slot};
+use crate::options::Options;
+use crate::partition::PartitionView;
+use crate::route::{KeyHasher, PartitionMap};
+use crate::stats::Stats;
+use crate::types::{KeyHash, KeyspaceId};
+
+/// An open store: cheap to clone, shared by any number of tasks on any executor.
+///
+/// Keys are 1 to 65,535 bytes, values 0 bytes to [`Options::value_len_max`]. Every operation is
+/// decided by the one worker that owns the key's partition, so operations on one key happen one after
+/// the other. Dropping a future cancels the wait, not an operation that was sent: it happens whole or
+/// not at all.
+///
+/// When the last handle is dropped the store closes in the background; [`Db::close`] waits for it.
+///
+/// # Example: put, get, delete
+/// ```
+/// # futures::executor::block_on(async {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// use ringcask::Db;
+/// let db = Db::open(path).await?;
+/// db.put("user:1", "Ada").await?;
+/// assert_eq!(db.get("user:1").await?.as_deref(), Some(b"Ada".as_slice()));
+/// assert!(db.del("user:1").await?);
+/// assert_eq!(db.get("user:1").await?, None);
+/// db.close().await
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Db {
+    shared: Arc<Shared>,
+    /// Counts handles; the last one to go closes the store.
+    _handle: Arc<Handle>,
+}
+
+/// What all handles, futures and streams of a store share.
+pub(crate) struct Shared {
+    path: PathBuf,
+    hasher: KeyHasher,
+    map: PartitionMap,
+    partitions: Vec<Shard>,
+    durable: Durable,
+    key_len_max: usize,
+    value_len_max: usize,
+    io_name: &'static str,
+    worker_count: usize,
+    lifecycle: Arc<Lifecycle>,
+}
+
+/// One partition as callers reach it.
+struct Shard {
+    mailbox: Arc<Mailbox>,
+    view: Arc<PartitionView>,
+}
+
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.begin_close();
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db")
+            .field("path", &self.shared.path)
+            .field("partitions", &self.shared.partitions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens the store at `path` with the default [`Options`], creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Db> {
+        Options::new().open(path).await
+    }
+
+    /// Stores `value` under `key`, replacing what was there.
+    ///
+    /// The future is sent when it is first polled; before that it can be given its own
+    /// [durability](Put::durability). When it resolves the value is as durable as asked, and visible to
+    /// every later get.
+    ///
+    /// # Errors
+    /// The future resolves to `InvalidArgument` for a key or value out of bounds, `NoSpace` or `Io` if
+    /// the log could not be written (nothing is stored then), `Poisoned` after a failed sync, `Closed`
+    /// after close.
+    ///
+    /// # Example: many at once share their syncs
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ringcask::Db::open(dir.path()).await?;
+    /// let puts = (0..100_u32).map(|n| db.put(n.to_le_bytes(), format!("value {n}")));
+    /// futures::future::try_join_all(puts).await?;
+    /// assert_eq!(db.stats().total().keys, 100);
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn put<K: AsRef<[u8]>, V: IntoValue>(&self, key: K, value: V) -> Put<'_> {
+        Put::new(&self.shared, key.as_ref(), value)
+    }
+
+    /// Returns the value of `key`, or `None` if it is absent.
+    ///
+    /// Reads the newest record published when the call looked the key up; never waits for a write in
+    /// flight. A record in the page cache is read on the calling thread, without a hop to the worker.
+    ///
+    /// # Errors
+    /// `Corrupt` if the record on disk fails its checksum, `Io` if it cannot be read, `Closed` after
+    /// close, `InvalidArgument` for a key out of bounds.
+    pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Bytes>> {
+        self.shared.get(key.as_ref()).await
+    }
+
+    /// Returns the values of `keys`, in their order; cold records are read at the same time.
+    ///
+    /// # Errors
+    /// As [`Db::get`]; the first error is returned.
+    ///
+    /// # Example: a missing key is `None`
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ringcask::Db::open(dir.path()).await?;
+    /// db.put("a", "1").await?;
+    /// assert_eq!(db.get_many(["a", "b"]).await?, [Some("1".into()), None]);
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let gets = keys.into_iter().map(|key| async move { self.shared.get(key.as_ref()).await });
+        futures::future::try_join_all(gets).await
+    }
+
+    /// Whether `key` is present.
+    ///
+    /// # Errors
+    /// As [`Db::get`]: the record is read and checked, because the keydir holds no keys.
+    pub async fn contains_key<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
+        Ok(self.shared.get(key.as_ref()).await?.is_some())
+    }
+
+    /// Deletes `key`; true if it was there.
+    ///
+    /// # Errors
+    /// As [`Db::put`].
+    pub async fn del<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
+        let key = key.as_ref();
+        self.shared.check_key(key)?;
+        let hash = self.shared.hash(key);
+        let body = Body::key_only(Bytes::copy_from_slice(key));
+        let (reply, receiver) = reply_slot();
+        let request = Request::Del { hash, body, durable: self.shared.durable, reply };
+        Call::new(&self.shared, self.shared.shard_of(hash), request, receiver).await
+    }
+
+    /// Makes every write acknowledged before durable, whatever its [`Durability`](crate::Durability).
+    ///
+    /// # Errors
+    /// `Poisoned` if a sync fails, `Closed` after close.
+    pub async fn sync(&self) -> Result<()> {
+        let syncs = (0..self.shared.partitions.len()).map(|shard| {
+            let (reply, receiver) = reply_slot();
+            Call::new(&self.shared, shard, Request::Sync { reply }, receiver)
+        });
+        futures::future::try_join_all(syncs).await?;
+        Ok(())
+    }
+
+    /// Returns every key and value, in order of key; narrow it down with the methods of [`Scan`].
+    ///
+    /// The keys that match are collected and sorted first, so memory grows with their number; values
+    /// are read as the stream goes. A key put or deleted meanwhile may or may not be seen.
+    ///
+    /// # Example: the keys of one user
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ringcask::Db::open(dir.path()).await?;
+    /// db.put("user:1:name", "Ada").await?;
+    /// db.put("user:2:name", "Grace").await?;
+    /// let mut scan = db.scan().prefix("user:1:");
+    /// while let Some(entry) = scan.next().await {
+    ///     let (key, value) = entry?;
+    ///     assert_eq!((&key[..], &value[..]), (&b"user:1:name"[..], &b"Ada"[..]));
+    /// }
+    /// # drop(scan);
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn scan(&self) -> Scan {
+        Scan::new(self.shared.clone())
+    }
+
+    /// What the store has counted since it was opened, and what it holds now.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let partitions =
+            shared.partitions.iter().map(|shard| shard.view.stats(shard.mailbox.depth())).collect();
+        Stats { partitions, io: shared.io_name, workers: shared.worker_count }
+    }
+
+    /// The directory of the store.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Closes the store: what was sent is finished, the log is sealed and synced, the lock is released.
+    /// Later operations, on any handle, are refused with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    ///
+    /// May be called more than once, from several tasks, with operations in flight; every call returns
+    /// when the store is closed. Dropping the future does not stop the closing.
+    ///
+    /// # Errors
+    /// `Poisoned`, `NoSpace` or `Io` if the log could not be sealed; what was acknowledged as durable is
+    /// safe all the same.
+    pub async fn close(&self) -> Result<()> {
+        self.shared.begin_close();
+        self.shared.lifecycle.closed().await
+    }
+}
+
+impl Shared {
+    fn begin_close(&self) {
+        self.lifecycle.begin_close();
+        for shard in &self.partitions {
+            shard.mailbox.close();
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> KeyHash {
+        self.hasher.hash(KeyspaceId(0), key)
+    }
+
+    fn shard_of(&self, hash: KeyHash) -> usize {
+        self.map.partition_of(hash).0 as usize
+    }
+
+    /// Why a request got no answer: its partition failed, or the store was closed.
+    fn no_answer(&self, shard: usize) -> Error {
+        self.partitions[shard].view.failure().cloned().unwrap_or_else(Error::closed)
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.is_empty() {
+            return Err(Error::invalid("the key is empty; a key has at least one byte"));
+        }
+        if key.len() > self.key_len_max {
+            return Err(Error::invalid(format!(
+                "the key is {} bytes long; key_len_max is {}",
+                key.len(),
+                self.key_len_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_value_len(&self, len: usize) -> Result<()> {
+        if len > self.value_len_max {
+            return Err(Error::invalid(format!(
+                "the value is {len} bytes long; value_len_max is {}",
+                self.value_len_max
+            )));
+        }
+        Ok(())
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.check_key(key)?;
+        if self.lifecycle.is_closing() {
+            return Err(Error::closed());
+        }
+        let hash = self.hash(key);
+        let shard = self.shard_of(hash);
+        match read::read_now(&self.partitions[shard].view, hash, key) {
+            ReadNow::Found(value) => Ok(Some(value)),
+            ReadNow::Missing => Ok(None),
+            ReadNow::Hop => {
+                let (reply, receiver) = reply_slot();
+                let request = Request::Get { hash, key: Bytes::copy_from_slice(key), reply };
+                Call::new(self, shard, request, receiver).await
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Opening a store: check before touching, lock, create or read MANIFEST, start the workers.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::lifecycle::{Lifecycle, StoreLock};
+use super::{Db, Handle, Shard, Shared};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Driver, Fs, probe_uring, uring_denied_hint};
+use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
+use crate::log::files::FilesList;
+use crate::log::layout;
+use crate::log::manifest::{MANIFEST_VERSION, Manifest};
+use crate::mailbox::{Doorbell, Inbox, Mailbox, mailbox};
+use crate::options::{Durability, Io, Options};
+use crate::partition::PartitionConfig;
+use crate::partition::recovery::{Report, StoreIdentity, empty_files};
+use crate::route::{KeyHasher, PartitionMap};
+use crate::types::{KeyspaceId, PartitionId, StoreId};
+use crate::worker::{self, Opened, Setup, Ticker, WorkerPlan};
+
+/// Opens on a thread of its own, because it blocks; whoever awaits it needs no runtime.
+pub(crate) async fn open(options: Options, path: PathBuf) -> Result<Db> {
+    options.check()?;
+    let (sender, receiver) = futures::channel::oneshot::channel();
+    let shown = path.clone();
+    std::thread::Builder::new()
+        .name("ringcask-open".into())
+        .spawn(move || {
+            // If the caller is gone the handle is dropped, which closes the store again.
+            let _caller_is_gone = sender.send(open_blocking(&options, &path));
+        })
+        .map_err(|source| Error::io("start a thread to open", &shown, source))?;
+    receiver.await.unwrap_or_else(|_canceled| {
+        Err(Error::new(ErrorKind::Io, "the thread that opened the store panicked"))
+    })
+}
+
+/// How a store reaches its disk, once decided.
+struct Access {
+    fs: Fs,
+    name: &'static str,
+    driver: Box<dyn Fn() -> Driver>,
+}
+
+fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
+    let started = Instant::now();
+    let access = choose_io(&options.io)?;
+    let (root, manifest, lock) = open_directory(&access.fs, options, path)?;
+    let identity = StoreIdentity {
+        store: manifest.store,
+        map_epoch: manifest.map_epoch,
+        partition_count: manifest.partition_count,
+        hash_key: manifest.hash_key,
+    };
+    let (shared, report) = start(options, &access, root, &identity, lock)?;
+    tracing::info!(
+        path = %shared.path.display(),
+        partitions = shared.partitions.len(),
+        workers = shared.worker_count,
+        io = shared.io_name,
+        files = report.files,
+        records = report.records,
+        keys = report.keys,
+        torn_bytes = report.torn_bytes,
+        elapsed_ms = started.elapsed().as_millis() as u64,
+        "store opened"
+    );
+    let shared = Arc::new(shared);
+    Ok(Db { _handle: Arc::new(Handle(shared.clone())), shared })
+}
+
+fn choose_io(io: &Io) -> Result<Access> {
+    let os = |name, driver: fn() -> Driver| Access { fs: Fs::os(), name, driver: Box::new(driver) };
+    match io {
+        Io::Blocking => Ok(os("blocking", || Driver::Blocking)),
+        Io::Uring => match probe_uring() {
+            Ok(()) => Ok(os("uring", || Driver::Uring)),
+            Err(error) => Err(worker::ring_error(&error)),
+        },
+        Io::Auto => match probe_uring() {
+            Ok(()) => Ok(os("uring", || Driver::Uring)),
+            Err(error) => {
+                tracing::warn!(
+                    "io_uring is denied ({error}), so Ringcask falls back to plain system calls on \
+                     helper threads; to get io_uring back: {}",
+                    uring_denied_hint(&error)
+                );
+                Ok(os("blocking", || Driver::Blocking))
+            }
+        },
+        #[cfg(any(test, feature = "sim"))]
+        Io::Sim(disk) => {
+            let disk = disk.clone();
+            let fs = Fs::sim(disk.clone());
+            Ok(Access { fs, name: "sim", driver: Box::new(move || Driver::Sim(disk.clone())) })
+        }
+    }
+}
+
+/// What a directory is, judged without changing it.
+enum Found {
+    Store,
+    /// Nothing, or a creation that was cut short.
+    Room,
+    Foreign(String),
+}
+
+fn open_directory(
+    fs: &Fs,
+    options: &Options,
+    path: &Path,
+) -> Result<(PathBuf, Manifest, StoreLock)> {
+    let found = look(fs, path)?;
+    match found {
+        Found::Store => drop(read_manifest(fs, path)?),
+        Found::Foreign(what) => {
+            return Err(Error::new(
+                ErrorKind::NotAStore,
+                format!(
+                    "{}: not a Ringcask store: {what}; nothing was changed, choose an empty directory",
+                    path.display()
+                ),
+            ));
+        }
+        Found::Room if !options.create_if_missing => {
+            return Err(Error::new(
+                ErrorKind::NotAStore,
+                format!("{}: there is no store, and none is to be created", path.display()),
+            ));
+        }
+        Found::Room => {
+            fs.create_dir(path).map_err(|source| Error::io("create", path, source))?;
+        }
+    }
+    let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
+    let lock = StoreLock::take(fs, &root, options.lock_wait)?;
+    // Again, under the lock: another process may have been creating the same store.
+    if !matches!(look(fs, &root)?, Found::Store) {
+        create(fs, &root, options)?;
+    }
+    let manifest = read_manifest(fs, &root)?;
+    match options.partitions {
+        Some(asked) if asked != manifest.partition_count => Err(Error::new(
+            ErrorKind::PartitionCount,
+            format!(
+                "{}: the store has {} partitions, {asked} were asked for; open it without a count, or \
+                 repartition it",
+                root.display(),
+                manifest.partition_count
+            ),
+        )),
+        _ => Ok((root, manifest, lock)),
+    }
+}
+
+/// Names that a creation leaves behind when it is cut short.
+fn is_leftover(name: &str) -> bool {
+    name == layout::LOCK
+        || name.strip_suffix(layout::TEMPORARY_SUFFIX).is_some_and(|name| name == layout::MANIFEST)
+}
+
+fn look(fs: &Fs, root: &Path) -> Result<Found> {
+    let io = |source| Error::io("look into", root, source);
+    if !fs.exists(root).map_err(io)? {
+        return Ok(Found::Room);
+    }
+    let entries = fs.read_dir(root).map_err(io)?;
+    if entries.iter().any(|entry| entry.name == layout::MANIFEST) {
+        return Ok(Found::Store);
+    }
+    for entry in entries {
+        let name = entry.name.to_string_lossy();
+        if let Some(id) = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir) {
+            let files = layout::partition_dir(root, id).join(layout::FILES);
+            match fs.read_file(&files, FILES_LEN_MAX) {
+                Ok(bytes) => {
+                    let begun = FilesList::decode(&bytes)
+                        .is_ok_and(|listed| listed.sealed.is_empty() && listed.active.is_none());
+                    if !begun {
+                        return Err(Error::corrupt(
+                            &root.join(layout::MANIFEST),
+                            0,
+                            "the file is missing, though there are partitions with data; restore it \
+                             from a backup",
+                        ));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("read", &files, error)),
+            }
+        } else if !is_leftover(&name) {
+            return Ok(Found::Foreign(format!("it holds {name}")));
+        }
+    }
+    Ok(Found::Room)
+}
+
+/// MANIFEST last: before it is there, the directory is not a store, and creating it starts over.
+fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
+    let cores = worker::available_cores().len().max(1) as u32;
+    let manifest = Manifest {
+        format_version: MANIFEST_VERSION,
+        store: StoreId(random()?),
+        created_at_ms: clock::now_ms(),
+        map_epoch: 1,
+        partition_count: options.partitions.unwrap_or(cores.min(crate::limits::PARTITIONS_MAX)),
+        hash_key: random()?,
+        keyspace_next: KeyspaceId(1),
+        keyspaces: Vec::new(),
+    };
+    let identity = StoreIdentity {
+        store: manifest.store,
+        map_epoch: manifest.map_epoch,
+        partition_count: manifest.partition_count,
+        hash_key: manifest.hash_key,
+    };
+    for id in (0..manifest.partition_count).map(PartitionId) {
+        let dir = layout::partition_dir(root, id);
+        fs.create_dir(&dir).map_err(|source| Error::io("create", &dir, source))?;
+        fs.replace_file(&dir, layout::FILES, &empty_files(&identity, id).encode())
+            .map_err(|source| Error::io("write", &dir.join(layout::FILES), source))?;
+    }
+    let path = root.join(layout::MANIFEST);
+    let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
+    fs.sync_dir(root)
+        .and_then(|()| fs.replace_file(root, layout::MANIFEST, text.as_bytes()))
+        .map_err(|source| Error::io("write", &path, source))?;
+    let parent = root.parent().unwrap_or(root);
+    fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))
+}
+
+fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
+    let path = root.join(layout::MANIFEST);
+    let bytes =
+        fs.read_file(&path, MANIFEST_LEN_MAX).map_err(|source| Error::io("read", &path, source))?;
+    Manifest::decode(&bytes).map_err(|why| Error::format(&path, 0, why))
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::new(ErrorKind::Io, format!("cannot get random bytes from the system: {error}"))
+    })?;
+    Ok(bytes)
+}
+
+/// Starts the workers and waits until every partition is loaded; the first failure wins.
+fn start(
+    options: &Options,
+    access: &Access,
+    root: PathBuf,
+    identity: &StoreIdentity,
+    lock: StoreLock,
+) -> Result<(Shared, Report)> {
+    let cores = worker::available_cores();
+    let partition_count = identity.partition_count as usize;
+    let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
+    let open_id = u64::from_le_bytes(random()?);
+    let setup = Setup {
+        fs: access.fs.clone(),
+        root: root.clone(),
+        config: PartitionConfig {
+            identity: identity.clone(),
+            open_id,
+            data_file_len_max: options.data_file_len_max,
+            prewrite: options.prewrite,
+        },
+    };
+    let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
+    let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
+        .map(|partition| {
+            let doorbell = &doorbells[partition % worker_count];
+            mailbox(options.mailbox_requests_max, options.mailbox_bytes_max, doorbell)
+        })
+        .unzip();
+    let mut plans: Vec<WorkerPlan> = doorbells
+        .iter()
+        .enumerate()
+        .map(|(index, doorbell)| WorkerPlan {
+            index,
+            core: cores.get(index % cores.len().max(1)).copied().filter(|_| options.pin_workers),
+            driver: (access.driver)(),
+            doorbell: doorbell.clone(),
+            partitions: Vec::new(),
+        })
+        .collect();
+    for (partition, inbox) in inboxes.into_iter().enumerate() {
+        plans[partition % worker_count].partitions.push((PartitionId(partition as u32), inbox));
+    }
+
+    let lifecycle = Arc::new(Lifecycle::new(lock, worker_count));
+    let (loaded_sender, loaded) = crossbeam_channel::unbounded();
+    let (go_sender, go) = crossbeam_channel::bounded(worker_count);
+    for plan in plans {
+        let ending = lifecycle.clone();
+        worker::spawn(plan, setup.clone(), loaded_sender.clone(), go.clone(), move |outcome| {
+            ending.worker_ended(outcome);
+        })
+        .map_err(|source| Error::io("start a worker for", &root, source))?;
+    }
+    drop(loaded_sender);
+    let (views, report) = collect(&loaded, worker_count, partition_count)?;
+    if let Durability::Interval(interval) = options.durability {
+        let ticker = Ticker::start(interval, doorbells)
+            .map_err(|source| Error::io("start a timer for", &root, source))?;
+        lifecycle.keep(ticker);
+    }
+    for _worker in 0..worker_count {
+        // A worker that ended meanwhile has closed its mailboxes, which its callers will learn.
+        let _ended = go_sender.try_send(());
+    }
+    let partitions =
+        mailboxes.into_iter().zip(views).map(|(mailbox, view)| Shard { mailbox, view }).collect();
+    let shared = Shared {
+        path: root,
+        hasher: KeyHasher::new(&identity.hash_key),
+        map: PartitionMap::new(identity.partition_count),
+        partitions,
+        durable: options.durability.of_write(),
+        key_len_max: options.key_len_max,
+        value_len_max: options.value_len_max,
+        io_name: access.name,
+        worker_count,
+        lifecycle,
+    };
+    Ok((shared, report))
+}
+
+type Views = Vec<Arc<crate::partition::PartitionView>>;
+
+fn collect(
+    loaded: &crossbeam_channel::Receiver<Result<Vec<Opened>>>,
+    worker_count: usize,
+    partition_count: usize,
+) -> Result<(Views, Report)> {
+    let views: Vec<OnceLock<_>> = (0..partition_count).map(|_| OnceLock::new()).collect();
+    let mut report = Report::default();
+    for _worker in 0..worker_count {
+        let opened = loaded.recv().map_err(|_all_gone| {
+            Error::new(ErrorKind::Io, "a worker ended before it had loaded its partitions")
+        })??;
+        for Opened { id, view, report: of_partition } in opened {
+            report.add(&of_partition);
+            let _first = views[id.0 as usize].set(view);
+        }
+    }
+    let views = views.into_iter().filter_map(OnceLock::into_inner).collect();
+    Ok((views, report))
+}
+
+impl Report {
+    fn add(&mut self, other: &Report) {
+        self.files += other.files;
+        self.records += other.records;
+        self.keys += other.keys;
+        self.torn_bytes += other.torn_bytes;
+    }
+}

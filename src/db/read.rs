@@ -1,0 +1,81 @@
+//! The hop-free read: a get answered on the caller's thread (G1, G2).
+//!
+//! Look up under the table's read lock, load the table of open files while the entry is known to be
+//! there, read without blocking, check both checksums and the whole key. Whatever is not plain success
+//! goes to the worker, who alone may call something damaged.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+
+use crate::keydir::Location;
+use crate::limits::{READ_COPY_LEN_MAX, READ_NOW_LEN_MAX};
+use crate::log::data_file::{Checked, DataFile, check_record};
+use crate::partition::PartitionView;
+use crate::types::{KeyHash, KeyspaceId};
+
+pub(super) enum ReadNow {
+    Found(Bytes),
+    /// The keydir has no such key.
+    Missing,
+    /// Ask the worker.
+    Hop,
+}
+
+pub(super) fn read_now(view: &PartitionView, hash: KeyHash, key: &[u8]) -> ReadNow {
+    let found = view.keydir.lookup(hash, |location| (location, view.files.load()));
+    let Some((location, files)) = found else {
+        view.gets_hop_free.add(1);
+        view.gets_missing.add(1);
+        return ReadNow::Missing;
+    };
+    let value = files.get(location.slot).and_then(|data| read_record(data, location, key));
+    match value {
+        Some(value) => {
+            view.gets_hop_free.add(1);
+            ReadNow::Found(value)
+        }
+        None => ReadNow::Hop,
+    }
+}
+
+/// The value, if the record is in the page cache and is what it should be.
+fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Bytes> {
+    thread_local! {
+        /// Grows to the longest record this thread has read, at most `READ_COPY_LEN_MAX`.
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let len = location.len as usize;
+    if len > READ_NOW_LEN_MAX {
+        return None;
+    }
+    if len > READ_COPY_LEN_MAX {
+        let mut bytes = vec![0; len];
+        let value = read_checked(data, location, key, &mut bytes)?;
+        return Some(Bytes::from(bytes).slice(value));
+    }
+    // A copy, so that a short value does not keep a longer buffer alive.
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0);
+        }
+        let value = read_checked(data, location, key, &mut scratch[..len])?;
+        Some(Bytes::copy_from_slice(&scratch[value]))
+    })
+}
+
+fn read_checked(
+    data: &DataFile,
+    location: Location,
+    key: &[u8],
+    bytes: &mut [u8],
+) -> Option<std::ops::Range<usize>> {
+    let read = data.file.read_now(bytes, u64::from(location.offset)).ok()?;
+    if read < bytes.len() {
+        return None;
+    }
+    match check_record(bytes, data.identity, KeyspaceId(0), key) {
+        Checked::Match { value } => Some(value),
+        Checked::OtherKey | Checked::Damaged(_) => None,
+    }
+}

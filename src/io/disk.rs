@@ -1,0 +1,192 @@
+//! The asynchronous face: what one worker does to files while it goes on serving.
+//!
+//! ## The sleep protocol
+//! Entries of the ring reach the kernel when the runtime parks, and a worker that keeps being
+//! woken never parks: its own writes would wait for the callers to pause. So a worker advertises
+//! itself as wakeable from other threads only after [`Disk::poll_flush`] was `Ready`:
+//!
+//! ```text
+//! turn:   wakeable = false; drain mailbox; start and poll operations
+//!         poll_flush → Pending: return Pending            (only the ring can wake us: we park)
+//!         poll_flush → Ready:   wakeable = true; look into the mailbox once more; return Pending
+//! ```
+//!
+//! While `poll_flush` is `Pending`, callers only fill the mailbox. The runtime has nothing to run,
+//! so it parks, so it submits, so the NOP that `poll_flush` pushed completes and wakes the worker.
+//! Therefore no stream of requests, however dense, delays a submission by more than one turn.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+
+use super::file::File;
+use super::pool::{Cold, Pool};
+use super::ring::{self, Ring};
+#[cfg(any(test, feature = "sim"))]
+use super::sim::SimDisk;
+
+/// An operation. Submitted at its first poll (U2); dropping it later only ends the waiting (U1).
+///
+/// A dropped write that needs more than one transfer (a short count, more than 1 GiB) may end
+/// after any of them when it ran on a ring.
+pub(crate) type Op<T> = LocalBoxFuture<'static, T>;
+
+/// How durable a write is when it completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteMode {
+    /// In the page cache; a later [`Disk::sync`] makes it durable.
+    Plain,
+    /// Exactly the written range is on disk. Nothing is said about the bytes before it (W2).
+    Dsync,
+}
+
+/// The disk as one worker sees it. A clone is the same ring, or the same threads.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    backend: Backend,
+    cold: Rc<Cold>,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Uring(Rc<Ring>),
+    Blocking(Rc<Pool>),
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimDisk),
+}
+
+impl Disk {
+    pub(super) fn uring(ring: Rc<Ring>) -> Disk {
+        Disk::new(Backend::Uring(ring))
+    }
+
+    pub(super) fn blocking(pool: Pool) -> Disk {
+        Disk::new(Backend::Blocking(Rc::new(pool)))
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn sim(disk: SimDisk) -> Disk {
+        Disk::new(Backend::Sim(disk))
+    }
+
+    fn new(backend: Backend) -> Disk {
+        Disk { backend, cold: Rc::default() }
+    }
+
+    /// Writes all of `buf` at `offset`; the buffer comes back with the result.
+    ///
+    /// After an error any part of the range may hold the new bytes. Writes in flight at the same
+    /// time have no order among each other, nor has a sync started before they completed.
+    pub(crate) fn write(
+        &self,
+        file: &Arc<File>,
+        buf: Vec<u8>,
+        offset: u64,
+        mode: WriteMode,
+    ) -> Op<(io::Result<()>, Vec<u8>)> {
+        let file = Arc::clone(file);
+        match &self.backend {
+            Backend::Uring(ring) => {
+                ring::write(Rc::clone(ring), file, buf, offset, mode).boxed_local()
+            }
+            Backend::Blocking(pool) => {
+                let pool = Rc::clone(pool);
+                async move {
+                    let reply = pool.write(file, buf, offset, mode);
+                    drop(pool);
+                    reply.await.unwrap_or_else(|_| (Err(helper_gone()), Vec::new()))
+                }
+                .boxed_local()
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Backend::Sim(disk) => {
+                super::sim::write(disk.clone(), file, buf, offset, mode).boxed_local()
+            }
+        }
+    }
+
+    /// Makes durable what was written by operations that completed before this one was submitted.
+    ///
+    /// An error is final for the file (D1, U4).
+    pub(crate) fn sync(&self, file: &Arc<File>) -> Op<io::Result<()>> {
+        let file = Arc::clone(file);
+        match &self.backend {
+            Backend::Uring(ring) => ring::sync(Rc::clone(ring), file).boxed_local(),
+            Backend::Blocking(pool) => {
+                let pool = Rc::clone(pool);
+                async move {
+                    let reply = pool.sync(file);
+                    drop(pool);
+                    reply.await.unwrap_or_else(|_| Err(helper_gone()))
+                }
+                .boxed_local()
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Backend::Sim(disk) => super::sim::sync(disk.clone(), file).boxed_local(),
+        }
+    }
+
+    /// Reads `len` bytes at `offset`; fewer only if the file ends there.
+    pub(crate) fn read(
+        &self,
+        file: &Arc<File>,
+        len: usize,
+        offset: u64,
+    ) -> Op<io::Result<Vec<u8>>> {
+        let file = Arc::clone(file);
+        match &self.backend {
+            Backend::Uring(ring) => ring::read(Rc::clone(ring), file, len, offset).boxed_local(),
+            Backend::Blocking(pool) => {
+                let pool = Rc::clone(pool);
+                async move {
+                    let reply = pool.read(file, len, offset);
+                    drop(pool);
+                    reply.await.unwrap_or_else(|_| Err(helper_gone()))
+                }
+                .boxed_local()
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Backend::Sim(disk) => super::sim::read(disk.clone(), file, len, offset).boxed_local(),
+        }
+    }
+
+    /// Runs blocking calls off the worker, one job at a time in order of submission. `None` if the
+    /// job panicked.
+    pub(crate) fn cold<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Op<Option<T>> {
+        #[cfg(any(test, feature = "sim"))]
+        if let Backend::Sim(_) = &self.backend {
+            // Inline: a real thread would make the order of operations depend on the scheduler.
+            return async move { super::pool::catch(job) }.boxed_local();
+        }
+        let cold = Rc::clone(&self.cold);
+        async move {
+            let reply = cold.run(job);
+            drop(cold);
+            reply.await.unwrap_or(None)
+        }
+        .boxed_local()
+    }
+
+    /// Ready once everything started on this disk was handed to the kernel; see the module's
+    /// protocol. At once where there is no ring.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.backend {
+            Backend::Uring(ring) => ring.poll_flush(cx),
+            Backend::Blocking(_) => Poll::Ready(()),
+            #[cfg(any(test, feature = "sim"))]
+            Backend::Sim(_) => Poll::Ready(()),
+        }
+    }
+}
+
+#[cold]
+fn helper_gone() -> io::Error {
+    io::Error::other("the helper thread of this operation panicked")
+}

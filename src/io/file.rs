@@ -1,0 +1,211 @@
+//! One open file, shared by its writer and by readers on any thread.
+//!
+//! Offsets are always explicit: no file position is shared, so calls from several threads cannot
+//! disturb each other. The descriptor is closed with the last `Arc`; who drops that decides on
+//! which thread an unlinked file is freed (G3).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
+
+#[cfg(any(test, feature = "sim"))]
+use super::sim::SimFile;
+
+/// An open file. `Send + Sync`; every method takes `&self`.
+pub(crate) struct File(Kind);
+
+enum Kind {
+    Os(std::fs::File),
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimFile),
+}
+
+impl File {
+    pub(super) fn os(file: std::fs::File) -> File {
+        File(Kind::Os(file))
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn sim(file: SimFile) -> File {
+        File(Kind::Sim(file))
+    }
+
+    /// The descriptor, for entries of the ring; a simulated file has none.
+    #[cfg_attr(
+        not(any(test, feature = "sim")),
+        expect(clippy::unnecessary_wraps, reason = "fails only for simulated files")
+    )]
+    pub(super) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::Os(file) => Ok(file.as_fd()),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => Err(mismatch("a simulated file has no descriptor for a ring")),
+        }
+    }
+
+    /// The simulated file; a real one cannot be used on the simulated disk.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn simulated(&self) -> io::Result<&SimFile> {
+        match &self.0 {
+            Kind::Os(_) => Err(mismatch("a real file cannot be used on the simulated disk")),
+            Kind::Sim(file) => Ok(file),
+        }
+    }
+
+    /// Reads what is in the page cache, in one call that never waits for the disk (G1).
+    ///
+    /// The count may be short, also in the middle of the file, and is 0 at its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the bytes are not in memory; `EOPNOTSUPP` on file systems that cannot tell.
+    pub(crate) fn read_now(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match &self.0 {
+            Kind::Os(file) => {
+                let mut parts = [io::IoSliceMut::new(buf)];
+                Ok(rustix::io::preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT)?)
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.read_now(buf, offset),
+        }
+    }
+
+    /// Reads until `buf` is full or the file ends; returns how many bytes there were. Blocks.
+    pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            let rest = &mut buf[filled..];
+            let position = position_after(offset, filled)?;
+            let count = match &self.0 {
+                Kind::Os(file) => file.read_at(rest, position),
+                #[cfg(any(test, feature = "sim"))]
+                Kind::Sim(file) => file.read_some(rest, position),
+            };
+            match count {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes all of `buf`. Blocks; after an error any prefix may be in the file.
+    pub(crate) fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_flagged(buf, offset, false)
+    }
+
+    /// Writes all of `buf` and returns once exactly these bytes are on disk; nothing is said about
+    /// bytes before them (W2). Blocks.
+    pub(super) fn write_all_dsync_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_flagged(buf, offset, true)
+    }
+
+    fn write_all_flagged(&self, buf: &[u8], offset: u64, dsync: bool) -> io::Result<()> {
+        let mut written = 0;
+        while written < buf.len() {
+            let rest = &buf[written..];
+            let position = position_after(offset, written)?;
+            let count = match &self.0 {
+                Kind::Os(file) if dsync => {
+                    let parts = [io::IoSlice::new(rest)];
+                    rustix::io::pwritev2(file, &parts, position, ReadWriteFlags::DSYNC)
+                        .map_err(io::Error::from)
+                }
+                Kind::Os(file) => file.write_at(rest, position),
+                #[cfg(any(test, feature = "sim"))]
+                Kind::Sim(file) => file.write_some(rest, position, dsync),
+            };
+            match count {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes data and length durable (`fdatasync`). One call: std's own repeats it on `EINTR` (U4).
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os(file) => Ok(rustix::fs::fdatasync(file)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.sync(),
+        }
+    }
+
+    /// Makes data and all metadata durable (`fsync`).
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os(file) => Ok(rustix::fs::fsync(file)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.sync(),
+        }
+    }
+
+    /// Cuts the file, or extends it with zeros. Not durable before the next sync.
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os(file) => file.set_len(len),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.set_len(len),
+        }
+    }
+
+    /// The length in bytes.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match &self.0 {
+            Kind::Os(file) => Ok(file.metadata()?.len()),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.len(),
+        }
+    }
+
+    /// Drops the clean pages of the file from memory, so that the next read comes from the disk
+    /// and recovery judges what a power cut would leave (F4). Dirty pages stay: sync first.
+    pub(crate) fn drop_pages(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os(file) => Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(file) => file.drop_pages(),
+        }
+    }
+
+    /// Turns read-ahead off: a point read of 200 bytes should not fetch 128 KiB. Best effort.
+    pub(crate) fn advise_random(&self) {
+        self.advise(Advice::Random);
+    }
+
+    /// Doubles read-ahead, for recovery and compaction. Best effort.
+    pub(crate) fn advise_sequential(&self) {
+        self.advise(Advice::Sequential);
+    }
+
+    fn advise(&self, advice: Advice) {
+        match &self.0 {
+            // A refused hint costs speed, not correctness.
+            Kind::Os(file) => drop(rustix::fs::fadvise(file, 0, None, advice)),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => {}
+        }
+    }
+}
+
+/// `offset + count`, refused where the kernel would read it as a negative number: the ring takes
+/// -1 for "at the file position", which nobody here keeps.
+pub(super) fn position_after(offset: u64, count: usize) -> io::Result<u64> {
+    offset
+        .checked_add(count as u64)
+        .filter(|&position| position < i64::MAX as u64)
+        .ok_or_else(|| Errno::FBIG.into())
+}
+
+#[cfg(any(test, feature = "sim"))]
+#[cold]
+fn mismatch(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, message)
+}

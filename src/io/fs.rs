@@ -1,0 +1,297 @@
+//! The synchronous face of the file system: names, and files by name.
+//!
+//! Used for open, recovery, rotation, and for MANIFEST and FILES; always off the hot path, on a
+//! worker's cold thread where a worker is running. Nothing here is durable before
+//! [`Fs::sync_dir`]; only [`Fs::replace_file`] syncs by itself.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::file::File;
+#[cfg(any(test, feature = "sim"))]
+use super::sim::{SimDisk, SimLock};
+
+/// Only the owner may list the store: keys and values are the application's secrets.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The file system, real or simulated. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub(crate) struct Fs(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Os,
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimDisk),
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DirEntry {
+    pub(crate) name: OsString,
+    pub(crate) is_dir: bool,
+    /// Length in bytes; of a directory, whatever the file system says.
+    pub(crate) len: u64,
+}
+
+/// The exclusive lock on a store, held until dropped, and released by the kernel if the process dies.
+pub(crate) struct LockFile {
+    _held: Held,
+}
+
+enum Held {
+    Os {
+        _file: std::fs::File,
+    },
+    #[cfg(any(test, feature = "sim"))]
+    Sim {
+        _lock: SimLock,
+    },
+}
+
+impl Fs {
+    pub(crate) fn os() -> Fs {
+        Fs(Kind::Os)
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn sim(disk: SimDisk) -> Fs {
+        Fs(Kind::Sim(disk))
+    }
+
+    /// Creates the directory and its missing parents, each with mode 0700; an existing one is fine.
+    pub(crate) fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os => DirBuilder::new().recursive(true).mode(DIR_MODE).create(path),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.create_dir(path),
+        }
+    }
+
+    /// Everything in the directory, sorted by name so that no decision depends on the file system.
+    pub(crate) fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = match &self.0 {
+            Kind::Os => read_dir_os(path)?,
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.read_dir(path)?,
+        };
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Whether the name exists. A path that cannot be judged is an error, not a "no".
+    pub(crate) fn exists(&self, path: &Path) -> io::Result<bool> {
+        match &self.0 {
+            Kind::Os => path.try_exists(),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.exists(path),
+        }
+    }
+
+    /// The path without links and dots, so that two names of one directory compare equal.
+    pub(crate) fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        match &self.0 {
+            Kind::Os => path.canonicalize(),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => Ok(path.to_owned()),
+        }
+    }
+
+    /// Creates a file that must not exist yet, mode 0600, for reading and writing.
+    pub(crate) fn create_new(&self, path: &Path) -> io::Result<Arc<File>> {
+        let file = match &self.0 {
+            Kind::Os => File::os(
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .mode(FILE_MODE)
+                    .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                    .open(path)?,
+            ),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => File::sim(disk.create_new(path)?),
+        };
+        Ok(Arc::new(file))
+    }
+
+    /// Opens an existing file for reading and writing.
+    pub(crate) fn open_write(&self, path: &Path) -> io::Result<Arc<File>> {
+        let file = match &self.0 {
+            Kind::Os => File::os(OpenOptions::new().read(true).write(true).open(path)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => File::sim(disk.open(path, true)?),
+        };
+        Ok(Arc::new(file))
+    }
+
+    /// Opens an existing file for reading.
+    pub(crate) fn open_read(&self, path: &Path) -> io::Result<Arc<File>> {
+        let file = match &self.0 {
+            Kind::Os => File::os(std::fs::File::open(path)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => File::sim(disk.open(path, false)?),
+        };
+        Ok(Arc::new(file))
+    }
+
+    /// Renames a file or directory, replacing a file of the new name.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os => std::fs::rename(from, to),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.rename(from, to),
+        }
+    }
+
+    /// Removes the name. The file lives on while somebody has it open.
+    pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os => std::fs::remove_file(path),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.remove_file(path),
+        }
+    }
+
+    /// Makes every creation, rename and removal in this directory durable.
+    pub(crate) fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Os => Ok(rustix::fs::fsync(std::fs::File::open(path)?)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.sync_dir(path),
+        }
+    }
+
+    /// The whole file, if it is no longer than `len_max` bytes.
+    ///
+    /// # Errors
+    /// `InvalidData` for a longer file, before memory is taken for it: a stray file of the right
+    /// name must not take the process down.
+    pub(crate) fn read_file(&self, path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
+        let file = self.open_read(path)?;
+        let len = file.len()?;
+        if len > len_max {
+            return Err(too_long(len, len_max));
+        }
+        let mut reader = Sequential { file: &file, offset: 0 };
+        let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
+        // The file may have grown since its length was asked.
+        reader.by_ref().take(len_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= len_max {
+            Ok(bytes)
+        } else {
+            Err(too_long(bytes.len() as u64, len_max))
+        }
+    }
+
+    /// Replaces `dir/name` with `bytes`, durably and whole: after a crash at any point the file
+    /// holds either the old bytes or the new ones. Everything that is replaced goes through here.
+    ///
+    /// NOTE: an error after the rename (a failed directory sync) leaves it open which of the two
+    /// survives a power cut; the caller must not act as if either were certain.
+    pub(crate) fn replace_file(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = dir.join(format!("{name}.tmp"));
+        let file = self.create_truncated(&temporary)?;
+        if let Err(error) = file.write_all_at(bytes, 0).and_then(|()| file.sync_all()) {
+            // On a full disk the half-written copy is space the next attempt needs. If this fails
+            // too, the next attempt truncates it.
+            drop(self.remove_file(&temporary));
+            return Err(error);
+        }
+        self.rename(&temporary, &dir.join(name))?;
+        self.sync_dir(dir)
+    }
+
+    /// Opens `path` empty, creating it if it is missing. Private: truncation outside of
+    /// [`replace_file`](Self::replace_file) would be an overwrite in place.
+    fn create_truncated(&self, path: &Path) -> io::Result<File> {
+        match &self.0 {
+            Kind::Os => OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(FILE_MODE)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(path)
+                .map(File::os),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.create_truncated(path).map(File::sim),
+        }
+    }
+
+    /// Takes the exclusive lock `path`, creating the file if it is missing; `None` if somebody
+    /// holds it, in this process or another.
+    pub(crate) fn lock(&self, path: &Path) -> io::Result<Option<LockFile>> {
+        let held = match &self.0 {
+            Kind::Os => {
+                // Not truncated and never written: who holds the lock is the kernel's to say, and
+                // a pid in the file would outlive its process.
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(FILE_MODE)
+                    .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                    .open(path)?;
+                match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => Held::Os { _file: file },
+                    Err(Errno::WOULDBLOCK) => return Ok(None),
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => match disk.lock(path)? {
+                Some(lock) => Held::Sim { _lock: lock },
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(LockFile { _held: held }))
+    }
+}
+
+fn read_dir_os(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) => entries.push(DirEntry {
+                name: entry.file_name(),
+                is_dir: metadata.is_dir(),
+                len: metadata.len(),
+            }),
+            // Removed since it was listed: then it is simply not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
+}
+
+#[cold]
+fn too_long(len: u64, len_max: u64) -> io::Error {
+    let message = format!("the file has {len} bytes, at most {len_max} are read");
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+/// Gives a [`File`], which has no position, to code that reads from front to back.
+struct Sequential<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for Sequential<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buf, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}

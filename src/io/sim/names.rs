@@ -1,0 +1,114 @@
+//! The names of a simulated disk: what is seen, what is durable, and the changes between (Q3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+
+use super::random::Random;
+
+/// A file or directory, whatever it is called.
+pub(super) type InodeId = u64;
+
+pub(super) const ROOT: InodeId = 0;
+
+/// A directory and a name in it.
+pub(super) type Place = (InodeId, OsString);
+
+#[derive(Clone, Default)]
+pub(super) struct Names {
+    visible: BTreeMap<Place, InodeId>,
+    durable: BTreeMap<Place, InodeId>,
+    pending: Vec<NameChange>,
+}
+
+/// Edits that survive together or not at all.
+#[derive(Clone)]
+struct NameChange(Vec<(Place, Option<InodeId>)>);
+
+impl Names {
+    pub(super) fn get(&self, dir: InodeId, name: &OsStr) -> Option<InodeId> {
+        self.visible.get(&(dir, name.to_owned())).copied()
+    }
+
+    pub(super) fn list(&self, dir: InodeId) -> impl Iterator<Item = (&OsString, InodeId)> {
+        self.visible
+            .range((dir, OsString::new())..(dir + 1, OsString::new()))
+            .map(|((_, name), &id)| (name, id))
+    }
+
+    /// Every inode that has a name now.
+    pub(super) fn visible_ids(&self) -> BTreeSet<InodeId> {
+        self.visible.values().copied().collect()
+    }
+
+    /// Changes what is seen; a place with `None` becomes free.
+    pub(super) fn change(&mut self, edits: Vec<(Place, Option<InodeId>)>) {
+        let change = NameChange(edits);
+        change.apply(&mut self.visible);
+        self.pending.push(change);
+    }
+
+    /// Gives a name that needs no sync.
+    pub(super) fn plant(&mut self, place: Place, id: InodeId) {
+        self.visible.insert(place.clone(), id);
+        self.durable.insert(place, id);
+    }
+
+    /// Makes durable whatever changed in `dir`. The other half of a move between directories goes
+    /// with it.
+    pub(super) fn sync(&mut self, dir: InodeId) {
+        let Names { durable, pending, .. } = self;
+        pending.retain(|change| {
+            let touches = change.0.iter().any(|((parent, _), _)| *parent == dir);
+            if touches {
+                change.apply(durable);
+            }
+            !touches
+        });
+    }
+
+    /// The names after a power cut that keeps those changes that `keep` says yes to.
+    fn survivors(&self, mut keep: impl FnMut() -> bool) -> Names {
+        let mut durable = self.durable.clone();
+        for change in &self.pending {
+            if keep() {
+                change.apply(&mut durable);
+            }
+        }
+        Names { visible: durable.clone(), durable, pending: Vec::new() }
+    }
+
+    pub(super) fn survivors_all(&self) -> Names {
+        self.survivors(|| true)
+    }
+
+    pub(super) fn survivors_none(&self) -> Names {
+        self.survivors(|| false)
+    }
+
+    pub(super) fn survivors_random(&self, random: &mut Random) -> Names {
+        self.survivors(|| random.chance(0.5))
+    }
+
+    /// Every inode that has a name now or could have one after a power cut.
+    pub(super) fn reachable(&self) -> BTreeSet<InodeId> {
+        let edits = self.pending.iter().flat_map(|change| &change.0);
+        self.visible
+            .values()
+            .chain(self.durable.values())
+            .copied()
+            .chain(edits.filter_map(|(_, id)| *id))
+            .chain([ROOT])
+            .collect()
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<Place, InodeId>) {
+        for (place, id) in &self.0 {
+            match id {
+                Some(id) => names.insert(place.clone(), *id),
+                None => names.remove(place),
+            };
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Everything a simulated disk knows, behind its one lock, and the operations that change it.
+//!
+//! Every changing operation checks its path first and then calls [`State::begin`], which numbers
+//! it and lets the faults decide; what follows cannot fail, except for want of space.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::{Component, Path};
+
+use rustix::io::Errno;
+
+use super::Cut;
+use super::contents::{ChangeId, Contents};
+use super::faults::Faults;
+use super::names::{InodeId, Names, ROOT};
+use super::op::{Entry, Outcome, Ticket};
+use super::random::Random;
+use super::split;
+use crate::io::fs::DirEntry;
+
+pub(super) struct State {
+    pub(super) ops: u64,
+    pub(super) reads: u64,
+    pub(super) faults: Faults,
+    pub(super) random: Random,
+    pub(super) locks: BTreeSet<InodeId>,
+    /// Results of asynchronous operations that nobody polled since.
+    pub(super) outcomes: BTreeMap<Ticket, Outcome>,
+    pub(super) ticket_last: Ticket,
+    names: Names,
+    inodes: BTreeMap<InodeId, Inode>,
+    inode_last: InodeId,
+    change_last: ChangeId,
+    /// Bytes in files that have a name.
+    used: u64,
+}
+
+struct Inode {
+    /// `None` for a directory.
+    contents: Option<Contents>,
+    /// Open files, which keep a file without a name alive.
+    handles: usize,
+    /// Whether its bytes count as used.
+    named: bool,
+    queue: VecDeque<Entry>,
+}
+
+impl Inode {
+    fn new(contents: Option<Contents>) -> Inode {
+        Inode { contents, handles: 0, named: true, queue: VecDeque::new() }
+    }
+}
+
+impl State {
+    pub(super) fn new(seed: u64) -> State {
+        let root = BTreeMap::from([(ROOT, Inode::new(None))]);
+        State::from_parts(Random::new(seed), Names::default(), root, ROOT, 0)
+    }
+
+    fn from_parts(
+        random: Random,
+        names: Names,
+        inodes: BTreeMap<InodeId, Inode>,
+        inode_last: InodeId,
+        change_last: ChangeId,
+    ) -> State {
+        let mut state = State {
+            ops: 0,
+            reads: 0,
+            faults: Faults::default(),
+            random,
+            locks: BTreeSet::new(),
+            outcomes: BTreeMap::new(),
+            ticket_last: 0,
+            names,
+            inodes,
+            inode_last,
+            change_last,
+            used: 0,
+        };
+        state.recount();
+        state
+    }
+
+    /// Forgets inodes that nothing can reach, and counts the bytes of those with a name.
+    fn recount(&mut self) {
+        let reachable = self.names.reachable();
+        self.inodes.retain(|id, inode| {
+            inode.handles > 0 || !inode.queue.is_empty() || reachable.contains(id)
+        });
+        self.used = 0;
+        let named = self.names.visible_ids();
+        for (id, inode) in &mut self.inodes {
+            inode.named = named.contains(id);
+            if let (true, Some(contents)) = (inode.named, &inode.contents) {
+                self.used += contents.len();
+            }
+        }
+    }
+
+    /// Numbers an operation that changes something, and fails it if it is to fail.
+    fn begin(&mut self) -> io::Result<()> {
+        let index = self.ops;
+        self.ops += 1;
+        self.faults.check_op(index)
+    }
+
+    fn next_change(&mut self) -> ChangeId {
+        self.change_last += 1;
+        self.change_last
+    }
+
+    /// The newest change that has taken effect: what a sync submitted now will cover (Q1).
+    pub(super) fn change_last(&self) -> ChangeId {
+        self.change_last
+    }
+
+    pub(super) fn resolve(&self, path: &Path) -> io::Result<InodeId> {
+        let mut at = ROOT;
+        for component in path.components() {
+            match component {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    self.check_dir(at)?;
+                    at = self.names.get(at, name).ok_or(Errno::NOENT)?;
+                }
+                Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL.into()),
+            }
+        }
+        Ok(at)
+    }
+
+    fn check_dir(&self, id: InodeId) -> io::Result<()> {
+        match self.inodes.get(&id) {
+            Some(Inode { contents: None, .. }) => Ok(()),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    pub(super) fn contents(&mut self, id: InodeId) -> io::Result<&mut Contents> {
+        let inode = self.inodes.get_mut(&id).ok_or(Errno::NOENT)?;
+        Ok(inode.contents.as_mut().ok_or(Errno::ISDIR)?)
+    }
+
+    /// The operations waiting on a file; an inode with an open file or a waiting operation exists.
+    pub(super) fn queue(&mut self, id: InodeId) -> Option<&mut VecDeque<Entry>> {
+        self.inodes.get_mut(&id).map(|inode| &mut inode.queue)
+    }
+
+    fn add_inode(&mut self, contents: Option<Contents>) -> InodeId {
+        self.inode_last += 1;
+        self.inodes.insert(self.inode_last, Inode::new(contents));
+        self.inode_last
+    }
+}
+
+/// Names.
+impl State {
+    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let dir = self.resolve(path)?;
+        self.check_dir(dir)?;
+        let entry = |(name, id): (&std::ffi::OsString, InodeId)| {
+            let contents = self.inodes.get(&id).and_then(|inode| inode.contents.as_ref());
+            DirEntry {
+                name: name.clone(),
+                is_dir: contents.is_none(),
+                len: contents.map_or(0, Contents::len),
+            }
+        };
+        Ok(self.names.list(dir).map(entry).collect())
+    }
+
+    pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.faults.check_alive()?;
+        match self.resolve(path) {
+            Ok(id) => return self.check_dir(id).map_err(|_| Errno::EXIST.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let (parent, name) = split(path)?;
+        self.create_dir_all(parent)?;
+        let dir = self.resolve(parent)?;
+        self.begin()?;
+        let id = self.add_inode(None);
+        self.names.change(vec![((dir, name), Some(id))]);
+        Ok(())
+    }
+
+    /// Creates a file and opens it.
+    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<InodeId> {
+        let (parent, name) = split(path)?;
+        let dir = self.resolve(parent)?;
+        self.check_dir(dir)?;
+        if self.names.get(dir, &name).is_some() {
+            self.faults.check_alive()?;
+            return Err(Errno::EXIST.into());
+        }
+        self.begin()?;
+        let id = self.add_inode(Some(Contents::default()));
+        self.names.change(vec![((dir, name), Some(id))]);
+        self.open(id);
+        Ok(id)
+    }
+
+    pub(super) fn open_file(&mut self, path: &Path) -> io::Result<InodeId> {
+        self.faults.check_alive()?;
+        let id = self.resolve(path)?;
+        self.contents(id)?;
+        self.open(id);
+        Ok(id)
+    }
+
+    fn open(&mut self, id: InodeId) {
+        if let Some(inode) = self.inodes.get_mut(&id) {
+            inode.handles += 1;
+        }
+    }
+
+    pub(super) fn close(&mut self, id: InodeId) {
+        let Some(inode) = self.inodes.get_mut(&id) else { return };
+        inode.handles -= 1;
+        if inode.handles == 0 && !inode.named {
+            self.recount();
+        }
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.resolve(from)?;
+        let ((from_parent, from_name), (to_parent, to_name)) = (split(from)?, split(to)?);
+        let (from_dir, to_dir) = (self.resolve(from_parent)?, self.resolve(to_parent)?);
+        self.check_dir(to_dir)?;
+        if let Some(replaced) = self.names.get(to_dir, &to_name)
+            && self.check_dir(replaced).is_ok()
+        {
+            return Err(Errno::ISDIR.into());
+        }
+        self.begin()?;
+        let places = ((from_dir, from_name), (to_dir, to_name));
+        if places.0 != places.1 {
+            self.names.change(vec![(places.0, None), (places.1, Some(id))]);
+            self.recount();
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.resolve(path)?;
+        self.contents(id)?;
+        let (parent, name) = split(path)?;
+        let dir = self.resolve(parent)?;
+        self.begin()?;
+        self.names.change(vec![((dir, name), None)]);
+        self.recount();
+        Ok(())
+    }
+
+    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let dir = self.resolve(path)?;
+        self.check_dir(dir)?;
+        self.begin()?;
+        self.faults.check_sync()?;
+        self.names.sync(dir);
+        self.recount();
+        Ok(())
+    }
+
+    /// Puts a durable file in place, past counting and faults.
+    pub(super) fn plant(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Ok(id) = self.resolve(path) {
+            *self.contents(id)? = Contents::of(bytes.to_vec());
+        } else {
+            let (parent, name) = split(path)?;
+            let dir = self.resolve(parent)?;
+            self.check_dir(dir)?;
+            let id = self.add_inode(Some(Contents::of(bytes.to_vec())));
+            self.names.plant((dir, name), id);
+        }
+        self.recount();
+        Ok(())
+    }
+}
+
+/// Bytes.
+impl State {
+    /// One transfer of a write; returns how much of it was done.
+    pub(super) fn write(
+        &mut self,
+        id: InodeId,
+        bytes: &[u8],
+        offset: u64,
+        dsync: bool,
+    ) -> io::Result<usize> {
+        self.begin()?;
+        let count = self.faults.shorten(bytes.len(), &mut self.random);
+        let count = self.fit(id, offset, count)?;
+        let (bytes, start) = (&bytes[..count], offset as usize);
+        let synced = if dsync { self.faults.check_sync() } else { Ok(()) };
+        let change = self.next_change();
+        let contents = self.contents(id)?;
+        let len_before = contents.len();
+        match (dsync, &synced) {
+            (false, _) => contents.write(change, start, bytes),
+            (true, Ok(())) => contents.write_durable(start, bytes),
+            (true, Err(_)) => contents.write_lost(start, bytes),
+        }
+        let len = contents.len();
+        self.account(id, len_before, len);
+        synced.map(|()| count)
+    }
+
+    /// How many of `count` bytes at `offset` there is space for.
+    fn fit(&mut self, id: InodeId, offset: u64, count: usize) -> io::Result<usize> {
+        let len = self.contents(id)?.len();
+        let Some(capacity) = self.faults.capacity else { return Ok(count) };
+        let end_max = len.saturating_add(capacity.saturating_sub(self.used));
+        let end = (offset + count as u64).min(end_max.max(len));
+        match end.checked_sub(offset) {
+            Some(fitting) if fitting > 0 || count == 0 => Ok(fitting as usize),
+            _ => Err(Errno::NOSPC.into()),
+        }
+    }
+
+    fn account(&mut self, id: InodeId, len_before: u64, len: u64) {
+        if self.inodes.get(&id).is_some_and(|inode| inode.named) {
+            self.used = self.used - len_before + len;
+        }
+    }
+
+    pub(super) fn set_len(&mut self, id: InodeId, len: u64) -> io::Result<()> {
+        self.begin()?;
+        let len_before = self.contents(id)?.len();
+        let grown = len.saturating_sub(len_before);
+        if self.faults.capacity.is_some_and(|capacity| grown > capacity.saturating_sub(self.used))
+            && grown > 0
+        {
+            return Err(Errno::NOSPC.into());
+        }
+        self.resize(id, len)
+    }
+
+    /// Changes the length, past counting and faults.
+    pub(super) fn resize(&mut self, id: InodeId, len: u64) -> io::Result<()> {
+        let change = self.next_change();
+        let contents = self.contents(id)?;
+        let len_before = contents.len();
+        contents.set_len(change, len as usize);
+        self.account(id, len_before, len);
+        Ok(())
+    }
+
+    /// Makes changes up to `mark` durable.
+    pub(super) fn sync(&mut self, id: InodeId, mark: ChangeId) -> io::Result<()> {
+        let allowed = self.begin().and_then(|()| self.faults.check_sync());
+        let crashed = self.faults.crashed;
+        let contents = self.contents(id)?;
+        match allowed {
+            Ok(()) => contents.sync(mark),
+            // Without power there was no sync that could have failed.
+            Err(_) if crashed => {}
+            Err(_) => contents.lose(mark),
+        }
+        allowed
+    }
+
+    /// One transfer of a read; returns how many bytes there were.
+    pub(super) fn read(&mut self, id: InodeId, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.reads += 1;
+        self.faults.check_read()?;
+        let count = self.faults.shorten(buf.len(), &mut self.random);
+        let visible = self.contents(id)?.visible();
+        let start = visible.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+        let count = count.min(visible.len() - start);
+        buf[..count].copy_from_slice(&visible[start..start + count]);
+        Ok(count)
+    }
+}
+
+/// The end of a disk, and the next one.
+impl State {
+    pub(super) fn kill(&self) -> State {
+        self.succeed(self.names.clone(), Contents::clone)
+    }
+
+    pub(super) fn power_cut(&self, policy: Cut) -> State {
+        match policy {
+            Cut::DropUnsynced => self.succeed(self.names.survivors_none(), |contents| {
+                Contents::of(contents.durable().to_vec())
+            }),
+            Cut::KeepAll => self.succeed(self.names.survivors_all(), |contents| {
+                Contents::of(contents.visible().to_vec())
+            }),
+            Cut::Random { seed } => {
+                let mut random = Random::new(seed);
+                let names = self.names.survivors_random(&mut random);
+                self.succeed(names, |contents| Contents::of(contents.survivors_random(&mut random)))
+            }
+            Cut::KeepWrites(count) => {
+                let end = self.change_after(count);
+                self.succeed(self.names.survivors_all(), |contents| {
+                    Contents::of(contents.survivors_before(end))
+                })
+            }
+        }
+    }
+
+    /// The id of the first unsynced change that is not among the first `count`.
+    fn change_after(&self, count: usize) -> ChangeId {
+        let files = self.inodes.values().filter_map(|inode| inode.contents.as_ref());
+        // One write can be pending in several pieces, around a range that became durable.
+        let ids: BTreeSet<ChangeId> = files.flat_map(Contents::pending_ids).collect();
+        ids.into_iter().nth(count).unwrap_or(ChangeId::MAX)
+    }
+
+    fn succeed(&self, names: Names, mut survive: impl FnMut(&Contents) -> Contents) -> State {
+        let survivor = |(&id, inode): (&InodeId, &Inode)| {
+            (id, Inode::new(inode.contents.as_ref().map(&mut survive)))
+        };
+        let inodes = self.inodes.iter().map(survivor).collect();
+        State::from_parts(self.random.clone(), names, inodes, self.inode_last, self.change_last)
+    }
+}

@@ -1,0 +1,395 @@
+//! `FILES`: the data files of a partition, as the last commit of a rotation or compaction left
+//! them.
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic, `RCFILES` and a zero |
+//! | 8 | 2 | format version, 1 |
+//! | 10 | 2 | zero |
+//! | 12 | 4 | partition |
+//! | 16 | 16 | store id |
+//! | 32 | 8 | map epoch |
+//! | 40 | 8 | id of the active file, 0 for none |
+//! | 48 | 8 | next file id |
+//! | 56 | 4 | number of sealed files |
+//! | 60 | 4 | zero |
+//! | 64 | 48 each | sealed files, by id |
+//! | at the end | 4 | zero |
+//! | | 4 | CRC-32C of everything before it |
+//!
+//! | offset in a sealed file's entry | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | file id |
+//! | 8 | 8 | length in bytes |
+//! | 16 | 8 | number of records |
+//! | 24 | 8 | smallest sequence number |
+//! | 32 | 8 | largest sequence number |
+//! | 40 | 4 | digest: header CRC of the closing mark |
+//! | 44 | 4 | zero |
+//!
+//! Bytes only: replacing the file (temporary, sync, rename, directory sync) is the partition's
+//! work.
+//!
+//! ## Invariants
+//! - **FL1** Sealed ids increase strictly, none is 0 or the active one, and all of them and the
+//!   active one are below `next`: an id is never given twice.
+//! - **FL2** A file without records has no sequence range; any other has one that is not empty.
+
+use super::format::{
+    FORMAT_VERSION, FormatError, array_at, check_crc, put, u16_at, u32_at, u64_at,
+};
+use crate::limits;
+use crate::types::{FileId, PartitionId, Seqno, StoreId};
+
+const MAGIC: [u8; 8] = *b"RCFILES\0";
+
+const AT_MAGIC: usize = 0;
+const AT_VERSION: usize = 8;
+const AT_RESERVED: usize = 10;
+const AT_PARTITION: usize = 12;
+const AT_STORE: usize = 16;
+const AT_MAP_EPOCH: usize = 32;
+const AT_ACTIVE: usize = 40;
+const AT_NEXT: usize = 48;
+const AT_SEALED_COUNT: usize = 56;
+const AT_RESERVED_AFTER_COUNT: usize = 60;
+const HEADER_LEN: usize = 64;
+
+const AT_ENTRY_ID: usize = 0;
+const AT_ENTRY_LEN: usize = 8;
+const AT_ENTRY_RECORDS: usize = 16;
+const AT_ENTRY_SEQNO_MIN: usize = 24;
+const AT_ENTRY_SEQNO_MAX: usize = 32;
+const AT_ENTRY_DIGEST: usize = 40;
+const AT_ENTRY_RESERVED: usize = 44;
+const ENTRY_LEN: usize = 48;
+
+const TRAILER_LEN: usize = 8;
+const CRC_LEN: usize = size_of::<u32>();
+
+const _: () = assert!(AT_RESERVED_AFTER_COUNT + size_of::<u32>() == HEADER_LEN);
+const _: () = assert!(AT_ENTRY_RESERVED + size_of::<u32>() == ENTRY_LEN);
+const _: () = assert!(
+    (HEADER_LEN + ENTRY_LEN * limits::FILES_PER_PARTITION_MAX + TRAILER_LEN) as u64
+        <= limits::FILES_LEN_MAX
+);
+
+/// A data file that is complete and never changes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedFile {
+    pub(crate) id: FileId,
+    /// Length in bytes, closing mark included.
+    pub(crate) len: u64,
+    /// Header checksum of the closing mark, which chains over the whole file.
+    pub(crate) digest: u32,
+    pub(crate) records: u64,
+    /// Zero if there is no record.
+    pub(crate) seqno_min: Seqno,
+    /// Zero if there is no record.
+    pub(crate) seqno_max: Seqno,
+}
+
+/// Which data files a partition has; a file that is not named here is never read (F1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilesList {
+    pub(crate) store: StoreId,
+    pub(crate) partition: PartitionId,
+    pub(crate) map_epoch: u64,
+    /// The file that is being written, whose end only a scan can tell; it may not exist yet.
+    pub(crate) active: Option<FileId>,
+    /// The id that the next file gets.
+    pub(crate) next: FileId,
+    /// By id.
+    pub(crate) sealed: Vec<SealedFile>,
+}
+
+impl FilesList {
+    /// The bytes of `FILES`.
+    ///
+    /// # Panics
+    /// If the list breaks an invariant: written, it could never be opened again.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        assert_eq!(self.check(), Ok(()), "FL1, FL2");
+        let entries_end = HEADER_LEN + self.sealed.len() * ENTRY_LEN;
+        let mut bytes = vec![0; entries_end + TRAILER_LEN];
+        put(&mut bytes, AT_MAGIC, MAGIC);
+        put(&mut bytes, AT_VERSION, FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, AT_PARTITION, self.partition.0.to_le_bytes());
+        put(&mut bytes, AT_STORE, self.store.0);
+        put(&mut bytes, AT_MAP_EPOCH, self.map_epoch.to_le_bytes());
+        put(&mut bytes, AT_ACTIVE, self.active.unwrap_or_default().0.to_le_bytes());
+        put(&mut bytes, AT_NEXT, self.next.0.to_le_bytes());
+        put(&mut bytes, AT_SEALED_COUNT, (self.sealed.len() as u32).to_le_bytes());
+        let entries = bytes[HEADER_LEN..entries_end].chunks_exact_mut(ENTRY_LEN);
+        for (entry, sealed) in entries.zip(&self.sealed) {
+            sealed.encode(entry);
+        }
+        let at_crc = bytes.len() - CRC_LEN;
+        let crc = crc32c::crc32c(&bytes[..at_crc]);
+        put(&mut bytes, at_crc, crc.to_le_bytes());
+        bytes
+    }
+
+    /// The list that `bytes`, a whole `FILES`, says.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<FilesList, FormatError> {
+        let magic: [u8; 8] = array_at(bytes, AT_MAGIC)?;
+        if magic != MAGIC {
+            return Err(FormatError::Magic { what: "the list of files" });
+        }
+        let version = u16_at(bytes, AT_VERSION)?;
+        if version > FORMAT_VERSION {
+            return Err(FormatError::NewerVersion(u32::from(version)));
+        }
+        let Some((covered, crc)) = bytes.split_last_chunk::<CRC_LEN>() else {
+            return Err(FormatError::Incomplete { need: HEADER_LEN + TRAILER_LEN });
+        };
+        check_crc("list of files", u32::from_le_bytes(*crc), crc32c::crc32c(covered))?;
+        if version != FORMAT_VERSION {
+            return Err(FormatError::invalid("the format version is zero"));
+        }
+        let entries = entries_of(bytes)?;
+        let active = FileId(u64_at(bytes, AT_ACTIVE)?);
+        let list = FilesList {
+            store: StoreId(array_at(bytes, AT_STORE)?),
+            partition: PartitionId(u32_at(bytes, AT_PARTITION)?),
+            map_epoch: u64_at(bytes, AT_MAP_EPOCH)?,
+            active: (active != FileId::default()).then_some(active),
+            next: FileId(u64_at(bytes, AT_NEXT)?),
+            sealed: entries
+                .chunks_exact(ENTRY_LEN)
+                .map(SealedFile::decode)
+                .collect::<Result<_, _>>()?,
+        };
+        list.check()?;
+        Ok(list)
+    }
+
+    /// Checked before the list is written and after it is read (FL1, FL2).
+    fn check(&self) -> Result<(), FormatError> {
+        if self.sealed.len() > limits::FILES_PER_PARTITION_MAX {
+            return Err(FormatError::invalid(
+                "the list names more files than a partition can have",
+            ));
+        }
+        let mut newest = FileId::default();
+        for sealed in &self.sealed {
+            if sealed.id <= newest {
+                return Err(FormatError::invalid("the ids of sealed files do not increase (FL1)"));
+            }
+            if Some(sealed.id) == self.active {
+                return Err(FormatError::invalid("the active file is listed as sealed (FL1)"));
+            }
+            let range = (sealed.seqno_min, sealed.seqno_max);
+            let is_range_sound = if sealed.records == 0 {
+                range == (Seqno::default(), Seqno::default())
+            } else {
+                sealed.seqno_min <= sealed.seqno_max
+            };
+            if !is_range_sound {
+                return Err(FormatError::invalid("a sealed file has no sound range (FL2)"));
+            }
+            newest = sealed.id;
+        }
+        if newest.max(self.active.unwrap_or_default()) >= self.next {
+            return Err(FormatError::invalid("a file has an id that was not given out yet (FL1)"));
+        }
+        if self.active == Some(FileId::default()) {
+            return Err(FormatError::invalid("the active file has no id (FL1)"));
+        }
+        Ok(())
+    }
+}
+
+/// The entries between header and trailer, which are exactly as long as their number says.
+fn entries_of(bytes: &[u8]) -> Result<&[u8], FormatError> {
+    let count = u32_at(bytes, AT_SEALED_COUNT)? as usize;
+    let entries = bytes
+        .len()
+        .checked_sub(TRAILER_LEN)
+        .and_then(|entries_end| bytes.get(HEADER_LEN..entries_end))
+        .ok_or(FormatError::Incomplete { need: HEADER_LEN + TRAILER_LEN })?;
+    let reserved = u32::from(u16_at(bytes, AT_RESERVED)?)
+        | u32_at(bytes, AT_RESERVED_AFTER_COUNT)?
+        | u32_at(bytes, bytes.len() - TRAILER_LEN)?;
+    if count.checked_mul(ENTRY_LEN) != Some(entries.len()) {
+        Err(FormatError::invalid("the list of files is not as long as its count says"))
+    } else if reserved != 0 {
+        Err(FormatError::Unsupported("a reserved field of the list of files"))
+    } else {
+        Ok(entries)
+    }
+}
+
+impl SealedFile {
+    fn encode(&self, entry: &mut [u8]) {
+        put(entry, AT_ENTRY_ID, self.id.0.to_le_bytes());
+        put(entry, AT_ENTRY_LEN, self.len.to_le_bytes());
+        put(entry, AT_ENTRY_RECORDS, self.records.to_le_bytes());
+        put(entry, AT_ENTRY_SEQNO_MIN, self.seqno_min.0.to_le_bytes());
+        put(entry, AT_ENTRY_SEQNO_MAX, self.seqno_max.0.to_le_bytes());
+        put(entry, AT_ENTRY_DIGEST, self.digest.to_le_bytes());
+    }
+
+    fn decode(entry: &[u8]) -> Result<SealedFile, FormatError> {
+        if u32_at(entry, AT_ENTRY_RESERVED)? != 0 {
+            return Err(FormatError::Unsupported("a reserved field of a sealed file"));
+        }
+        Ok(SealedFile {
+            id: FileId(u64_at(entry, AT_ENTRY_ID)?),
+            len: u64_at(entry, AT_ENTRY_LEN)?,
+            digest: u32_at(entry, AT_ENTRY_DIGEST)?,
+            records: u64_at(entry, AT_ENTRY_RECORDS)?,
+            seqno_min: Seqno(u64_at(entry, AT_ENTRY_SEQNO_MIN)?),
+            seqno_max: Seqno(u64_at(entry, AT_ENTRY_SEQNO_MAX)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::{each_flip, hex};
+    use super::*;
+
+    const GOLDEN: &str = "
+        524346494c455300 0100000003000000
+        1011121314151617 18191a1b1c1d1e1f
+        0200000000000000 1200000000000000
+        1400000000000000 0200000000000000
+        0300000000000000 0010000000000000
+        0a00000000000000 6400000000000000
+        6d00000000000000 0df0feca00000000
+        1100000000000000 b000000000000000
+        0000000000000000 0000000000000000
+        0000000000000000 efbeadde00000000
+        00000000f17c94be";
+
+    fn list() -> FilesList {
+        FilesList {
+            store: StoreId(std::array::from_fn(|index| 0x10 + index as u8)),
+            partition: PartitionId(3),
+            map_epoch: 2,
+            active: Some(FileId(18)),
+            next: FileId(20),
+            sealed: vec![
+                SealedFile {
+                    id: FileId(3),
+                    len: 4096,
+                    digest: 0xcafe_f00d,
+                    records: 10,
+                    seqno_min: Seqno(100),
+                    seqno_max: Seqno(109),
+                },
+                SealedFile {
+                    id: FileId(17),
+                    len: 176,
+                    digest: 0xdead_beef,
+                    records: 0,
+                    seqno_min: Seqno(0),
+                    seqno_max: Seqno(0),
+                },
+            ],
+        }
+    }
+
+    fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
+        let at_crc = bytes.len() - CRC_LEN;
+        let crc = crc32c::crc32c(&bytes[..at_crc]);
+        put(&mut bytes, at_crc, crc.to_le_bytes());
+        bytes
+    }
+
+    /// The golden list with some bytes changed and its checksum made good again.
+    fn forged(offset: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = hex(GOLDEN);
+        bytes[offset..offset + field.len()].copy_from_slice(field);
+        with_crc(bytes)
+    }
+
+    #[test]
+    fn golden_bytes_of_version_1() {
+        assert_eq!(list().encode(), hex(GOLDEN));
+        assert_eq!(FilesList::decode(&hex(GOLDEN)), Ok(list()));
+    }
+
+    #[test]
+    fn lists_without_files_and_without_an_active_one_come_back() {
+        for list in [
+            FilesList { active: None, ..list() },
+            FilesList { sealed: Vec::new(), ..list() },
+            FilesList { active: None, next: FileId(1), sealed: Vec::new(), ..list() },
+            // Outputs of compaction get their ids after the active file has its own.
+            FilesList { active: Some(FileId(5)), ..list() },
+        ] {
+            assert_eq!(FilesList::decode(&list.encode()), Ok(list));
+        }
+    }
+
+    #[test]
+    fn every_flip_is_refused() {
+        each_flip(&hex(GOLDEN), |index, bytes| {
+            assert!(FilesList::decode(bytes).is_err(), "byte {index}");
+        });
+    }
+
+    #[test]
+    fn every_other_length_is_refused() {
+        let mut bytes = hex(GOLDEN);
+        for len in 0..bytes.len() {
+            assert!(FilesList::decode(&bytes[..len]).is_err(), "{len} bytes");
+            let mut cut = bytes[..len.max(CRC_LEN)].to_vec();
+            cut = with_crc(cut);
+            assert!(FilesList::decode(&cut).is_err(), "{len} bytes under a good checksum");
+        }
+        bytes.push(0);
+        assert!(FilesList::decode(&bytes).is_err(), "one byte too many");
+        assert!(FilesList::decode(&with_crc(bytes)).is_err(), "under a good checksum");
+    }
+
+    #[test]
+    fn a_newer_version_is_not_damage() {
+        let mut bytes = hex(GOLDEN);
+        bytes[AT_VERSION] = 2;
+        assert_eq!(FilesList::decode(&bytes), Err(FormatError::NewerVersion(2)));
+    }
+
+    /// A count is used for nothing before the bytes are there that it counts.
+    #[test]
+    fn a_count_that_does_not_match_the_length_is_refused() {
+        for count in [0_u32, 1, 3, 1 << 16, u32::MAX] {
+            let error = FilesList::decode(&forged(AT_SEALED_COUNT, &count.to_le_bytes()));
+            assert!(matches!(error, Err(FormatError::Invalid(_))), "{count}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn fl1_fl2_lists_that_contradict_themselves_are_refused() {
+        let first = HEADER_LEN;
+        let second = HEADER_LEN + ENTRY_LEN;
+        for (offset, byte) in [
+            (AT_VERSION, 0),
+            (AT_ACTIVE, 17),
+            (AT_ACTIVE, 20),
+            (AT_NEXT, 18),
+            (AT_NEXT, 0),
+            (first + AT_ENTRY_ID, 0),
+            (first + AT_ENTRY_ID, 17),
+            (second + AT_ENTRY_ID, 2),
+            (second + AT_ENTRY_ID, 20),
+            (first + AT_ENTRY_SEQNO_MAX, 99),
+            (second + AT_ENTRY_SEQNO_MAX, 1),
+        ] {
+            let error = FilesList::decode(&forged(offset, &[byte]));
+            assert!(matches!(error, Err(FormatError::Invalid(_))), "{offset} {byte}: {error:?}");
+        }
+        for offset in [AT_RESERVED, AT_RESERVED_AFTER_COUNT, first + AT_ENTRY_RESERVED, 160] {
+            let error = FilesList::decode(&forged(offset, &[1]));
+            assert!(matches!(error, Err(FormatError::Unsupported(_))), "{offset}: {error:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "FL1")]
+    fn a_list_that_contradicts_itself_is_never_written() {
+        FilesList { active: Some(FileId(17)), ..list() }.encode();
+    }
+}

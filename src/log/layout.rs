@@ -1,0 +1,155 @@
+//! Names of files and directories, to and from what they stand for.
+//!
+//! ```text
+//! data/
+//!   MANIFEST
+//!   LOCK
+//!   partition-000/
+//!     FILES
+//!     000000001.data
+//!     000000001.hint
+//! ```
+//!
+//! ## Invariants
+//! - **LY1** A name is parsed only if it is, byte for byte, what would be written for the same
+//!   number: `0000000001.data`, `1.data` and `000000001.data~` are strangers, and strangers are
+//!   left alone. Otherwise two files could claim one id.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::format::data_header::FileKind;
+use crate::limits;
+use crate::types::{FileId, PartitionId};
+
+/// What the whole store agrees on.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+
+/// Locked while the store is open; never holds anything.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// The list of a partition's files.
+pub(crate) const FILES: &str = "FILES";
+
+/// Added to a name while its replacement is being written; a leftover may be deleted.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+const PARTITION_PREFIX: &str = "partition-";
+const DATA_SUFFIX: &str = ".data";
+const HINT_SUFFIX: &str = ".hint";
+
+pub(crate) fn partition_dir_name(partition: PartitionId) -> String {
+    format!("{PARTITION_PREFIX}{partition}")
+}
+
+pub(crate) fn partition_dir(store: &Path, partition: PartitionId) -> PathBuf {
+    store.join(partition_dir_name(partition))
+}
+
+pub(crate) fn file_name(file: FileId, kind: FileKind) -> String {
+    let suffix = match kind {
+        FileKind::Data => DATA_SUFFIX,
+        FileKind::Hint => HINT_SUFFIX,
+    };
+    format!("{file}{suffix}")
+}
+
+pub(crate) fn data_file_path(partition_dir: &Path, file: FileId) -> PathBuf {
+    partition_dir.join(file_name(file, FileKind::Data))
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for hints"))]
+pub(crate) fn hint_file_path(partition_dir: &Path, file: FileId) -> PathBuf {
+    partition_dir.join(file_name(file, FileKind::Hint))
+}
+
+/// The partition whose directory has this name.
+pub(crate) fn parse_partition_dir_name(name: &str) -> Option<PartitionId> {
+    let digits = name.strip_prefix(PARTITION_PREFIX)?;
+    let partition = PartitionId(digits.parse().ok()?);
+    (partition.0 < limits::PARTITIONS_MAX && is_display_of(digits, partition)).then_some(partition)
+}
+
+/// The data or hint file that has this name.
+pub(crate) fn parse_file_name(name: &str) -> Option<(FileId, FileKind)> {
+    let (digits, kind) = match name.strip_suffix(DATA_SUFFIX) {
+        Some(digits) => (digits, FileKind::Data),
+        None => (name.strip_suffix(HINT_SUFFIX)?, FileKind::Hint),
+    };
+    let file = FileId(digits.parse().ok()?);
+    (file != FileId::default() && is_display_of(digits, file)).then_some((file, kind))
+}
+
+/// LY1: also refuses the `+7` that `parse` takes for a number.
+fn is_display_of(digits: &str, number: impl fmt::Display) -> bool {
+    digits == number.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_as_the_numbers_they_were_made_of() {
+        for number in [0, 1, 12, 999, 1000, limits::PARTITIONS_MAX - 1] {
+            let partition = PartitionId(number);
+            let name = partition_dir_name(partition);
+            assert_eq!(parse_partition_dir_name(&name), Some(partition), "{name}");
+        }
+        for number in [1, 17, 999_999_999, 1_000_000_000, u64::MAX] {
+            for kind in [FileKind::Data, FileKind::Hint] {
+                let name = file_name(FileId(number), kind);
+                assert_eq!(parse_file_name(&name), Some((FileId(number), kind)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn golden_names() {
+        let dir = partition_dir(Path::new("data"), PartitionId(0));
+        assert_eq!(dir, Path::new("data/partition-000"));
+        assert_eq!(data_file_path(&dir, FileId(1)), dir.join("000000001.data"));
+        assert_eq!(hint_file_path(&dir, FileId(1)), dir.join("000000001.hint"));
+    }
+
+    /// Without LY1 an editor's backup or a copy with another number of zeros would be opened.
+    #[test]
+    fn ly1_everything_else_is_a_stranger() {
+        let dirs = [
+            "",
+            "partition-",
+            "partition-0",
+            "partition-00",
+            "partition-0000",
+            "partition-+01",
+            "partition--01",
+            "partition-4096",
+            "partition-99999999999",
+            "partition-001 ",
+            "Partition-001",
+            "partition-001.tmp",
+            "partition-٠٠١",
+        ];
+        for name in dirs {
+            assert_eq!(parse_partition_dir_name(name), None, "{name:?}");
+        }
+        let files = [
+            "",
+            ".data",
+            "1.data",
+            "000000000.data",
+            "0000000001.data",
+            "+00000001.data",
+            "000000001",
+            "000000001.data~",
+            "000000001.data.tmp",
+            "000000001.DATA",
+            "000000001.data.hint",
+            "99999999999999999999.data",
+            "00000000a.data",
+        ];
+        for name in files {
+            assert_eq!(parse_file_name(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! MANIFEST: what every partition of a store agrees on, as text that a person can read.
+//!
+//! The text is TOML. Its last line, a comment to TOML, holds the CRC-32C of every byte before it,
+//! in hex: an edit that looks harmless would route keys to partitions that do not have them, so it
+//! is refused instead. `MANIFEST.example` at the top of the repository is a real one.
+//!
+//! ## Invariants
+//! - **M1** The checksum is judged before the content, and the version before any other field: a
+//!   newer store is reported as newer whatever its fields are called.
+//! - **M2** Keyspace ids are positive, increase, and are below `keyspace_next`; names are not empty
+//!   and not repeated. Id 0 is the default keyspace, which has no name and no entry (N1).
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::{FormatError, check_crc};
+use crate::limits;
+use crate::types::{KeyspaceId, StoreId};
+
+/// The newest version of the directory layout that this build reads, and the one it writes.
+pub(crate) const MANIFEST_VERSION: u32 = 1;
+
+const PREAMBLE: &str = "\
+# Ringcask store: what all of its partitions agree on.
+#
+# The last line is a checksum of every byte above it: do not edit, the store would not open.
+# Every data file repeats the store id, the hash key and the map epoch, so this file can be rebuilt.
+
+";
+
+const CRC_LINE_START: &str = "# crc32c = \"";
+const CRC_LINE_END: &str = "\"\n";
+const CRC_LINE_LEN: usize = CRC_LINE_START.len() + 8 + CRC_LINE_END.len();
+
+/// A named keyspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ManifestKeyspace {
+    pub(crate) id: KeyspaceId,
+    pub(crate) name: String,
+}
+
+/// The content of MANIFEST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) format_version: u32,
+    pub(crate) store: StoreId,
+    pub(crate) created_at_ms: u64,
+    pub(crate) map_epoch: u64,
+    pub(crate) partition_count: u32,
+    pub(crate) hash_key: [u8; 16],
+    /// The id that the next keyspace gets; ids are never reused.
+    pub(crate) keyspace_next: KeyspaceId,
+    /// By id.
+    pub(crate) keyspaces: Vec<ManifestKeyspace>,
+}
+
+/// The fields as TOML spells them, in the order in which they are written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    format_version: u32,
+    store: String,
+    created_at_ms: u64,
+    map_epoch: u64,
+    partition_count: u32,
+    hash_key: String,
+    keyspace_next: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keyspaces: Vec<KeyspaceText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyspaceText {
+    id: u32,
+    name: String,
+}
+
+/// The one field that a MANIFEST of any version has.
+#[derive(Deserialize)]
+struct VersionText {
+    format_version: u32,
+}
+
+impl Manifest {
+    /// The text of MANIFEST.
+    ///
+    /// An `Err` is content that [`decode`](Manifest::decode) would refuse, like an empty keyspace
+    /// name.
+    pub(crate) fn encode(&self) -> Result<String, FormatError> {
+        self.check()?;
+        let text = Text {
+            format_version: self.format_version,
+            store: self.store.to_string(),
+            created_at_ms: self.created_at_ms,
+            map_epoch: self.map_epoch,
+            partition_count: self.partition_count,
+            hash_key: format!("{:032x}", u128_of(self.hash_key)),
+            keyspace_next: self.keyspace_next.0,
+            keyspaces: self
+                .keyspaces
+                .iter()
+                .map(|keyspace| KeyspaceText { id: keyspace.id.0, name: keyspace.name.clone() })
+                .collect(),
+        };
+        let fields = toml::to_string(&text)
+            .map_err(|error| FormatError::invalid(format!("MANIFEST cannot hold it: {error}")))?;
+        let covered = format!("{PREAMBLE}{fields}\n");
+        let crc_line = crc_line(crc32c::crc32c(covered.as_bytes()));
+        Ok(covered + &crc_line)
+    }
+
+    /// The manifest that `bytes`, a whole MANIFEST, says.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
+        let covered = check_crc_line(bytes)?;
+        let covered = std::str::from_utf8(covered)
+            .map_err(|_| FormatError::invalid("MANIFEST is not UTF-8 text"))?;
+        let VersionText { format_version } = parse(covered)?;
+        if format_version > MANIFEST_VERSION {
+            return Err(FormatError::NewerVersion(format_version));
+        }
+        let text: Text = parse(covered)?;
+        let manifest = Manifest {
+            format_version,
+            store: parse_store(&text.store)
+                .ok_or_else(|| FormatError::invalid("the store id in MANIFEST is not a uuid"))?,
+            created_at_ms: text.created_at_ms,
+            map_epoch: text.map_epoch,
+            partition_count: text.partition_count,
+            hash_key: parse_hex(&text.hash_key).ok_or_else(|| {
+                FormatError::invalid("the hash key in MANIFEST is not 32 hex digits")
+            })?,
+            keyspace_next: KeyspaceId(text.keyspace_next),
+            keyspaces: text
+                .keyspaces
+                .into_iter()
+                .map(|keyspace| ManifestKeyspace {
+                    id: KeyspaceId(keyspace.id),
+                    name: keyspace.name,
+                })
+                .collect(),
+        };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checked before the manifest is written and after it is read.
+    fn check(&self) -> Result<(), FormatError> {
+        if self.format_version != MANIFEST_VERSION {
+            return Err(FormatError::invalid(format!(
+                "MANIFEST has format version {}, which never existed",
+                self.format_version
+            )));
+        }
+        if !(1..=limits::PARTITIONS_MAX).contains(&self.partition_count) {
+            return Err(FormatError::invalid(format!(
+                "MANIFEST says {} partitions, not 1 to {}",
+                self.partition_count,
+                limits::PARTITIONS_MAX
+            )));
+        }
+        let mut newest = KeyspaceId::default();
+        let mut names = HashSet::new();
+        for ManifestKeyspace { id, name } in &self.keyspaces {
+            if *id <= newest {
+                return Err(FormatError::invalid("the keyspace ids do not increase (M2)"));
+            }
+            if name.is_empty() || !names.insert(name.as_str()) {
+                return Err(FormatError::invalid(format!(
+                    "the keyspace name {name:?} is empty or repeated (M2)"
+                )));
+            }
+            newest = *id;
+        }
+        if newest < self.keyspace_next {
+            Ok(())
+        } else {
+            Err(FormatError::invalid("a keyspace has an id that was not given out yet (M2)"))
+        }
+    }
+}
+
+fn crc_line(crc: u32) -> String {
+    format!("{CRC_LINE_START}{crc:08x}{CRC_LINE_END}")
+}
+
+/// The bytes above the checksum line, if it is theirs.
+fn check_crc_line(bytes: &[u8]) -> Result<&[u8], FormatError> {
+    let no_line = || FormatError::invalid("MANIFEST does not end in its checksum line");
+    let at_line = bytes.len().checked_sub(CRC_LINE_LEN).ok_or_else(no_line)?;
+    let (covered, line) = bytes.split_at_checked(at_line).ok_or_else(no_line)?;
+    let found = crc32c::crc32c(covered);
+    if line == crc_line(found).as_bytes() {
+        return Ok(covered);
+    }
+    let expected = line
+        .strip_prefix(CRC_LINE_START.as_bytes())
+        .and_then(|rest| rest.strip_suffix(CRC_LINE_END.as_bytes()))
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or_else(no_line)?;
+    check_crc("MANIFEST", expected, found)?;
+    // The number is right and its spelling is not, so these are not the bytes that were written.
+    Err(no_line())
+}
+
+fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, FormatError> {
+    toml::from_str(text)
+        .map_err(|error| FormatError::invalid(format!("MANIFEST: {}", error.message())))
+}
+
+/// LY1 for ids: only what would be written for the same id is accepted.
+fn parse_store(text: &str) -> Option<StoreId> {
+    let digits: String = text.chars().filter(|digit| *digit != '-').collect();
+    let store = StoreId(parse_hex(&digits)?);
+    (store.to_string() == text).then_some(store)
+}
+
+/// 32 lower-case hex digits.
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let number = u128::from_str_radix(text, 16).ok()?;
+    (format!("{number:032x}") == text).then(|| bytes_of(number))
+}
+
+/// The number that prints as the bytes do, first byte first.
+fn u128_of(bytes: [u8; 16]) -> u128 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
+fn bytes_of(number: u128) -> [u8; 16] {
+    let mut bytes = number.to_le_bytes();
+    bytes.reverse();
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::each_flip;
+    use super::*;
+
+    const EXAMPLE: &[u8] = include_bytes!("../../MANIFEST.example");
+
+    fn manifest() -> Manifest {
+        let keyspace = |id, name: &str| ManifestKeyspace { id: KeyspaceId(id), name: name.into() };
+        Manifest {
+            format_version: MANIFEST_VERSION,
+            store: StoreId(bytes_of(0x3f0e_63a1_5b0c_4d52_9c31_7de0_b2a9_41f8)),
+            created_at_ms: 1_760_000_000_000,
+            map_epoch: 1,
+            partition_count: 4,
+            hash_key: bytes_of(0x0a83_c5d1_77e2_4f60_b19d_2e8c_6453_fa07),
+            keyspace_next: KeyspaceId(4),
+            keyspaces: vec![keyspace(1, "sessions"), keyspace(3, "carts")],
+        }
+    }
+
+    /// The text of the example with a part replaced and its checksum made good again.
+    fn forged(from: &str, to: &str) -> Vec<u8> {
+        let text = std::str::from_utf8(EXAMPLE).unwrap();
+        let covered = &text[..text.len() - CRC_LINE_LEN];
+        assert!(covered.contains(from), "{from}");
+        let covered = covered.replace(from, to);
+        (covered.clone() + &crc_line(crc32c::crc32c(covered.as_bytes()))).into_bytes()
+    }
+
+    /// The golden bytes of this file are the example that people read.
+    #[test]
+    fn manifest_example_is_a_real_one() {
+        assert_eq!(Manifest::decode(EXAMPLE), Ok(manifest()));
+        assert_eq!(manifest().encode().unwrap().as_bytes(), EXAMPLE);
+    }
+
+    #[test]
+    fn names_that_toml_must_escape_come_back() {
+        for name in ["\"", "\n# crc32c = \"00000000\"\n", "ключ", "[[keyspaces]]", "\u{0}\u{7f}\\"]
+        {
+            let keyspaces = vec![ManifestKeyspace { id: KeyspaceId(1), name: name.into() }];
+            let manifest = Manifest { keyspaces, ..manifest() };
+            let text = manifest.encode().unwrap();
+            assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn stores_without_keyspaces_and_with_the_largest_numbers_come_back() {
+        let largest = Manifest {
+            created_at_ms: u64::MAX,
+            map_epoch: u64::MAX,
+            partition_count: limits::PARTITIONS_MAX,
+            hash_key: [0xff; 16],
+            keyspace_next: KeyspaceId(u32::MAX),
+            ..manifest()
+        };
+        let smallest = Manifest {
+            created_at_ms: 0,
+            hash_key: [0; 16],
+            keyspace_next: KeyspaceId(1),
+            keyspaces: Vec::new(),
+            ..manifest()
+        };
+        for manifest in [largest, smallest] {
+            let text = manifest.encode().unwrap();
+            assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest));
+        }
+    }
+
+    #[test]
+    fn every_flip_is_refused() {
+        each_flip(EXAMPLE, |index, bytes| {
+            assert!(Manifest::decode(bytes).is_err(), "byte {index}");
+        });
+    }
+
+    #[test]
+    fn every_other_length_is_refused() {
+        for len in 0..EXAMPLE.len() {
+            assert!(Manifest::decode(&EXAMPLE[..len]).is_err(), "{len} bytes");
+        }
+        let longer = [EXAMPLE, b"\n"].concat();
+        assert!(Manifest::decode(&longer).is_err(), "one byte too many");
+    }
+
+    /// A text that was edited by hand says what is wrong, with the checksum that would be right.
+    #[test]
+    fn an_edit_is_reported_as_a_checksum_mismatch() {
+        let edited = std::str::from_utf8(EXAMPLE)
+            .unwrap()
+            .replace("partition_count = 4", "partition_count = 5");
+        let error = Manifest::decode(edited.as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with("MANIFEST checksum mismatch"), "{error}");
+    }
+
+    #[test]
+    fn m1_a_newer_version_is_reported_before_its_fields_are_judged() {
+        let newer = forged("format_version = 1", "format_version = 2\nshape = \"round\"");
+        assert_eq!(Manifest::decode(&newer), Err(FormatError::NewerVersion(2)));
+        let unknown = forged("format_version = 1", "format_version = 1\nshape = \"round\"");
+        let error = Manifest::decode(&unknown).unwrap_err();
+        assert!(error.to_string().contains("shape"), "{error}");
+    }
+
+    #[test]
+    fn m2_fields_that_no_store_has_are_refused() {
+        for (from, to) in [
+            ("format_version = 1", "format_version = 0"),
+            ("format_version = 1", "format_version = -1"),
+            ("format_version = 1\n", ""),
+            ("partition_count = 4", "partition_count = 0"),
+            ("partition_count = 4", "partition_count = 4097"),
+            ("map_epoch = 1", "map_epoch = \"1\""),
+            ("3f0e63a1-", "3f0e63a1"),
+            ("3f0e63a1-", "3F0E63A1-"),
+            ("3f0e63a1-", "+f0e63a1-"),
+            ("0a83c5d1", "0a83c5d"),
+            ("0a83c5d1", "+a83c5d1"),
+            ("keyspace_next = 4", "keyspace_next = 3"),
+            ("id = 3", "id = 1"),
+            ("id = 1", "id = 0"),
+            ("\"carts\"", "\"sessions\""),
+            ("\"carts\"", "\"\""),
+        ] {
+            let error = Manifest::decode(&forged(from, to)).unwrap_err();
+            assert!(matches!(error, FormatError::Invalid(_)), "{from} → {to}: {error}");
+            assert!(!error.to_string().contains('\n'), "{from} → {to}: one line, not {error}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_could_not_be_read_is_never_written() {
+        for manifest in [
+            Manifest { format_version: 2, ..manifest() },
+            Manifest { partition_count: 0, ..manifest() },
+            Manifest { keyspace_next: KeyspaceId(3), ..manifest() },
+        ] {
+            assert!(manifest.encode().is_err(), "{manifest:?}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The log of a partition: its data files, what is in them, and what they are called.
+//!
+//! A partition's log is a row of data files. Each holds a header, then commit groups that chain to
+//! each other, then a closing mark; `FILES` lists the closed ones and MANIFEST holds what all
+//! partitions agree on. Nothing here decides *when* to write: it says which bytes, and what bytes
+//! that were found on disk mean.
+//!
+//! ```text
+//! format/    bytes of a record, a commit group and a file header; no I/O
+//! layout     names and paths
+//! manifest   MANIFEST ↔ struct
+//! files      FILES ↔ struct
+//! scanner    a data file, front to back
+//! tail       what the end of a scan means
+//! ```
+//!
+//! ## Invariants
+//! - **L1** Bytes from disk are never trusted: a reader returns `Err`, it does not panic, and it
+//!   allocates only what a verified length, bounded by the file's own length, asks for.
+//! - **L2** Every structure in a data file starts and ends at a multiple of 8.
+//! - **L3** Only bytes that verify against the file's identity are used, so a byte of another file,
+//!   or of another store, is refused wherever it turns up.
+
+pub(crate) mod data_file;
+pub(crate) mod files;
+pub(crate) mod format;
+pub(crate) mod layout;
+pub(crate) mod manifest;
+pub(crate) mod scanner;
+pub(crate) mod tail;
+
+#[cfg(test)]
+mod test_file;

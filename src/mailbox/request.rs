@@ -1,0 +1,76 @@
+//! What callers ask of a partition.
+
+use bytes::Bytes;
+
+use super::ReplySender;
+use crate::error::Result;
+use crate::log::format::record::body_crc;
+use crate::types::{FileId, KeyHash};
+
+/// How far a write must have come before it is acknowledged; the per-write form of
+/// [`Durability`](crate::Durability).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// On disk (W2).
+    Sync,
+    /// In the page cache: survives the process, not the machine.
+    Written,
+}
+
+/// Key and value of a record as the caller made them: one allocation for a borrowed value, no copy
+/// of an owned one. The checksum over both is computed by the caller (F3).
+pub(crate) struct Body {
+    /// The key, and behind it the value unless `tail` holds it.
+    pub(crate) head: Bytes,
+    pub(crate) tail: Bytes,
+    pub(crate) key_len: u16,
+    pub(crate) crc: u32,
+}
+
+impl Body {
+    pub(crate) fn key_only(key: Bytes) -> Body {
+        let (key_len, crc) = (key.len() as u16, body_crc(&key, &[]));
+        Body { head: key, tail: Bytes::new(), key_len, crc }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    pub(crate) fn value_len(&self) -> usize {
+        self.len() - usize::from(self.key_len)
+    }
+}
+
+pub(crate) enum Request {
+    Put { hash: KeyHash, body: Body, durable: Durable, reply: ReplySender<Result<()>> },
+    Del { hash: KeyHash, body: Body, durable: Durable, reply: ReplySender<Result<bool>> },
+    Get { hash: KeyHash, key: Bytes, reply: ReplySender<Result<Option<Bytes>>> },
+    Sync { reply: ReplySender<Result<()>> },
+    Page { from: PagePosition, reply: ReplySender<Result<Page>> },
+}
+
+impl Request {
+    /// Bytes that the request keeps in memory while it is queued (W5).
+    pub(crate) fn len_bytes(&self) -> usize {
+        match self {
+            Request::Put { body, .. } | Request::Del { body, .. } => body.len(),
+            Request::Get { key, .. } => key.len(),
+            Request::Sync { .. } | Request::Page { .. } => 0,
+        }
+    }
+}
+
+/// Where in a partition's log a page begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PagePosition {
+    pub(crate) file: FileId,
+    pub(crate) offset: u64,
+}
+
+/// Keys of the live records in one stretch of the log, in log order; slices of one buffer.
+pub(crate) struct Page {
+    pub(crate) keys: Vec<Bytes>,
+    /// Where the next page begins; `None` when this was the last one.
+    pub(crate) next: Option<PagePosition>,
+}

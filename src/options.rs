@@ -1,0 +1,235 @@
+//! How a store is opened: every setting, its default, and what it trades.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::mailbox::Durable;
+
+/// When a write is acknowledged.
+///
+/// Set for the store with [`Options::durability`], for one write with
+/// [`Put::durability`](crate::Put::durability).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Acknowledged means on disk: it survives a killed process and a power cut. Writes that arrive
+    /// while a sync is under way share the next one.
+    #[default]
+    Sync,
+    /// Acknowledged once written to the page cache; synced at least this often. It survives a killed
+    /// process; a power cut loses at most the last interval. For one write it means [`Durability::Buffered`].
+    Interval(Duration),
+    /// Acknowledged once written to the page cache. It survives a killed process; a power cut loses
+    /// what the kernel had not written back, unless [`Db::sync`](crate::Db::sync) was called after it.
+    Buffered,
+}
+
+impl Durability {
+    pub(crate) fn of_write(self) -> Durable {
+        match self {
+            Durability::Sync => Durable::Sync,
+            Durability::Interval(_) | Durability::Buffered => Durable::Written,
+        }
+    }
+}
+
+/// How the store reaches its disk.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Io {
+    /// `io_uring` where the kernel and sandbox allow it, else [`Io::Blocking`] with one warning that
+    /// says why.
+    #[default]
+    Auto,
+    /// `io_uring`, or an error that says what denies it and what to change.
+    Uring,
+    /// Plain system calls on helper threads.
+    Blocking,
+    /// A simulated disk, for tests; feature `sim`.
+    #[cfg(any(test, feature = "sim"))]
+    Sim(crate::io::SimDisk),
+}
+
+/// Settings of a store; start with [`Options::new`], end with [`Options::open`].
+///
+/// # Example: four partitions, acknowledged before they are on disk
+/// ```
+/// # futures::executor::block_on(async {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// use ringcask::{Durability, Options};
+/// let db = Options::new().partitions(4).durability(Durability::Buffered).open(path).await?;
+/// db.put("k", "v").await?;
+/// db.sync().await?; // from here on it survives a power cut
+/// # db.close().await }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `open` is called"]
+pub struct Options {
+    pub(crate) partitions: Option<u32>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) pin_workers: bool,
+    pub(crate) durability: Durability,
+    pub(crate) io: Io,
+    pub(crate) create_if_missing: bool,
+    pub(crate) lock_wait: Duration,
+    pub(crate) key_len_max: usize,
+    pub(crate) value_len_max: usize,
+    pub(crate) data_file_len_max: u64,
+    pub(crate) mailbox_requests_max: usize,
+    pub(crate) mailbox_bytes_max: usize,
+    pub(crate) prewrite: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            partitions: None,
+            workers: None,
+            pin_workers: true,
+            durability: Durability::Sync,
+            io: Io::Auto,
+            create_if_missing: true,
+            lock_wait: Duration::ZERO,
+            key_len_max: limits::KEY_LEN_MAX,
+            value_len_max: limits::VALUE_LEN_MAX_DEFAULT,
+            data_file_len_max: limits::DATA_FILE_LEN_MAX_DEFAULT,
+            mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
+            mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
+            prewrite: true,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: what [`Db::open`](crate::Db::open) uses.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// How many partitions a new store gets. Default: one a core. A store keeps its count: opening
+    /// one with another count asked for is [`ErrorKind::PartitionCount`](crate::ErrorKind::PartitionCount).
+    pub fn partitions(mut self, count: u32) -> Options {
+        self.partitions = Some(count);
+        self
+    }
+
+    /// How many worker threads share the partitions. Default: one a core, at most one a partition.
+    pub fn workers(mut self, count: usize) -> Options {
+        self.workers = Some(count);
+        self
+    }
+
+    /// Whether each worker is pinned to a core of those the process may use. Default: true. Turn it
+    /// off where other threads are pinned already, or the process shares its cores with others.
+    pub fn pin_workers(mut self, pin: bool) -> Options {
+        self.pin_workers = pin;
+        self
+    }
+
+    /// When writes are acknowledged, unless a write says otherwise. Default: [`Durability::Sync`].
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = durability;
+        self
+    }
+
+    /// How the disk is reached. Default: [`Io::Auto`].
+    pub fn io(mut self, io: Io) -> Options {
+        self.io = io;
+        self
+    }
+
+    /// Whether a store is created where there is none. Default: true.
+    pub fn create_if_missing(mut self, create: bool) -> Options {
+        self.create_if_missing = create;
+        self
+    }
+
+    /// How long to wait for another process to close the store. Default: not at all.
+    pub fn lock_wait(mut self, wait: Duration) -> Options {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Longest accepted key in bytes, 1 to 65,535. Default: 65,535.
+    pub fn key_len_max(mut self, len_bytes: usize) -> Options {
+        self.key_len_max = len_bytes;
+        self
+    }
+
+    /// Longest accepted value in bytes, up to 1 GiB. Default: 64 MiB.
+    pub fn value_len_max(mut self, len_bytes: usize) -> Options {
+        self.value_len_max = len_bytes;
+        self
+    }
+
+    /// Length in bytes at which a data file is sealed, 4 KiB to 4 GiB. Default: 256 MiB. A record
+    /// that is longer gets a file of its own. Smaller files are compacted in smaller steps; larger
+    /// ones need fewer descriptors.
+    pub fn data_file_len_max(mut self, len_bytes: u64) -> Options {
+        self.data_file_len_max = len_bytes;
+        self
+    }
+
+    /// How many requests wait in the mailbox of one partition before callers wait. Default: 4,096.
+    pub fn mailbox_requests_max(mut self, count: usize) -> Options {
+        self.mailbox_requests_max = count;
+        self
+    }
+
+    /// How many bytes of keys and values wait in the mailbox of one partition before callers wait.
+    /// Default: 32 MiB. One larger request waits alone.
+    pub fn mailbox_bytes_max(mut self, len_bytes: usize) -> Options {
+        self.mailbox_bytes_max = len_bytes;
+        self
+    }
+
+    /// Whether zeros are written ahead of the log while groups are small, so that one write makes a
+    /// group durable. Default: true. Costs up to twice the bytes written, saves about a third of a
+    /// durable put's latency on drives without power-loss protection.
+    pub fn prewrite(mut self, prewrite: bool) -> Options {
+        self.prewrite = prewrite;
+        self
+    }
+
+    /// Opens the store at `path`, creating it if there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a setting out of its
+    /// bounds; `Locked` while another instance holds the store; `NotAStore` for a directory that
+    /// holds something else, which is left untouched; `PartitionCount`, `NewerFormat`, `Corrupt`,
+    /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
+        crate::db::open(self, path.as_ref().to_owned()).await
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let within = |name: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::invalid(format!("{name} is {value}; it must be {least} to {most}")))
+            }
+        };
+        if let Some(count) = self.partitions {
+            within("partitions", count.into(), 1, limits::PARTITIONS_MAX.into())?;
+        }
+        if let Some(count) = self.workers {
+            within("workers", count as u64, 1, limits::PARTITIONS_MAX.into())?;
+        }
+        if let Durability::Interval(interval) = self.durability {
+            within("the sync interval in milliseconds", interval.as_millis() as u64, 1, 3_600_000)?;
+        }
+        within("key_len_max", self.key_len_max as u64, 1, limits::KEY_LEN_MAX as u64)?;
+        within("value_len_max", self.value_len_max as u64, 0, limits::VALUE_LEN_MAX as u64)?;
+        within(
+            "data_file_len_max",
+            self.data_file_len_max,
+            limits::DATA_FILE_LEN_MIN,
+            limits::DATA_FILE_LEN_LIMIT,
+        )?;
+        within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;
+        within("mailbox_bytes_max", self.mailbox_bytes_max as u64, 1, 1 << 36)
+    }
+}

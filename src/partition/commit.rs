@@ -1,0 +1,541 @@
+//! Group commit: the log's only writer.
+//!
+//! ```text
+//! stage     requests are encoded into the open group            (write.rs)
+//! submit    one write, and one sync if anybody asked for it
+//! publish   every key of the group, in sequence order
+//! reply     to everybody
+//! ```
+//!
+//! While a group is in flight the next one fills up: nobody waits for a timer, and the longer a sync
+//! takes the more share it.
+//!
+//! How a group is made durable: a DSYNC write makes only its own range durable, so it is used only
+//! when everything before the group is durable already, and only inside space whose zeros are on disk,
+//! where the drive needs no metadata for it (W2, W3). Otherwise: write, then fdatasync.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::{Event, Ops, Partition, nanos_since};
+use crate::error::{Error, Result};
+use crate::io::WriteMode;
+use crate::keydir::Location;
+use crate::limits;
+use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
+use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
+use crate::log::format::record::{RecordHeader, encode_record};
+use crate::mailbox::ReplySender;
+use crate::types::{FileId, KeyHash, Seqno};
+
+/// A group up to this long is made durable by one DSYNC write if it can be.
+const DSYNC_LEN_MAX: u64 = 256 << 10;
+/// Zeros are written ahead while durable groups are on average at most this long.
+const PREWRITE_GROUP_LEN_MAX: u64 = 32 << 10;
+/// The next step of zeros starts when less than this is left.
+const PREWRITE_HEADROOM: u64 = 512 << 10;
+/// Buffers kept for the next group; one in flight, one open.
+const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
+
+/// Who waits for a group, and what it does to the keydir.
+pub(super) enum Pending {
+    Put { hash: KeyHash, at: u32, len: u32, reply: ReplySender<Result<()>> },
+    Del { hash: KeyHash, len: u32, reply: ReplySender<Result<bool>> },
+    DelMissing { reply: ReplySender<Result<bool>> },
+    Sync { reply: ReplySender<Result<()>> },
+}
+
+/// Records that are written, synced, published and acknowledged together.
+pub(super) struct Group {
+    /// The file whose identity the records carry.
+    file: FileId,
+    /// Room for the group header, then records.
+    buf: Vec<u8>,
+    payload_crc: PayloadCrc,
+    record_count: u32,
+    /// Of the group's own header, once it is submitted.
+    header_crc: u32,
+    seqno_max: Seqno,
+    seqno_min: Seqno,
+    pub(super) pending: Vec<Pending>,
+    pub(super) needs_sync: bool,
+    pub(super) staged_at: Option<Instant>,
+}
+
+impl Group {
+    fn new(file: FileId, mut buf: Vec<u8>) -> Group {
+        buf.clear();
+        buf.resize(GROUP_HEADER_LEN, 0);
+        Group {
+            file,
+            buf,
+            payload_crc: PayloadCrc::default(),
+            record_count: 0,
+            header_crc: 0,
+            seqno_max: Seqno(0),
+            seqno_min: Seqno(u64::MAX),
+            pending: Vec::new(),
+            needs_sync: false,
+            staged_at: None,
+        }
+    }
+
+    /// Appends a record and returns its offset in the group.
+    pub(super) fn push(
+        &mut self,
+        identity: FileIdentity,
+        header: &RecordHeader,
+        body: [&[u8]; 2],
+    ) -> u32 {
+        let at = self.buf.len() as u32;
+        let header_crc = encode_record(&mut self.buf, identity, header, body);
+        self.payload_crc.push(header_crc);
+        self.record_count += 1;
+        self.seqno_max = self.seqno_max.max(header.seqno);
+        self.seqno_min = self.seqno_min.min(header.seqno);
+        at
+    }
+
+    fn len(&self) -> u64 {
+        self.buf.len() as u64
+    }
+
+    fn has_records(&self) -> bool {
+        self.record_count > 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && !self.needs_sync
+    }
+
+    pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> + '_ {
+        self.pending.iter().filter_map(|pending| match pending {
+            Pending::Put { hash, .. } | Pending::Del { hash, .. } => Some(*hash),
+            Pending::DelMissing { .. } | Pending::Sync { .. } => None,
+        })
+    }
+
+    pub(super) fn fail(self, error: &Error) {
+        for pending in self.pending {
+            match pending {
+                Pending::Put { reply, .. } | Pending::Sync { reply } => {
+                    reply.send(Err(error.clone()));
+                }
+                Pending::Del { reply, .. } | Pending::DelMissing { reply } => {
+                    reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The open group, the closed ones behind the one in flight, and where the log will be after them.
+pub(super) struct Groups {
+    open: Group,
+    ready: VecDeque<Group>,
+    ready_bytes: usize,
+    /// The file that the open group goes into.
+    target: FileId,
+    /// Where the log of `target` ends after everything staged, or `None` if `target` is to be created.
+    target_end: Option<u64>,
+    next_file: FileId,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Groups {
+    /// `next_file` is the first id never used (F1).
+    pub(super) fn new(next_file: FileId) -> Groups {
+        Groups {
+            open: Group::new(next_file, Vec::new()),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            target: next_file,
+            target_end: None,
+            next_file: FileId(next_file.0 + 1),
+            spare: Vec::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self) -> &mut Group {
+        &mut self.open
+    }
+
+    pub(super) fn target_file(&self) -> FileId {
+        self.target
+    }
+
+    pub(super) fn next_file(&self) -> FileId {
+        self.next_file
+    }
+
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.ready_bytes + self.open.buf.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.ready.is_empty()
+    }
+
+    /// A group without records that syncs what is there.
+    pub(super) fn request_sync(&mut self) {
+        self.open.needs_sync = true;
+    }
+
+    /// Makes the open group one that can take a record of `len` bytes: closes it if it is full, if
+    /// the record must be alone (W5), or if the file is full.
+    pub(super) fn make_room(&mut self, len: u64, file_len_max: u64) {
+        let alone = len > limits::GROUP_ALONE_LEN_BYTES as u64;
+        let full = self.open.len() + len > limits::GROUP_LEN_MAX as u64
+            || self.open.record_count as usize >= limits::GROUP_RECORDS_MAX
+            || (self.open.record_count == 1 && self.open.buf.len() > limits::GROUP_ALONE_LEN_BYTES);
+        if self.open.has_records() && (alone || full) {
+            self.close_open();
+        }
+        // What the file will hold once the open group with this record and a closing mark are in it.
+        let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
+        let file_len = end + self.open.len() + len + GROUP_HEADER_LEN as u64;
+        let file_is_fresh = self.target_end.is_none() && !self.open.has_records();
+        if file_len > file_len_max && !file_is_fresh {
+            self.close_open();
+            self.begin_file();
+        }
+    }
+
+    /// The file of the group at the head of the queue.
+    pub(super) fn front_file(&self) -> FileId {
+        self.ready.front().map_or(self.target, |group| group.file)
+    }
+
+    /// The group to submit next, still at the head of the queue.
+    fn front(&mut self) -> Option<&mut Group> {
+        if self.ready.is_empty() && !self.open.is_empty() {
+            self.close_open();
+        }
+        self.ready.front_mut()
+    }
+
+    fn pop(&mut self) -> Option<Group> {
+        let group = self.ready.pop_front()?;
+        self.ready_bytes -= group.buf.len();
+        Some(group)
+    }
+
+    /// Everything staged, for failing it.
+    pub(super) fn take_all(&mut self) -> Vec<Group> {
+        self.close_open();
+        self.ready_bytes = 0;
+        std::mem::take(&mut self.ready).into()
+    }
+
+    fn close_open(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let buf = self.spare.pop().unwrap_or_default();
+        let group = std::mem::replace(&mut self.open, Group::new(self.target, buf));
+        if group.has_records() {
+            let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
+            self.target_end = Some(end + group.len());
+        }
+        self.ready_bytes += group.buf.len();
+        self.ready.push_back(group);
+    }
+
+    /// What is staged next goes into a file yet to be created.
+    pub(super) fn begin_file(&mut self) {
+        self.target = self.next_file;
+        self.next_file = FileId(self.next_file.0 + 1);
+        self.target_end = None;
+        self.open.file = self.target;
+    }
+
+    fn recycle(&mut self, buf: Vec<u8>) {
+        if self.spare.len() < 2 && buf.capacity() <= SPARE_LEN_MAX {
+            self.spare.push(buf);
+        }
+    }
+}
+
+/// What the log is busy with.
+pub(super) enum InFlight {
+    None,
+    /// A group is being written, or synced; its buffer is with the operation (U1).
+    Group(Group),
+    /// A group failed and its header is being zeroed.
+    Undo,
+    /// The log moves to a new file, or is being sealed for good.
+    Rotation,
+}
+
+impl Partition {
+    pub(super) fn commit_advance(&mut self, ops: &mut Ops) {
+        while matches!(self.in_flight, InFlight::None) {
+            let Some(front) = self.groups.front() else { break };
+            let (file, has_records) = (front.file, front.has_records());
+            let active = self.active.as_ref().map(|active| active.data.id);
+            if has_records && active != Some(file) {
+                // Zeros that are still being written would land behind the cut of the old file.
+                if !self.prewrite.in_flight {
+                    self.rotate(ops);
+                }
+                return;
+            }
+            if has_records && self.prewrite_would_overlap() {
+                return;
+            }
+            let Some(group) = self.groups.pop() else { break };
+            if has_records {
+                self.commit_submit(group, ops);
+            } else {
+                self.commit_barrier(group, ops);
+            }
+        }
+        self.prewrite_advance(ops);
+    }
+
+    /// One write, and a sync unless nobody asked or the write brings its own.
+    fn commit_submit(&mut self, mut group: Group, ops: &mut Ops) {
+        let active = self.active.as_ref().expect("a group is submitted to the active file");
+        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        let payload_len = (group.buf.len() - GROUP_HEADER_LEN) as u32;
+        let header =
+            active.chain.group(payload_len, group.payload_crc, group.record_count, active.durable);
+        let (encoded, header_crc) = header.encode(active.data.identity);
+        group.buf[..GROUP_HEADER_LEN].copy_from_slice(&encoded);
+        group.header_crc = header_crc;
+
+        let start = active.end;
+        let dsync = group.needs_sync
+            && active.durable == start
+            && start + group.len() <= active.prewritten
+            && group.len() <= DSYNC_LEN_MAX;
+        let mode = if dsync { WriteMode::Dsync } else { WriteMode::Plain };
+        let sync = group.needs_sync && !dsync;
+        if group.needs_sync {
+            let average = &mut self.prewrite.group_len_average;
+            *average = (*average * 7 + group.len()) / 8;
+        }
+        if dsync {
+            self.view.counters.commits_dsync.add(1);
+        }
+        let buf = std::mem::take(&mut group.buf);
+        self.in_flight_len = buf.len() as u64;
+        self.in_flight = InFlight::Group(group);
+        ops.push(Box::pin(async move {
+            let (result, buf) = disk.write(&file, buf, start, mode).await;
+            let event = match result {
+                Ok(()) if sync => {
+                    Event::Committed { result: disk.sync(&file).await, at_sync: true, buf }
+                }
+                result => Event::Committed { result, at_sync: dsync, buf },
+            };
+            (index, event)
+        }));
+    }
+
+    /// A group without records: replies, after a sync if one was asked for and is needed.
+    fn commit_barrier(&mut self, group: Group, ops: &mut Ops) {
+        let unsynced = self.active.as_ref().filter(|active| active.durable < active.end);
+        let Some(active) = unsynced.filter(|_| group.needs_sync) else {
+            return self.commit_publish(group, 0);
+        };
+        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        self.in_flight_len = 0;
+        self.in_flight = InFlight::Group(group);
+        ops.push(Box::pin(async move {
+            let result = disk.sync(&file).await;
+            (index, Event::Committed { result, at_sync: true, buf: Vec::new() })
+        }));
+    }
+
+    pub(super) fn commit_done(
+        &mut self,
+        result: std::io::Result<()>,
+        at_sync: bool,
+        buf: Vec<u8>,
+        ops: &mut Ops,
+    ) {
+        self.in_flight_len = 0;
+        let InFlight::Group(mut group) = std::mem::replace(&mut self.in_flight, InFlight::None)
+        else {
+            return; // Poisoned meanwhile: everybody was told.
+        };
+        group.buf = buf;
+        match result {
+            Ok(()) => {
+                let start = self.commit_written(&group, at_sync);
+                self.commit_publish(group, start);
+            }
+            Err(error) if at_sync => {
+                self.in_flight = InFlight::Group(group);
+                self.poison("a sync of the log", &error);
+            }
+            Err(error) => self.commit_undo(group, &error, ops),
+        }
+    }
+
+    /// The log is longer now; returns where the group began.
+    fn commit_written(&mut self, group: &Group, synced: bool) -> u64 {
+        let active = self.active.as_mut().expect("the file written to stays until rotation");
+        let start = active.end;
+        if group.has_records() {
+            active.end += group.len();
+            active.chain.advance(group.header_crc);
+            active.record_count += u64::from(group.record_count);
+            active.seqno_min = active.seqno_min.min(group.seqno_min);
+            active.seqno_max = active.seqno_max.max(group.seqno_max);
+        }
+        if synced {
+            active.durable = active.end;
+        }
+        self.unsynced = active.durable < active.end;
+        let counters = &self.view.counters;
+        if synced {
+            counters.syncs.add(1);
+        }
+        if group.has_records() {
+            counters.commits.add(1);
+            counters.commit_records.add(u64::from(group.record_count));
+            counters.commit_bytes.add(group.len());
+            counters.log_bytes.add(group.len());
+        }
+        start
+    }
+
+    /// Every key in sequence order (K4), then every reply.
+    fn commit_publish(&mut self, group: Group, start: u64) {
+        let slot = self.active.as_ref().map(|active| active.slot);
+        let mut existed = Vec::new();
+        for pending in &group.pending {
+            match pending {
+                Pending::Put { hash, at, len, .. } => {
+                    let slot = slot.expect("a published record is in the active file");
+                    let offset = (start + u64::from(*at)) as u32;
+                    let location = Location { slot, offset, len: *len, has_expiry: false };
+                    let old = self.keydir.upsert(*hash, location);
+                    self.usage.put(location, old);
+                    *self.staged_keys.slot(*hash) -= 1;
+                }
+                Pending::Del { hash, len, .. } => {
+                    let slot = slot.expect("a published tombstone is in the active file");
+                    let old = self.keydir.remove(*hash);
+                    self.usage.del(slot, *len, old);
+                    *self.staged_keys.slot(*hash) -= 1;
+                    existed.push(old.is_some());
+                }
+                Pending::DelMissing { .. } | Pending::Sync { .. } => {}
+            }
+        }
+        self.view.counters.live_bytes.set(self.usage.live_bytes());
+        self.view.counters.shadow_bytes.set(self.usage.shadow_bytes());
+        if let Some(staged_at) = group.staged_at {
+            self.view.counters.commit_latency.record(nanos_since(staged_at));
+        }
+        let mut existed = existed.into_iter();
+        for pending in group.pending {
+            match pending {
+                Pending::Put { reply, .. } | Pending::Sync { reply } => reply.send(Ok(())),
+                Pending::Del { reply, .. } => reply.send(Ok(existed.next().unwrap_or(false))),
+                Pending::DelMissing { reply } => reply.send(Ok(false)),
+            }
+        }
+        self.groups.recycle(group.buf);
+    }
+
+    /// A write failed: its callers are told, and its header is zeroed so that what did reach the disk
+    /// can never come alive (D1).
+    fn commit_undo(&mut self, group: Group, error: &std::io::Error, ops: &mut Ops) {
+        let active = self.active.as_ref().expect("the file written to stays until rotation");
+        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        let (path, start) = (active.data.path.clone(), active.end);
+        self.view.counters.commits_failed.add(1);
+        let copied = std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(5));
+        let told = Error::io(&format!("write {} bytes to", group.len()), &path, copied);
+        tracing::warn!(partition = self.id.0, error = %told, "commit group failed");
+        self.fail_group(group, &told);
+        self.in_flight = InFlight::Undo;
+        ops.push(Box::pin(async move {
+            let written = file.len().unwrap_or(u64::MAX) > start;
+            let result = if written {
+                let zeros = vec![0; GROUP_HEADER_LEN];
+                disk.write(&file, zeros, start, WriteMode::Plain).await.0
+            } else {
+                Ok(())
+            };
+            (index, Event::Undone { result })
+        }));
+    }
+
+    pub(super) fn commit_undone(&mut self, result: std::io::Result<()>) {
+        self.in_flight = InFlight::None;
+        if let Err(error) = result {
+            self.poison("zeroing a commit group that could not be written", &error);
+        }
+    }
+
+    /// Whether zeros ahead of the log are worth their bandwidth now.
+    pub(super) fn prewrite_pays(&self) -> bool {
+        let average = self.prewrite.group_len_average;
+        self.config.prewrite && average > 0 && average <= PREWRITE_GROUP_LEN_MAX
+    }
+
+    /// A group that would grow into space where zeros are being written waits for them.
+    fn prewrite_would_overlap(&mut self) -> bool {
+        let (Some(active), Some(front)) = (&self.active, self.groups.front()) else { return false };
+        self.prewrite.in_flight && active.end + front.len() > active.prewritten.max(active.end)
+    }
+
+    /// Writes the next step of zeros if groups are small and little room is left.
+    fn prewrite_advance(&mut self, ops: &mut Ops) {
+        let Some(active) = &self.active else { return };
+        let wanted = self.prewrite_pays()
+            && !self.prewrite.in_flight
+            && !self.prewrite.refused
+            && self.poisoned.is_none()
+            && active.prewritten < active.end + PREWRITE_HEADROOM
+            && active.prewritten < self.config.data_file_len_max;
+        if !wanted || self.inbox.is_closed() {
+            return;
+        }
+        // Behind the group in flight, which they would overwrite.
+        let start = active.prewritten.max(active.end + self.in_flight_len);
+        let step = ((active.end - DATA_HEADER_LEN as u64) / 2)
+            .clamp(PREWRITE_HEADROOM, limits::PREWRITE_LEN_MAX);
+        let end = (start + step).min(self.config.data_file_len_max).max(start);
+        if end == start {
+            return;
+        }
+        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        self.prewrite.in_flight = true;
+        self.view.counters.prewritten_bytes.add(end - start);
+        ops.push(Box::pin(async move {
+            let zeros = vec![0; (end - start) as usize];
+            let result = match disk.write(&file, zeros, start, WriteMode::Plain).await.0 {
+                Ok(()) => disk.sync(&file).await.map_err(|error| {
+                    // Told apart from a refused write: a failed sync poisons whoever asked for it (D1).
+                    std::io::Error::new(std::io::ErrorKind::BrokenPipe, error)
+                }),
+                refused => refused,
+            };
+            (index, Event::Prewritten { result, end })
+        }));
+    }
+
+    pub(super) fn prewrite_done(&mut self, result: std::io::Result<()>, end: u64) {
+        self.prewrite.in_flight = false;
+        match result {
+            Ok(()) => {
+                if let Some(active) = &mut self.active {
+                    active.prewritten = active.prewritten.max(end);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.poison("a sync of the log", &error);
+            }
+            Err(error) => {
+                tracing::debug!(partition = self.id.0, %error, "no space is written ahead");
+                self.prewrite.refused = true;
+            }
+        }
+    }
+}

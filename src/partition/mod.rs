@@ -1,0 +1,311 @@
+//! One shard's state machine: its log, its keydir, and the requests on their way through.
+//!
+//! All state changes happen in plain functions; what takes time is a future in [`Ops`] that ends in
+//! an [`Event`]. A write goes through four phases, each named in [`commit`]: *stage* (encode into the
+//! open group), *submit* (one write, one sync), *publish* (keydir), *reply*.
+//!
+//! ## Invariants
+//! - **P1** The partition is written by one thread for its whole life.
+//! - **W1** A record's sequence number, and its place in the log, are given when it is staged.
+//! - **W4** Only one group is in flight, and none while the log moves to a new file, so nothing in a
+//!   newer file is acknowledged before the older one is synced, cut and listed.
+//! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
+
+mod commit;
+mod page;
+mod read;
+pub(crate) mod recovery;
+mod rotation;
+mod view;
+mod write;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use self::commit::{Group, Groups, InFlight};
+use self::page::PageRequest;
+use self::read::ReadRequest;
+use self::recovery::StoreIdentity;
+use self::rotation::{Rotated, RotationFailure};
+pub(crate) use self::view::PartitionView;
+use crate::error::{Error, ErrorKind};
+use crate::io::{Disk, Fs, Op};
+use crate::keydir::{Keydir, Location, Usage};
+use crate::log::data_file::{ActiveDataFile, FileTable};
+use crate::log::files::FilesList;
+use crate::mailbox::{Inbox, ReplySender, Request};
+use crate::route::KeyHasher;
+use crate::types::{KeyHash, PartitionId, Seqno};
+
+/// What every partition of a store has in common.
+#[derive(Clone)]
+pub(crate) struct PartitionConfig {
+    pub(crate) identity: StoreIdentity,
+    /// Random; marks what was written by this open (F4).
+    pub(crate) open_id: u64,
+    pub(crate) data_file_len_max: u64,
+    pub(crate) prewrite: bool,
+}
+
+/// Operations under way, of all partitions of one worker.
+pub(crate) type Ops = FuturesUnordered<Op<(usize, Event)>>;
+
+/// How an operation ended.
+pub(crate) enum Event {
+    Committed { result: std::io::Result<()>, at_sync: bool, buf: Vec<u8> },
+    Undone { result: std::io::Result<()> },
+    Prewritten { result: std::io::Result<()>, end: u64 },
+    Rotated(Option<Result<Rotated, RotationFailure>>),
+    Read { request: ReadRequest, location: Location, result: std::io::Result<Vec<u8>> },
+    PageRead { request: PageRequest, result: std::io::Result<Vec<u8>> },
+}
+
+/// One shard, owned by its worker.
+pub(crate) struct Partition {
+    id: PartitionId,
+    /// Index in its worker, the first half of what [`Ops`] yields.
+    index: usize,
+    config: PartitionConfig,
+    hasher: KeyHasher,
+    dir: PathBuf,
+    disk: Disk,
+    fs: Fs,
+    inbox: Inbox,
+    view: Arc<PartitionView>,
+
+    keydir: Keydir,
+    usage: Usage,
+    files: FileTable,
+    /// `FILES` as it is on disk (F1).
+    listed: FilesList,
+    active: Option<ActiveDataFile>,
+
+    next_seqno: Seqno,
+    groups: Groups,
+    in_flight: InFlight,
+    /// Bytes behind the log's end that the group in flight takes.
+    in_flight_len: u64,
+    /// Keys staged or in flight, counted by a few bits of their hash: says whether a deletion of a
+    /// key that the keydir lacks may still have something to delete.
+    staged_keys: StagedKeys,
+    /// Bytes were acknowledged that no sync has covered.
+    unsynced: bool,
+    prewrite: Prewrite,
+
+    reads_waiting: VecDeque<ReadRequest>,
+    reads_in_flight: usize,
+    reads_in_flight_bytes: usize,
+    pages_in_flight: usize,
+
+    poisoned: Option<Error>,
+    finished: bool,
+}
+
+/// Where writing zeros ahead stands (W3).
+#[derive(Default)]
+struct Prewrite {
+    in_flight: bool,
+    /// Moving average of the length of durable groups, in bytes; zeros pay for small ones only.
+    group_len_average: u64,
+    /// The file system refused; not tried again for this file.
+    refused: bool,
+}
+
+/// Counters by hash; a zero is certain, anything else is a maybe.
+struct StagedKeys(Box<[u32; 4096]>);
+
+impl StagedKeys {
+    fn slot(&mut self, hash: KeyHash) -> &mut u32 {
+        &mut self.0[(hash.bucket >> 20) as usize % 4096]
+    }
+}
+
+impl Partition {
+    /// A partition as recovery left it, ready for requests.
+    pub(crate) fn new(
+        recovered: recovery::Recovered,
+        config: PartitionConfig,
+        index: usize,
+        disk: Disk,
+        inbox: Inbox,
+    ) -> Partition {
+        Partition {
+            id: recovered.id,
+            index,
+            hasher: KeyHasher::new(&config.identity.hash_key),
+            config,
+            dir: recovered.dir,
+            disk,
+            fs: recovered.fs,
+            inbox,
+            view: recovered.view,
+            keydir: recovered.keydir,
+            usage: recovered.usage,
+            files: recovered.files,
+            groups: Groups::new(recovered.listed.next),
+            listed: recovered.listed,
+            active: None,
+            next_seqno: recovered.next_seqno,
+            in_flight: InFlight::None,
+            in_flight_len: 0,
+            staged_keys: StagedKeys(Box::new([0; 4096])),
+            unsynced: false,
+            prewrite: Prewrite::default(),
+            reads_waiting: VecDeque::new(),
+            reads_in_flight: 0,
+            reads_in_flight_bytes: 0,
+            pages_in_flight: 0,
+            poisoned: None,
+            finished: false,
+        }
+    }
+
+    /// Takes requests while there is room for what they stage; true if it took any.
+    pub(crate) fn drain(&mut self, ops: &mut Ops) -> bool {
+        let (mut requests, mut bytes) = (0, 0);
+        while requests < crate::limits::DRAIN_REQUESTS_MAX && self.has_room() {
+            let Some(request) = self.inbox.take() else { break };
+            requests += 1;
+            bytes += request.len_bytes();
+            self.handle(request, ops);
+        }
+        self.inbox.release(requests, bytes);
+        requests > 0
+    }
+
+    /// The one place that knows every kind of request.
+    fn handle(&mut self, request: Request, ops: &mut Ops) {
+        match request {
+            Request::Put { hash, body, durable, reply } => self.put(hash, &body, durable, reply),
+            Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
+            Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
+            Request::Sync { reply } => self.sync(reply),
+            Request::Page { from, reply } => self.page(from, reply, ops),
+        }
+    }
+
+    /// Acts on an operation that ended.
+    pub(crate) fn on_event(&mut self, event: Event, ops: &mut Ops) {
+        match event {
+            Event::Committed { result, at_sync, buf } => {
+                self.commit_done(result, at_sync, buf, ops);
+            }
+            Event::Undone { result } => self.commit_undone(result),
+            Event::Prewritten { result, end } => self.prewrite_done(result, end),
+            Event::Rotated(rotated) => self.rotate_done(rotated),
+            Event::Read { request, location, result } => {
+                self.read_done(request, location, result, ops);
+            }
+            Event::PageRead { request, result } => self.page_done(request, result, ops),
+        }
+    }
+
+    /// Starts whatever can be started; called after requests and events were handled.
+    pub(crate) fn advance(&mut self, ops: &mut Ops) {
+        self.commit_advance(ops);
+        if self.inbox.is_closed() && self.is_idle() && self.inbox.is_empty() && !self.finished {
+            self.finish_advance(ops);
+        }
+    }
+
+    /// A timer asks for what was acknowledged to be synced.
+    pub(crate) fn tick(&mut self) {
+        if self.unsynced && self.poisoned.is_none() {
+            self.groups.request_sync();
+        }
+    }
+
+    /// Whether the mailbox holds something that could be taken now.
+    pub(crate) fn has_work(&self) -> bool {
+        (!self.inbox.is_empty() && self.has_room())
+            || (self.inbox.is_closed() && self.is_idle() && !self.finished)
+    }
+
+    /// Closed, everything answered, the log sealed.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Why the partition takes no writes, if so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.poisoned.clone()
+    }
+
+    fn has_room(&self) -> bool {
+        self.groups.staged_bytes() < crate::limits::STAGED_BYTES_MAX
+            && self.reads_waiting.len() < crate::limits::DRAIN_REQUESTS_MAX
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.in_flight, InFlight::None)
+            && self.groups.is_empty()
+            && !self.prewrite.in_flight
+            && self.reads_in_flight == 0
+            && self.reads_waiting.is_empty()
+            && self.pages_in_flight == 0
+    }
+
+    /// From now on the partition is read-only; everybody who waits for a write is told (D1).
+    fn poison(&mut self, what: &str, source: &std::io::Error) {
+        let error = Error::new(
+            ErrorKind::Poisoned,
+            format!(
+                "{}: {what} failed: {source}; what was acknowledged before is safe, writes are refused \
+                 until the store is closed and opened again",
+                self.dir.display()
+            ),
+        );
+        tracing::error!(partition = self.id.0, error = %error, "partition poisoned");
+        self.view.set_failure(&error);
+        self.poisoned = Some(error.clone());
+        let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
+        if let InFlight::Group(group) = in_flight {
+            self.fail_group(group, &error);
+        }
+        self.fail_staged(&error);
+    }
+
+    fn fail_staged(&mut self, error: &Error) {
+        for group in self.groups.take_all() {
+            self.fail_group(group, error);
+        }
+    }
+
+    fn fail_group(&mut self, group: Group, error: &Error) {
+        for hash in group.hashes() {
+            *self.staged_keys.slot(hash) -= 1;
+        }
+        group.fail(error);
+    }
+}
+
+impl Drop for Partition {
+    /// A worker that panics poisons its partitions before their callers are answered (W7).
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = "the partition's worker panicked, which is a bug in ringcask";
+            self.poison(what, &std::io::Error::other("see the panic message"));
+        }
+    }
+}
+
+/// Yields the next operation that ended, if one did.
+pub(crate) fn poll_ops(ops: &mut Ops, cx: &mut Context<'_>) -> Option<(usize, Event)> {
+    match ops.poll_next_unpin(cx) {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => None,
+    }
+}
+
+type GetReply = ReplySender<crate::error::Result<Option<Bytes>>>;
+
+/// Nanoseconds since `since`, as histograms count them.
+fn nanos_since(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

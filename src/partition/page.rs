@@ -1,0 +1,155 @@
+//! A stretch of the log, with only what is live in it: what whole-store walks are made of.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Event, Ops, Partition};
+use crate::error::{Error, Result};
+use crate::log::data_file::DataFile;
+use crate::log::format::data_header::DATA_HEADER_LEN;
+use crate::log::format::group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
+use crate::log::format::record::{RecordKind, decode_record};
+use crate::mailbox::{Page, PagePosition, ReplySender};
+
+/// Read at a time; a longer commit group is read whole.
+const PAGE_LEN: usize = 1 << 20;
+
+/// A page on its way.
+pub(crate) struct PageRequest {
+    from: PagePosition,
+    data: Arc<DataFile>,
+    /// Bytes asked for.
+    len: usize,
+    reply: ReplySender<Result<Page>>,
+}
+
+impl Partition {
+    pub(super) fn page(
+        &mut self,
+        from: PagePosition,
+        reply: ReplySender<Result<Page>>,
+        ops: &mut Ops,
+    ) {
+        let next = self
+            .files
+            .iter()
+            .map(|(_, data)| data)
+            .filter(|data| data.id >= from.file)
+            .min_by_key(|data| data.id);
+        let Some(data) = next.cloned() else {
+            return reply.send(Ok(Page { keys: Vec::new(), next: None }));
+        };
+        let offset = if data.id == from.file { from.offset } else { 0 };
+        let from = PagePosition { file: data.id, offset: offset.max(DATA_HEADER_LEN as u64) };
+        self.page_submit(PageRequest { from, data, len: PAGE_LEN, reply }, ops);
+    }
+
+    fn page_submit(&mut self, mut request: PageRequest, ops: &mut Ops) {
+        let (disk, index) = (self.disk.clone(), self.index);
+        let left = self.records_end(&request.data).saturating_sub(request.from.offset);
+        request.len = request.len.min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.pages_in_flight += 1;
+        ops.push(Box::pin(async move {
+            let result = disk.read(&request.data.file, request.len, request.from.offset).await;
+            (index, Event::PageRead { request, result })
+        }));
+    }
+
+    pub(super) fn page_done(
+        &mut self,
+        request: PageRequest,
+        result: std::io::Result<Vec<u8>>,
+        ops: &mut Ops,
+    ) {
+        self.pages_in_flight -= 1;
+        let PageRequest { from, data, len, reply } = request;
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(source) => return reply.send(Err(Error::io("read a page of", &data.path, source))),
+        };
+        if bytes.len() < len {
+            let offset = from.offset + bytes.len() as u64;
+            return reply.send(Err(Error::corrupt(&data.path, offset, "the file was cut short")));
+        }
+        match self.page_keys(&data, from, bytes) {
+            Ok(PageRead::Page(page)) => reply.send(Ok(page)),
+            Ok(PageRead::Longer(len)) => {
+                self.page_submit(PageRequest { from, data, len, reply }, ops);
+            }
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// Where the records of a file end: at its closing mark, or where the log stands.
+    fn records_end(&self, data: &DataFile) -> u64 {
+        match &self.active {
+            Some(active) if active.data.id == data.id => active.end,
+            _ => self
+                .listed
+                .sealed
+                .iter()
+                .find(|sealed| sealed.id == data.id)
+                .map_or(0, |sealed| sealed.len - GROUP_HEADER_LEN as u64),
+        }
+    }
+
+    fn page_keys(&self, data: &DataFile, from: PagePosition, bytes: Vec<u8>) -> Result<PageRead> {
+        // As it is now, not as it was when the page was asked for: a record that was live then may
+        // have been replaced by one behind that end, which the walk must not miss.
+        let end = self.records_end(data);
+        let damaged = |offset: u64, what| Error::corrupt(&data.path, offset, what);
+        let slot = self.files.iter().find(|(_, file)| file.id == data.id).map(|(slot, _)| slot);
+        let buffer = Bytes::from(bytes);
+        let mut keys = Vec::new();
+        let mut at = 0;
+        while from.offset + (at as u64) < end {
+            let offset = from.offset + at as u64;
+            let Some(head) = buffer.get(at..at + GROUP_HEADER_LEN) else { break };
+            let (header, _) =
+                GroupHeader::decode(head, data.identity).map_err(|what| damaged(offset, what))?;
+            if header.kind == GroupKind::ClosingMark {
+                break;
+            }
+            let group_end = at + GROUP_HEADER_LEN + header.payload_len as usize;
+            if from.offset + group_end as u64 > end {
+                return Err(Error::corrupt(&data.path, offset, "a group is longer than its file"));
+            }
+            if group_end > buffer.len() {
+                if at == 0 {
+                    return Ok(PageRead::Longer(group_end));
+                }
+                break;
+            }
+            at += GROUP_HEADER_LEN;
+            while at < group_end {
+                let offset = from.offset + at as u64;
+                let record = decode_record(&buffer[at..group_end], data.identity)
+                    .map_err(|what| damaged(offset, what))?;
+                let len = record.header.record_len();
+                let hash = self.hasher.hash(record.header.keyspace, record.key);
+                let live = record.header.kind == RecordKind::Put
+                    && self.keydir.get(hash).is_some_and(|location| {
+                        Some(location.slot) == slot && u64::from(location.offset) == offset
+                    });
+                if live {
+                    let key_at = at + record.header.header_len();
+                    keys.push(buffer.slice(key_at..key_at + record.key.len()));
+                }
+                at += len as usize;
+            }
+        }
+        let next = if from.offset + at as u64 >= end {
+            PagePosition { file: crate::types::FileId(from.file.0 + 1), offset: 0 }
+        } else {
+            PagePosition { file: from.file, offset: from.offset + at as u64 }
+        };
+        Ok(PageRead::Page(Page { keys, next: Some(next) }))
+    }
+}
+
+enum PageRead {
+    Page(Page),
+    /// The first group needs this many bytes.
+    Longer(usize),
+}

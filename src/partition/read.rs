@@ -1,0 +1,103 @@
+//! Reads that need the worker: records that are not in the page cache, and whatever a caller's
+//! hop-free read was not sure about (G2).
+
+use bytes::Bytes;
+
+use super::{Event, GetReply, Ops, Partition};
+use crate::error::Error;
+use crate::keydir::Location;
+use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
+use crate::log::data_file::{Checked, check_record};
+use crate::types::{KeyHash, KeyspaceId};
+
+/// A get on its way.
+pub(crate) struct ReadRequest {
+    pub(super) hash: KeyHash,
+    pub(super) key: Bytes,
+    pub(super) reply: GetReply,
+}
+
+impl Partition {
+    pub(super) fn get(&mut self, request: ReadRequest, ops: &mut Ops) {
+        self.view.counters.gets.add(1);
+        self.reads_waiting.push_back(request);
+        self.read_advance(ops);
+    }
+
+    /// Starts reads while their number and bytes allow; at least one always may.
+    fn read_advance(&mut self, ops: &mut Ops) {
+        while self.reads_in_flight < READS_IN_FLIGHT_MAX
+            && (self.reads_in_flight == 0 || self.reads_in_flight_bytes < READS_IN_FLIGHT_BYTES_MAX)
+        {
+            let Some(request) = self.reads_waiting.pop_front() else { break };
+            match self.keydir.get(request.hash) {
+                None => self.reply_missing(request),
+                Some(location) => self.read_submit(request, location, ops),
+            }
+        }
+    }
+
+    fn read_submit(&mut self, request: ReadRequest, location: Location, ops: &mut Ops) {
+        let data = self.files.get(location.slot).expect("K1: an entry points into an open file");
+        let (disk, file, index) = (self.disk.clone(), data.file.clone(), self.index);
+        let (len, offset) = (location.len as usize, u64::from(location.offset));
+        self.reads_in_flight += 1;
+        self.reads_in_flight_bytes += len;
+        self.view.counters.reads.add(1);
+        self.view.counters.read_bytes.add(len as u64);
+        ops.push(Box::pin(async move {
+            let result = disk.read(&file, len, offset).await;
+            (index, Event::Read { request, location, result })
+        }));
+    }
+
+    pub(super) fn read_done(
+        &mut self,
+        request: ReadRequest,
+        location: Location,
+        result: std::io::Result<Vec<u8>>,
+        ops: &mut Ops,
+    ) {
+        self.reads_in_flight -= 1;
+        self.reads_in_flight_bytes -= location.len as usize;
+        self.read_answer(request, location, result);
+        self.read_advance(ops);
+    }
+
+    /// Only here, after a fresh look-up, is damage called damage (G2).
+    fn read_answer(
+        &mut self,
+        request: ReadRequest,
+        location: Location,
+        result: std::io::Result<Vec<u8>>,
+    ) {
+        let data = self.files.get(location.slot).expect("K1: files stay open while read").clone();
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(source) => {
+                let attempt = format!("read {} bytes at {} of", location.len, location.offset);
+                return request.reply.send(Err(Error::io(&attempt, &data.path, source)));
+            }
+        };
+        match check_record(&bytes, data.identity, KeyspaceId(0), &request.key) {
+            Checked::Match { value } => {
+                request.reply.send(Ok(Some(Bytes::from(bytes).slice(value))));
+            }
+            Checked::OtherKey => self.reply_missing(request),
+            Checked::Damaged(_) if self.keydir.get(request.hash) != Some(location) => {
+                // The entry moved on while its record was read.
+                self.reads_waiting.push_front(request);
+            }
+            Checked::Damaged(what) => {
+                let error = Error::corrupt(&data.path, u64::from(location.offset), what);
+                tracing::error!(partition = self.id.0, %error, "damaged record");
+                request.reply.send(Err(error));
+            }
+        }
+    }
+
+    fn reply_missing(&mut self, request: ReadRequest) {
+        self.view.gets_missing.add(1);
+        request.reply.send(Ok(None));
+    }
+}

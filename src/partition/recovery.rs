@@ -1,0 +1,377 @@
+//! Opening a partition: what is on disk becomes a keydir.
+//!
+//! `FILES` says which files count (F1). Sealed files must be exactly what it says; the file that was
+//! active when the store was last used is the tail, and only its end may be torn: it is synced, its
+//! pages are dropped so that what is read is what the drive has, it is cut where its log ends, sealed
+//! and listed (F4). All of it can be interrupted anywhere and done again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::PartitionView;
+use super::rotation::{seal_file, too_many_files};
+use crate::error::{Error, Result};
+use crate::io::Fs;
+use crate::keydir::{FileSlot, Keydir, KeydirLoader, Location, Usage};
+use crate::limits::FILES_LEN_MAX;
+use crate::log::data_file::{DataFile, FileTable};
+use crate::log::files::{FilesList, SealedFile};
+use crate::log::format::data_header::{ExpectedFile, FileKind};
+use crate::log::format::group::GROUP_HEADER_LEN;
+use crate::log::format::record::{Codec, RecordKind};
+use crate::log::layout;
+use crate::log::scanner::RecordAt;
+use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_tail};
+use crate::route::{KeyHasher, PartitionMap};
+use crate::types::{FileId, PartitionId, Seqno, StoreId};
+
+/// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
+const SEQNO_STEP: u64 = 1 << 32;
+
+/// What a partition needs to know about its store.
+#[derive(Clone)]
+pub(crate) struct StoreIdentity {
+    pub(crate) store: StoreId,
+    pub(crate) map_epoch: u64,
+    pub(crate) partition_count: u32,
+    pub(crate) hash_key: [u8; 16],
+}
+
+/// A partition as it is on disk.
+pub(crate) struct Recovered {
+    pub(super) id: PartitionId,
+    pub(super) dir: PathBuf,
+    pub(super) fs: Fs,
+    pub(super) keydir: Keydir,
+    pub(super) usage: Usage,
+    pub(super) files: FileTable,
+    pub(super) listed: FilesList,
+    pub(super) next_seqno: Seqno,
+    pub(super) view: Arc<PartitionView>,
+    pub(crate) report: Report,
+}
+
+impl Recovered {
+    pub(crate) fn view(&self) -> &Arc<PartitionView> {
+        &self.view
+    }
+}
+
+/// What recovery found, for the event that `open` emits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) files: u64,
+    pub(crate) records: u64,
+    pub(crate) keys: u64,
+    pub(crate) torn_bytes: u64,
+}
+
+/// The `FILES` of a partition that holds nothing yet.
+pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesList {
+    FilesList {
+        store: identity.store,
+        partition: id,
+        map_epoch: identity.map_epoch,
+        active: None,
+        next: FileId(1),
+        sealed: Vec::new(),
+    }
+}
+
+/// Loads partition `id` of the store at `root`.
+pub(crate) fn recover(
+    fs: &Fs,
+    root: &Path,
+    id: PartitionId,
+    identity: &StoreIdentity,
+) -> Result<Recovered> {
+    let dir = layout::partition_dir(root, id);
+    let mut recovery = Recovery {
+        fs,
+        listed: read_files(fs, &dir, id, identity)?,
+        dir: &dir,
+        id,
+        identity,
+        loading: Loading {
+            id,
+            hasher: KeyHasher::new(&identity.hash_key),
+            map: PartitionMap::new(identity.partition_count),
+            loader: KeydirLoader::new(),
+            usage: Usage::default(),
+            unknown: None,
+        },
+        files: FileTable::default(),
+        log_bytes: 0,
+        seqno_max: Seqno(0),
+        report: Report::default(),
+    };
+    recovery.remove_unlisted()?;
+    for sealed in recovery.listed.sealed.clone() {
+        recovery.load_sealed(&sealed)?;
+    }
+    if let Some(tail) = recovery.listed.active {
+        recovery.load_tail(tail)?;
+    }
+    recovery.finish()
+}
+
+struct Recovery<'a> {
+    fs: &'a Fs,
+    dir: &'a Path,
+    id: PartitionId,
+    identity: &'a StoreIdentity,
+    listed: FilesList,
+    loading: Loading,
+    files: FileTable,
+    log_bytes: u64,
+    seqno_max: Seqno,
+    report: Report,
+}
+
+/// What records become while they are read.
+struct Loading {
+    id: PartitionId,
+    hasher: KeyHasher,
+    map: PartitionMap,
+    loader: KeydirLoader,
+    usage: Usage,
+    /// The format has it and this build cannot honour it: loading it would give wrong answers.
+    unknown: Option<&'static str>,
+}
+
+impl Loading {
+    fn take(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
+        let header = record.header;
+        let hash = self.hasher.hash(header.keyspace, record.key);
+        // Left behind by a repartition that was interrupted; another partition has it now.
+        if self.map.partition_of(hash) != self.id {
+            return;
+        }
+        let what = match header.kind {
+            RecordKind::Put => Some(Location {
+                slot,
+                offset: record.offset as u32,
+                len: record.len,
+                has_expiry: header.expires_at_ms.is_some(),
+            }),
+            RecordKind::Del => {
+                self.usage.shadow(slot, record.len);
+                None
+            }
+            RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
+                self.unknown.get_or_insert("a record of a kind");
+                return;
+            }
+        };
+        if header.codec != Codec::default()
+            || header.batch.is_some()
+            || header.expires_at_ms.is_some()
+        {
+            self.unknown.get_or_insert("a record with an attribute");
+        }
+        self.loader.offer(hash, header.seqno, what);
+    }
+}
+
+impl Recovery<'_> {
+    /// Files that `FILES` does not name are leftovers of an interrupted step, or came back in a power
+    /// cut; they are never read (F1). Files that are not ours stay.
+    fn remove_unlisted(&mut self) -> Result<()> {
+        let io = |source| Error::io("list", self.dir, source);
+        for entry in self.fs.read_dir(self.dir).map_err(io)? {
+            let name = entry.name.to_string_lossy();
+            if let Some((id, FileKind::Data)) = layout::parse_file_name(&name) {
+                let listed = self.listed.active == Some(id)
+                    || self.listed.sealed.iter().any(|sealed| sealed.id == id);
+                if !listed {
+                    let path = layout::data_file_path(self.dir, id);
+                    tracing::info!(path = %path.display(), "removing a data file that is not listed");
+                    self.fs
+                        .remove_file(&path)
+                        .map_err(|source| Error::io("remove", &path, source))?;
+                    // Ids are never reused, even of files that never counted.
+                    self.listed.next = self.listed.next.max(FileId(id.0 + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_sealed(&mut self, sealed: &SealedFile) -> Result<()> {
+        let (slot, data) = self.open(sealed.id, false)?;
+        let len = data.len()?;
+        data.file.advise_sequential();
+        let expected = self.expected(sealed.id);
+        let verdict = read_sealed(&*data.file, len, &expected, sealed, &mut |record| {
+            self.loading.take(slot, &record);
+        })
+        .map_err(|source| Error::io("read", &data.path, source))?;
+        match verdict {
+            SealedVerdict::Intact => {}
+            SealedVerdict::Corrupt { offset, why } => {
+                return Err(Error::corrupt(&data.path, offset, why));
+            }
+            SealedVerdict::Refuse { why } => return Err(Error::newer(&data.path, why)),
+        }
+        data.file.advise_random();
+        self.count(sealed);
+        Ok(())
+    }
+
+    /// Cuts, seals and lists the file that was active when the store was last used.
+    fn load_tail(&mut self, id: FileId) -> Result<()> {
+        let (slot, data) = self.open(id, true)?;
+        let io = |attempt: &'static str| {
+            let path = &data.path;
+            move |source| Error::io(attempt, path, source)
+        };
+        // Only what the drive has counts: pages of a failed sync look clean and are not.
+        data.file.sync_all().map_err(io("sync"))?;
+        data.file.drop_pages().map_err(io("drop the cached pages of"))?;
+        let len = data.len()?;
+        let expected = self.expected(id);
+        let tail = read_tail(&*data.file, len, &expected, &mut |record| {
+            self.loading.take(slot, &record);
+        })
+        .map_err(io("read"))?;
+        tracing::debug!(path = %data.path.display(), row = ?tail.row, "judged the log's last file");
+        let (len, digest) = match (tail.verdict, &tail.log) {
+            (TailVerdict::Sealed { len, digest }, _) => {
+                // What lies behind the mark is space written ahead.
+                data.file.set_len(len).map_err(io("cut"))?;
+                data.file.sync_all().map_err(io("sync"))?;
+                (len, digest)
+            }
+            (TailVerdict::Seal { end, dropped }, Some(log)) => {
+                self.report_torn(&data.path, end, dropped);
+                let (mark, digest) = log.scan.chain.closing_mark(end).encode(expected.identity());
+                seal_file(&data.file, end, &mark)
+                    .map_err(|(_, source)| Error::io("seal", &data.path, source))?;
+                (end + GROUP_HEADER_LEN as u64, digest)
+            }
+            (TailVerdict::Empty { dropped } | TailVerdict::Seal { dropped, .. }, _) => {
+                self.report_torn(&data.path, 0, dropped);
+                self.files.remove(id);
+                return self.list_without_tail();
+            }
+            (TailVerdict::Corrupt { offset, why }, _) => {
+                return Err(Error::corrupt(&data.path, offset, why));
+            }
+            (TailVerdict::Refuse { why }, _) => return Err(Error::newer(&data.path, why)),
+        };
+        data.file.advise_random();
+        let scan = tail.log.as_ref().map(|log| &log.scan);
+        let sealed = SealedFile {
+            id,
+            len,
+            digest,
+            records: scan.map_or(0, |scan| scan.records),
+            seqno_min: scan.map_or(Seqno(0), |scan| scan.seqno_min),
+            seqno_max: scan.map_or(Seqno(0), |scan| scan.seqno_max),
+        };
+        self.count(&sealed);
+        self.listed.sealed.push(sealed);
+        self.list_without_tail()
+    }
+
+    fn count(&mut self, sealed: &SealedFile) {
+        self.log_bytes += sealed.len;
+        self.report.files += 1;
+        self.report.records += sealed.records;
+        self.seqno_max = self.seqno_max.max(sealed.seqno_max);
+    }
+
+    fn report_torn(&mut self, path: &Path, offset: u64, bytes: u64) {
+        if bytes > 0 {
+            tracing::warn!(
+                path = %path.display(),
+                offset,
+                bytes,
+                "cut off what a crash had left incomplete; none of it was acknowledged as durable"
+            );
+            self.report.torn_bytes += bytes;
+        }
+    }
+
+    fn list_without_tail(&mut self) -> Result<()> {
+        self.listed.active = None;
+        self.fs
+            .replace_file(self.dir, layout::FILES, &self.listed.encode())
+            .map_err(|source| Error::io("replace", &self.dir.join(layout::FILES), source))
+    }
+
+    fn open(&mut self, id: FileId, write: bool) -> Result<(FileSlot, Arc<DataFile>)> {
+        let path = layout::data_file_path(self.dir, id);
+        let opened = if write { self.fs.open_write(&path) } else { self.fs.open_read(&path) };
+        let file = opened.map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound {
+                let what = "the file is missing, though FILES lists it; restore it from a backup";
+                Error::corrupt(&path, 0, what)
+            } else {
+                Error::io("open", &path, source)
+            }
+        })?;
+        let identity = self.expected(id).identity();
+        let data = Arc::new(DataFile { id, identity, path, file });
+        let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
+        Ok((slot, data))
+    }
+
+    /// What the header of a data file must say (F2).
+    fn expected(&self, file: FileId) -> ExpectedFile {
+        ExpectedFile {
+            kind: FileKind::Data,
+            store: self.identity.store,
+            partition: self.id,
+            file,
+            hash_key: self.identity.hash_key,
+        }
+    }
+
+    fn finish(mut self) -> Result<Recovered> {
+        let Loading { loader, mut usage, unknown, .. } = self.loading;
+        if let Some(what) = unknown {
+            let why = format!("it holds {what} that this build does not know");
+            return Err(Error::newer(self.dir, why));
+        }
+        let keydir = loader.finish(|location| usage.put(location, None));
+        let view = Arc::new(PartitionView::new(keydir.reader(), &self.files));
+        view.counters.files.set(self.report.files);
+        view.counters.log_bytes.set(self.log_bytes);
+        view.counters.live_bytes.set(usage.live_bytes());
+        view.counters.shadow_bytes.set(usage.shadow_bytes());
+        self.report.keys = keydir.len();
+        Ok(Recovered {
+            id: self.id,
+            dir: self.dir.to_owned(),
+            fs: self.fs.clone(),
+            keydir,
+            usage,
+            files: self.files,
+            listed: self.listed,
+            next_seqno: Seqno(self.seqno_max.0 + SEQNO_STEP),
+            view,
+            report: self.report,
+        })
+    }
+}
+
+fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) -> Result<FilesList> {
+    let path = dir.join(layout::FILES);
+    let bytes = fs.read_file(&path, FILES_LEN_MAX).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            Error::corrupt(&path, 0, "the file is missing; restore it from a backup")
+        } else {
+            Error::io("read", &path, source)
+        }
+    })?;
+    let listed = FilesList::decode(&bytes).map_err(|why| Error::format(&path, 0, why))?;
+    if listed.store != identity.store || listed.partition != id {
+        let what = format!(
+            "it belongs to partition {} of store {}, not to partition {id} of store {}",
+            listed.partition, listed.store, identity.store
+        );
+        return Err(Error::corrupt(&path, 0, what));
+    }
+    Ok(listed)
+}

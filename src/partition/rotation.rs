@@ -1,0 +1,300 @@
+//! The log moves to a new file, or is sealed for good.
+//!
+//! A cold sequence of file operations on a helper thread, while reads and staging go on. In this
+//! order, each step durable before the next (W4, F1):
+//!
+//! 1. old file: closing mark, cut to its logical end, sync;
+//! 2. new file: header, zeros ahead if groups are small, sync; directory sync;
+//! 3. `FILES`: old one listed as sealed, new one as active.
+//!
+//! Killed anywhere in between, the next open finds the old file as the active one and seals it again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::commit::InFlight;
+use super::{Event, Ops, Partition};
+use crate::clock;
+use crate::error::Error;
+use crate::io::{File, Fs};
+use crate::limits::FILES_LEN_MAX;
+use crate::log::data_file::{ActiveDataFile, DataFile};
+use crate::log::files::{FilesList, SealedFile};
+use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileIdentity, FileKind};
+use crate::log::format::group::GROUP_HEADER_LEN;
+use crate::log::layout;
+use crate::types::FileId;
+
+/// Zeros behind the header of a new file while groups are small, in bytes.
+const PREWRITE_FIRST_LEN: u64 = 1 << 20;
+
+/// A sequence that went through.
+pub(crate) struct Rotated {
+    listed: FilesList,
+    /// The new file with the end of its zeros; `None` when the log was sealed for good.
+    new: Option<(Arc<DataFile>, u32, u64)>,
+}
+
+/// A sequence that did not.
+pub(crate) enum RotationFailure {
+    /// Nothing is lost and nothing changed: the next write tries again with another file.
+    Again(Error),
+    /// A sync failed, or it is unknown what `FILES` says on disk (D1).
+    Poison(&'static str, std::io::Error),
+}
+
+struct Seal {
+    data: Arc<DataFile>,
+    end: u64,
+    mark: [u8; GROUP_HEADER_LEN],
+}
+
+struct NewFile {
+    path: PathBuf,
+    header: [u8; DATA_HEADER_LEN],
+    header_crc: u32,
+    id: FileId,
+    identity: FileIdentity,
+    zeros: u64,
+}
+
+struct Job {
+    fs: Fs,
+    dir: PathBuf,
+    seal: Option<Seal>,
+    new: Option<NewFile>,
+    before: FilesList,
+    after: FilesList,
+}
+
+impl Partition {
+    pub(super) fn identity_of(&self, file: FileId) -> FileIdentity {
+        FileIdentity::new(self.config.identity.store, self.id, file)
+    }
+
+    /// Moves the log to the file that the group at the head of the queue was encoded for.
+    pub(super) fn rotate(&mut self, ops: &mut Ops) {
+        let id = self.groups.front_file();
+        let header = DataHeader {
+            kind: FileKind::Data,
+            store: self.config.identity.store,
+            partition: self.id,
+            partition_count: self.config.identity.partition_count,
+            file: id,
+            map_epoch: self.config.identity.map_epoch,
+            hash_key: self.config.identity.hash_key,
+            open_id: self.config.open_id,
+            created_at_ms: clock::now_ms(),
+        };
+        let (header, header_crc) = header.encode();
+        let zeros = if self.prewrite_pays() { PREWRITE_FIRST_LEN } else { 0 };
+        let new = NewFile {
+            path: layout::data_file_path(&self.dir, id),
+            header,
+            header_crc,
+            id,
+            identity: self.identity_of(id),
+            zeros: zeros.min(self.config.data_file_len_max.saturating_sub(DATA_HEADER_LEN as u64)),
+        };
+        self.rotate_start(Some(new), ops);
+    }
+
+    /// Seals the log; the partition is finished then. Called when nothing is left to do.
+    pub(super) fn finish_advance(&mut self, ops: &mut Ops) {
+        if self.active.is_none() || self.poisoned.is_some() {
+            self.finished = true;
+            return;
+        }
+        self.rotate_start(None, ops);
+    }
+
+    fn rotate_start(&mut self, new: Option<NewFile>, ops: &mut Ops) {
+        let mut after = self.listed.clone();
+        let mut seal = None;
+        if let Some(active) = &self.active {
+            let (mark, digest) = active.closing_mark();
+            after.sealed.push(sealed_entry(active, digest));
+            seal = Some(Seal { data: active.data.clone(), end: active.end, mark });
+        }
+        after.active = new.as_ref().map(|new| new.id);
+        after.next = self.groups.next_file();
+        let job = Job {
+            fs: self.fs.clone(),
+            dir: self.dir.clone(),
+            seal,
+            new,
+            before: self.listed.clone(),
+            after,
+        };
+        let (disk, index) = (self.disk.clone(), self.index);
+        self.in_flight = InFlight::Rotation;
+        ops.push(Box::pin(
+            async move { (index, Event::Rotated(disk.cold(move || job.run()).await)) },
+        ));
+    }
+
+    pub(super) fn rotate_done(&mut self, rotated: Option<Result<Rotated, RotationFailure>>) {
+        self.in_flight = InFlight::None;
+        match rotated {
+            Some(Ok(rotated)) => self.rotate_succeeded(rotated),
+            Some(Err(RotationFailure::Again(error))) => self.rotate_failed(&error),
+            Some(Err(RotationFailure::Poison(what, source))) => {
+                self.poison(what, &source);
+            }
+            None => {
+                let panicked = std::io::Error::other("the helper thread panicked");
+                self.poison("moving the log to a new file", &panicked);
+            }
+        }
+    }
+
+    fn rotate_succeeded(&mut self, rotated: Rotated) {
+        let counters = &self.view.counters;
+        if let Some(active) = self.active.take() {
+            counters.rotations.add(1);
+            counters.log_bytes.add(GROUP_HEADER_LEN as u64);
+            tracing::debug!(
+                partition = self.id.0,
+                file = %active.data.id,
+                len = active.end,
+                "data file sealed"
+            );
+        }
+        self.unsynced = false;
+        self.listed = rotated.listed;
+        let Some((data, header_crc, prewritten)) = rotated.new else {
+            self.finished = true;
+            return;
+        };
+        let Some(slot) = self.files.insert(data.clone()) else {
+            return self.rotate_failed(&too_many_files(&self.dir));
+        };
+        counters.files.add(1);
+        counters.log_bytes.add(DATA_HEADER_LEN as u64);
+        self.prewrite.refused = false;
+        self.view.files.store(Arc::new(self.files.clone()));
+        self.active =
+            Some(ActiveDataFile::begin(data, slot, self.config.open_id, header_crc, prewritten));
+    }
+
+    /// What was encoded for the new file cannot be written; later writes try with another one.
+    fn rotate_failed(&mut self, error: &Error) {
+        tracing::warn!(partition = self.id.0, %error, "the log could not move to a new file");
+        self.view.counters.commits_failed.add(1);
+        if self.groups.is_empty() && self.inbox.is_closed() {
+            // Nothing is lost, the next open seals the file; but close promised a sync and must say so.
+            self.poisoned = Some(error.clone());
+            return;
+        }
+        self.fail_staged(error);
+        self.groups.begin_file();
+    }
+}
+
+#[cold]
+pub(super) fn too_many_files(dir: &std::path::Path) -> Error {
+    Error::invalid(format!(
+        "{}: a partition has at most {} data files: compact the store, or raise data_file_len_max",
+        dir.display(),
+        crate::limits::FILES_PER_PARTITION_MAX
+    ))
+}
+
+fn sealed_entry(active: &ActiveDataFile, digest: u32) -> SealedFile {
+    SealedFile {
+        id: active.data.id,
+        len: active.end + GROUP_HEADER_LEN as u64,
+        digest,
+        records: active.record_count,
+        seqno_min: active.seqno_min.min(active.seqno_max),
+        seqno_max: active.seqno_max,
+    }
+}
+
+impl Job {
+    fn run(self) -> Result<Rotated, RotationFailure> {
+        if let Some(seal) = &self.seal {
+            seal_file(&seal.data.file, seal.end, &seal.mark)
+                .map_err(|(step, source)| step.failure(&seal.data.path, source))?;
+        }
+        let new = match &self.new {
+            Some(new) => Some(self.create(new)?),
+            None => None,
+        };
+        self.list(&self.after).inspect_err(|_| self.remove_new())?;
+        Ok(Rotated { listed: self.after, new })
+    }
+
+    fn create(&self, new: &NewFile) -> Result<(Arc<DataFile>, u32, u64), RotationFailure> {
+        let file = self.fs.create_new(&new.path).map_err(|source| {
+            RotationFailure::Again(Error::io("create data file", &new.path, source))
+        })?;
+        let mut prewritten = DATA_HEADER_LEN as u64;
+        let written = file.write_all_at(&new.header, 0).and_then(|()| {
+            if new.zeros > 0 && file.write_all_at(&vec![0; new.zeros as usize], prewritten).is_ok()
+            {
+                prewritten += new.zeros;
+            }
+            // The file is new and nobody waits for it: a failed sync costs this attempt, not data.
+            file.sync_all()?;
+            self.fs.sync_dir(&self.dir)
+        });
+        if let Err(source) = written {
+            self.remove_new();
+            return Err(RotationFailure::Again(Error::io("begin data file", &new.path, source)));
+        }
+        file.advise_random();
+        let (id, identity, path) = (new.id, new.identity, new.path.clone());
+        Ok((Arc::new(DataFile { id, identity, path, file }), new.header_crc, prewritten))
+    }
+
+    /// Replaces `FILES`; if that failed but the new text is there, it may or may not survive a power
+    /// cut, and going on could acknowledge records in a file that is not listed after it.
+    fn list(&self, files: &FilesList) -> Result<(), RotationFailure> {
+        let path = self.dir.join(layout::FILES);
+        let Err(source) = self.fs.replace_file(&self.dir, layout::FILES, &files.encode()) else {
+            return Ok(());
+        };
+        match self.fs.read_file(&path, FILES_LEN_MAX) {
+            Ok(bytes) if bytes == self.before.encode() => {
+                Err(RotationFailure::Again(Error::io("replace", &path, source)))
+            }
+            _ => Err(RotationFailure::Poison("replacing FILES", source)),
+        }
+    }
+
+    /// An unlisted file is never read; removing it only gives back its space.
+    fn remove_new(&self) {
+        if let Some(new) = &self.new {
+            let _left_for_the_next_open = self.fs.remove_file(&new.path);
+        }
+    }
+}
+
+/// The step of sealing that failed.
+pub(super) enum SealStep {
+    Write,
+    Sync,
+}
+
+impl SealStep {
+    fn failure(self, path: &std::path::Path, source: std::io::Error) -> RotationFailure {
+        match self {
+            SealStep::Write => RotationFailure::Again(Error::io("seal data file", path, source)),
+            SealStep::Sync => RotationFailure::Poison("the sync of a sealed data file", source),
+        }
+    }
+}
+
+/// Writes the closing mark at `end`, cuts what lies behind it, and syncs: after that the file never
+/// changes again. Doing it twice gives the same file.
+pub(super) fn seal_file(
+    file: &File,
+    end: u64,
+    mark: &[u8; GROUP_HEADER_LEN],
+) -> Result<(), (SealStep, std::io::Error)> {
+    let written =
+        file.write_all_at(mark, end).and_then(|()| file.set_len(end + GROUP_HEADER_LEN as u64));
+    written.map_err(|source| (SealStep::Write, source))?;
+    file.sync_data().map_err(|source| (SealStep::Sync, source))
+}

@@ -1,0 +1,98 @@
+//! What callers see of a partition without asking its worker: the keydir to look up, the open files
+//! to read, the counters to add up. One writer, the worker; any number of readers (DESIGN §4).
+
+use std::sync::OnceLock;
+
+use arc_swap::ArcSwap;
+
+use crate::error::Error;
+use crate::keydir::KeydirReader;
+use crate::log::data_file::FileTable;
+use crate::stats::{Counter, PartitionStats, Recorder, Striped};
+
+pub(crate) struct PartitionView {
+    pub(crate) keydir: KeydirReader,
+    /// Changed after the keydir no longer points into what goes, and before it points into what comes.
+    pub(crate) files: ArcSwap<FileTable>,
+    failure: OnceLock<Error>,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) gets_hop_free: Striped,
+    pub(crate) gets_missing: Striped,
+}
+
+/// Written by the worker alone.
+#[derive(Default)]
+pub(crate) struct WorkerCounters {
+    pub(crate) puts: Counter,
+    pub(crate) dels: Counter,
+    pub(crate) gets: Counter,
+    pub(crate) reads: Counter,
+    pub(crate) read_bytes: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) commit_records: Counter,
+    pub(crate) commit_bytes: Counter,
+    pub(crate) commits_dsync: Counter,
+    pub(crate) commits_failed: Counter,
+    pub(crate) syncs: Counter,
+    pub(crate) prewritten_bytes: Counter,
+    pub(crate) files: Counter,
+    pub(crate) rotations: Counter,
+    pub(crate) log_bytes: Counter,
+    pub(crate) live_bytes: Counter,
+    pub(crate) shadow_bytes: Counter,
+    pub(crate) commit_latency: Recorder,
+}
+
+impl PartitionView {
+    pub(crate) fn new(keydir: KeydirReader, files: &FileTable) -> PartitionView {
+        PartitionView {
+            keydir,
+            files: ArcSwap::from_pointee(files.clone()),
+            failure: OnceLock::new(),
+            counters: WorkerCounters::default(),
+            gets_hop_free: Striped::default(),
+            gets_missing: Striped::default(),
+        }
+    }
+
+    /// Why the partition takes no writes, if so.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    /// The first failure stays: later ones follow from it.
+    pub(crate) fn set_failure(&self, error: &Error) {
+        let _first_wins = self.failure.set(error.clone());
+    }
+
+    pub(crate) fn stats(&self, queue_depth: u64) -> PartitionStats {
+        let counters = &self.counters;
+        let gets_hop_free = self.gets_hop_free.get();
+        PartitionStats {
+            keys: self.keydir.len(),
+            keydir_bytes: self.keydir.ram_bytes(),
+            puts: counters.puts.get(),
+            dels: counters.dels.get(),
+            gets: counters.gets.get() + gets_hop_free,
+            gets_hop_free,
+            gets_missing: self.gets_missing.get(),
+            reads: counters.reads.get(),
+            read_bytes: counters.read_bytes.get(),
+            commits: counters.commits.get(),
+            commit_records: counters.commit_records.get(),
+            commit_bytes: counters.commit_bytes.get(),
+            commits_dsync: counters.commits_dsync.get(),
+            commits_failed: counters.commits_failed.get(),
+            syncs: counters.syncs.get(),
+            prewritten_bytes: counters.prewritten_bytes.get(),
+            files: counters.files.get(),
+            rotations: counters.rotations.get(),
+            log_bytes: counters.log_bytes.get(),
+            live_bytes: counters.live_bytes.get(),
+            shadow_bytes: counters.shadow_bytes.get(),
+            queue_depth,
+            commit_latency: counters.commit_latency.snapshot(),
+            poisoned: self.failure().map(ToString::to_string),
+        }
+    }
+}

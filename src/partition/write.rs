@@ -1,0 +1,95 @@
+//! Staging: a request becomes a record in the open group.
+
+use std::time::Instant;
+
+use super::Partition;
+use super::commit::Pending;
+use crate::error::Result;
+use crate::log::format::record::{Codec, RecordHeader, RecordKind};
+use crate::mailbox::{Body, Durable, ReplySender};
+use crate::types::{KeyHash, KeyspaceId, Seqno};
+
+impl Partition {
+    pub(super) fn put(
+        &mut self,
+        hash: KeyHash,
+        body: &Body,
+        durable: Durable,
+        reply: ReplySender<Result<()>>,
+    ) {
+        if let Some(error) = &self.poisoned {
+            return reply.send(Err(error.clone()));
+        }
+        self.view.counters.puts.add(1);
+        let (at, len) = self.stage(RecordKind::Put, body, durable);
+        *self.staged_keys.slot(hash) += 1;
+        self.groups.open().pending.push(Pending::Put { hash, at, len, reply });
+    }
+
+    pub(super) fn del(
+        &mut self,
+        hash: KeyHash,
+        body: &Body,
+        durable: Durable,
+        reply: ReplySender<Result<bool>>,
+    ) {
+        if let Some(error) = &self.poisoned {
+            return reply.send(Err(error.clone()));
+        }
+        self.view.counters.dels.add(1);
+        let nothing_to_delete =
+            *self.staged_keys.slot(hash) == 0 && self.keydir.get(hash).is_none();
+        if nothing_to_delete {
+            // No tombstone; but "it is gone" must be as durable as asked, and the deletion or loss
+            // that made it so may not be yet.
+            self.note_durable(durable);
+            self.groups.open().pending.push(Pending::DelMissing { reply });
+            return;
+        }
+        let (_, len) = self.stage(RecordKind::Del, body, durable);
+        *self.staged_keys.slot(hash) += 1;
+        self.groups.open().pending.push(Pending::Del { hash, len, reply });
+    }
+
+    /// Everything staged before becomes durable before the reply.
+    pub(super) fn sync(&mut self, reply: ReplySender<Result<()>>) {
+        if let Some(error) = &self.poisoned {
+            return reply.send(Err(error.clone()));
+        }
+        self.note_durable(Durable::Sync);
+        self.groups.open().pending.push(Pending::Sync { reply });
+    }
+
+    /// Gives the record its sequence number and place (W1); returns its place in the group.
+    fn stage(&mut self, kind: RecordKind, body: &Body, durable: Durable) -> (u32, u32) {
+        let seqno = self.next_seqno;
+        self.next_seqno = Seqno(seqno.0 + 1);
+        let header = RecordHeader {
+            seqno,
+            kind,
+            keyspace: KeyspaceId(0),
+            codec: Codec::default(),
+            expires_at_ms: None,
+            batch: None,
+            raw_len: None,
+            key_len: body.key_len,
+            value_len: body.value_len() as u32,
+            body_crc: body.crc,
+        };
+        self.groups.make_room(u64::from(header.record_len()), self.config.data_file_len_max);
+        let identity = self.identity_of(self.groups.target_file());
+        let group = self.groups.open();
+        if group.staged_at.is_none() {
+            group.staged_at = Some(Instant::now());
+        }
+        let at = group.push(identity, &header, [&body.head, &body.tail]);
+        self.note_durable(durable);
+        (at, header.record_len())
+    }
+
+    fn note_durable(&mut self, durable: Durable) {
+        if durable == Durable::Sync {
+            self.groups.open().needs_sync = true;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What the engine counts, always on.
+//!
+//! A worker's counters have one writer and are added up when somebody asks; callers that read
+//! without a hop count into stripes, so that two threads rarely share a cache line (G4).
+
+mod counter;
+mod histogram;
+
+pub(crate) use counter::{Counter, Striped};
+pub use histogram::Histogram;
+pub(crate) use histogram::Recorder;
+
+/// What a store has done since it was opened, and what it holds now; see [`Db::stats`](crate::Db::stats).
+///
+/// # Example: how many puts shared one sync
+/// ```
+/// # futures::executor::block_on(async {
+/// let dir = tempfile::tempdir().unwrap();
+/// let db = ringcask::Db::open(dir.path()).await?;
+/// db.put("k", "v").await?;
+/// let total = db.stats().total();
+/// assert_eq!((total.puts, total.keys), (1, 1));
+/// println!("{:.1} records a commit", total.commit_records as f64 / total.commits as f64);
+/// # db.close().await }).unwrap();
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// One entry a partition, in order of number.
+    pub partitions: Vec<PartitionStats>,
+    /// How the store reaches its disk: `uring`, `blocking` or `sim`.
+    pub io: &'static str,
+    /// Worker threads.
+    pub workers: usize,
+}
+
+impl Stats {
+    /// All partitions added up.
+    pub fn total(&self) -> PartitionStats {
+        let mut total = PartitionStats::default();
+        for partition in &self.partitions {
+            total.add(partition);
+        }
+        total
+    }
+}
+
+macro_rules! partition_stats {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Counts of one partition; see [`Stats`].
+        #[derive(Clone, Debug, Default)]
+        #[non_exhaustive]
+        pub struct PartitionStats {
+            $($(#[doc = $doc])* pub $name: u64,)*
+            /// Time from staging a commit group's first record to its publication, in nanoseconds.
+            pub commit_latency: Histogram,
+            /// Why the partition no longer takes writes, if so.
+            pub poisoned: Option<String>,
+        }
+
+        impl PartitionStats {
+            fn add(&mut self, other: &PartitionStats) {
+                $(self.$name += other.$name;)*
+                self.commit_latency.add(&other.commit_latency);
+                if self.poisoned.is_none() {
+                    self.poisoned.clone_from(&other.poisoned);
+                }
+            }
+
+            /// Every count with its name, for output that must not forget one.
+            pub fn counts(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+partition_stats! {
+    /// Keys present.
+    keys,
+    /// Bytes of memory that the keydir has allocated.
+    keydir_bytes,
+    /// Records put.
+    puts,
+    /// Deletions asked for, of keys that were there or not.
+    dels,
+    /// Reads of a key, whatever they found.
+    gets,
+    /// Of these, answered on the caller's thread.
+    gets_hop_free,
+    /// Of these, of keys that were not there.
+    gets_missing,
+    /// Records read by the worker, because they were not in the page cache.
+    reads,
+    /// Bytes of these.
+    read_bytes,
+    /// Commit groups written.
+    commits,
+    /// Records in them.
+    commit_records,
+    /// Bytes in them, headers and padding included.
+    commit_bytes,
+    /// Syncs of a data file for commits.
+    syncs,
+    /// Groups that were made durable by one DSYNC write into space written ahead.
+    commits_dsync,
+    /// Bytes of zeros written ahead of the log.
+    prewritten_bytes,
+    /// Commit groups that failed.
+    commits_failed,
+    /// Data files, the active one included.
+    files,
+    /// Times a data file was sealed and a new one begun.
+    rotations,
+    /// Bytes in data files up to their logical ends.
+    log_bytes,
+    /// Of these, of records that are the newest of their key.
+    live_bytes,
+    /// Of these, of tombstones.
+    shadow_bytes,
+    /// Requests waiting in the mailbox.
+    queue_depth,
+}
+
+impl PartitionStats {
+    /// Bytes in data files that compaction can give back.
+    pub fn dead_bytes(&self) -> u64 {
+        self.log_bytes.saturating_sub(self.live_bytes + self.shadow_bytes)
+    }
+}

@@ -1,0 +1,122 @@
+//! Starting workers: which core, which partitions, and what happens when one cannot start or ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Worker;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Driver, Fs, uring_denied_hint};
+use crate::mailbox::{Doorbell, Inbox};
+use crate::partition::recovery::{self, Report};
+use crate::partition::{Partition, PartitionConfig, PartitionView};
+use crate::types::PartitionId;
+
+/// What one worker gets.
+pub(crate) struct WorkerPlan {
+    pub(crate) index: usize,
+    pub(crate) core: Option<CoreId>,
+    pub(crate) driver: Driver,
+    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) partitions: Vec<(PartitionId, Inbox)>,
+}
+
+/// What all workers of a store get.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) fs: Fs,
+    pub(crate) root: PathBuf,
+    pub(crate) config: PartitionConfig,
+}
+
+/// A partition that one worker has loaded.
+pub(crate) struct Opened {
+    pub(crate) id: PartitionId,
+    pub(crate) view: Arc<PartitionView>,
+    pub(crate) report: Report,
+}
+
+/// The cores this process may use, by its cpuset; empty if that cannot be told.
+pub(crate) fn available_cores() -> Vec<CoreId> {
+    core_affinity::get_core_ids().unwrap_or_default()
+}
+
+/// Starts a worker. It reports what it loaded to `loaded`, waits for `go`, serves until its mailboxes
+/// are closed, and then calls `ended`. If `go` is dropped it leaves at once.
+pub(crate) fn spawn(
+    plan: WorkerPlan,
+    setup: Setup,
+    loaded: Sender<Result<Vec<Opened>>>,
+    go: Receiver<()>,
+    ended: impl FnOnce(Result<()>) + Send + 'static,
+) -> std::io::Result<()> {
+    std::thread::Builder::new().name(format!("ringcask-{}", plan.index)).spawn(move || {
+        let failed = loaded.clone();
+        let run = AssertUnwindSafe(|| run(plan, &setup, &loaded, &go));
+        let outcome = catch_unwind(run).unwrap_or_else(|_panic| {
+            Err(Error::new(
+                ErrorKind::Poisoned,
+                "a worker panicked, which is a bug in ringcask; open the store again to go on",
+            ))
+        });
+        if let Err(error) = &outcome {
+            // Nobody listens once the store is open.
+            let _opener_is_gone = failed.try_send(Err(error.clone()));
+        }
+        ended(outcome);
+    })?;
+    Ok(())
+}
+
+fn run(
+    plan: WorkerPlan,
+    setup: &Setup,
+    loaded: &Sender<Result<Vec<Opened>>>,
+    go: &Receiver<()>,
+) -> Result<()> {
+    let WorkerPlan { index, core, driver, doorbell, partitions } = plan;
+    if let Some(core) = core {
+        // A cpuset may have changed since it was read; an unpinned worker is slower, not wrong.
+        if !core_affinity::set_for_current(core) {
+            tracing::debug!(worker = index, core = core.id, "could not pin a worker");
+        }
+    }
+    let uring = matches!(driver, Driver::Uring);
+    let engine = |disk| async move {
+        let mut ready = Vec::new();
+        let mut opened = Vec::new();
+        for (partition_index, (id, inbox)) in partitions.into_iter().enumerate() {
+            let recovered = recovery::recover(&setup.fs, &setup.root, id, &setup.config.identity)?;
+            opened.push(Opened { id, view: recovered.view().clone(), report: recovered.report });
+            let config = setup.config.clone();
+            let disk: &crate::io::Disk = &disk;
+            ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
+        }
+        let told = loaded.send(Ok(opened)).is_ok();
+        if !told || go.recv().is_err() {
+            return Ok(()); // Another worker could not start.
+        }
+        Worker::new(ready, disk, doorbell).await
+    };
+    driver.run(engine).map_err(|error| {
+        if uring {
+            ring_error(&error)
+        } else {
+            Error::new(ErrorKind::Io, format!("cannot start a worker: {error}"))
+        }
+    })?
+}
+
+/// The sentence for a ring that could not be created.
+pub(crate) fn ring_error(error: &std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::IoUringUnavailable,
+        format!(
+            "cannot create an io_uring: {error}; {}, or open the store with Io::Blocking",
+            uring_denied_hint(error)
+        ),
+    )
+}
