@@ -296,13 +296,28 @@ fn start(
     let (go_sender, go) = crossbeam_channel::bounded(worker_count);
     for plan in plans {
         let ending = lifecycle.clone();
-        worker::spawn(plan, setup.clone(), loaded_sender.clone(), go.clone(), move |outcome| {
+        let loaded = loaded_sender.clone();
+        let spawned = worker::spawn(plan, setup.clone(), loaded, go.clone(), move |outcome| {
             ending.worker_ended(outcome);
-        })
-        .map_err(|source| Error::io("start a worker for", &root, source))?;
+        });
+        if let Err(source) = spawned {
+            let error = Error::io("start a worker for", &root, source);
+            lifecycle.worker_ended(Err(error.clone()));
+            // Without a receiver to fill nobody is left to miss it.
+            let _counted = loaded_sender.send(Err(error));
+        }
     }
     drop(loaded_sender);
-    let (views, report) = collect(&loaded, worker_count, partition_count)?;
+    let (views, report) = match collect(&loaded, worker_count, partition_count) {
+        Ok(collected) => collected,
+        Err(error) => {
+            // The others leave when they find that nobody lets them go; until then they hold files,
+            // and the lock, which whoever gets this error may want at once.
+            drop(go_sender);
+            let _same_error = futures::executor::block_on(lifecycle.closed());
+            return Err(error);
+        }
+    };
     if let Durability::Interval(interval) = options.durability {
         let ticker = Ticker::start(interval, doorbells)
             .map_err(|source| Error::io("start a timer for", &root, source))?;

@@ -174,6 +174,17 @@ impl Disk {
         .boxed_local()
     }
 
+    /// Starts the helper threads that would be started on demand. A thread inherits the cores of the
+    /// one that starts it, so a worker calls this before it is pinned: helpers then run wherever
+    /// there is room, beside the worker and not on top of it.
+    pub(crate) fn start_helpers(&self) {
+        #[cfg(any(test, feature = "sim"))]
+        if let Backend::Sim(_) = &self.backend {
+            return;
+        }
+        self.cold.start();
+    }
+
     /// Ready once everything started on this disk was handed to the kernel; see the module's
     /// protocol. At once where there is no ring.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -73,11 +73,16 @@ impl Pool {
     }
 }
 
-/// The cold thread, started with its first job: most stores rotate rarely, some never.
+/// The cold thread, started ahead or with its first job.
 #[derive(Default)]
 pub(super) struct Cold(OnceCell<Threads>);
 
 impl Cold {
+    /// Best effort: the first job tries again.
+    pub(super) fn start(&self) {
+        let _started = self.threads();
+    }
+
     /// Runs `job` on the cold thread; the answer is `None` if it panicked.
     pub(super) fn run<T: Send + 'static>(
         &self,

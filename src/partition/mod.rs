@@ -173,7 +173,10 @@ impl Partition {
             let Some(request) = self.inbox.take() else { break };
             requests += 1;
             bytes += request.len_bytes();
-            self.handle(request, ops);
+            // The log is sealed: dropping the request answers that the store is closed (M1).
+            if !self.finished {
+                self.handle(request, ops);
+            }
         }
         self.inbox.release(requests, bytes);
         requests > 0

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Worker;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Driver, Fs, uring_denied_hint};
+use crate::io::{Disk, Driver, Fs, uring_denied_hint};
 use crate::mailbox::{Doorbell, Inbox};
 use crate::partition::recovery::{self, Report};
 use crate::partition::{Partition, PartitionConfig, PartitionView};
@@ -78,21 +78,21 @@ fn run(
     go: &Receiver<()>,
 ) -> Result<()> {
     let WorkerPlan { index, core, driver, doorbell, partitions } = plan;
-    if let Some(core) = core {
-        // A cpuset may have changed since it was read; an unpinned worker is slower, not wrong.
-        if !core_affinity::set_for_current(core) {
-            tracing::debug!(worker = index, core = core.id, "could not pin a worker");
-        }
-    }
     let uring = matches!(driver, Driver::Uring);
-    let engine = |disk| async move {
+    let engine = |disk: Disk| async move {
+        disk.start_helpers();
+        if let Some(core) = core {
+            // A cpuset may have changed since it was read; an unpinned worker is slower, not wrong.
+            if !core_affinity::set_for_current(core) {
+                tracing::debug!(worker = index, core = core.id, "could not pin a worker");
+            }
+        }
         let mut ready = Vec::new();
         let mut opened = Vec::new();
         for (partition_index, (id, inbox)) in partitions.into_iter().enumerate() {
             let recovered = recovery::recover(&setup.fs, &setup.root, id, &setup.config.identity)?;
             opened.push(Opened { id, view: recovered.view().clone(), report: recovered.report });
             let config = setup.config.clone();
-            let disk: &crate::io::Disk = &disk;
             ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
         }
         let told = loaded.send(Ok(opened)).is_ok();
