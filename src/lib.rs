@@ -1,6 +1,46 @@
-//! Ringcask (module docs come with the first slice).
+//! Ringcask is an embedded, durable key-value store for async Rust on Linux: a Bitcask whose
+//! partitions share nothing and do their disk work through `io_uring`.
+//!
+//! ```
+//! # futures::executor::block_on(async {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path();
+//! use ringcask::Db;
+//!
+//! let db = Db::open(path).await?;
+//! db.put("user:1", "Ada").await?; // acknowledged means on disk
+//! assert_eq!(db.get("user:1").await?.as_deref(), Some(b"Ada".as_slice()));
+//! assert!(db.del("user:1").await?);
+//! db.close().await
+//! # }).unwrap();
+//! ```
+//!
+//! # The sentence
+//!
+//! A **db** handle **route**s a key, drops a request in a **mailbox**; the **worker** hands it to its
+//! **partition**, which appends to the **log** through **io**, waits for the sync, publishes in the
+//! **keydir**, and replies. What nobody asked for is **upkeep**.
+//!
+//! Each bold word is a directory of the source. [`docs::architecture`] follows a request along it,
+//! [`docs::durability`] says what survives what, [`docs::on_disk_format`] lays out every byte,
+//! [`docs::performance`] has the figures, [`docs::glossary`] the words.
+//!
+//! # What to know before using it
+//!
+//! - Any executor will do: the futures use no runtime of yours, workers bring their own.
+//! - Many writes in flight are what makes it fast: they share one write and one sync.
+//! - Every key costs about 28 bytes of memory, however long it is; values stay on disk.
+//! - One process opens a store at a time.
+//!
+//! # Features
+//!
+//! - `sim`: the simulated disk ([`sim::SimDisk`](https://docs.rs/ringcask)), for testing what is built
+//!   on Ringcask against crashes, power cuts and failing disks.
+//! - `cli`: the `ringcask` command.
+
 mod clock;
 mod db;
+pub mod docs;
 mod error;
 mod io;
 mod keydir;
