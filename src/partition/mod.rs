@@ -243,6 +243,7 @@ impl Partition {
     fn has_room(&self) -> bool {
         self.groups.staged_bytes() < crate::limits::STAGED_BYTES_MAX
             && self.reads_waiting.len() < crate::limits::DRAIN_REQUESTS_MAX
+            && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -291,6 +292,8 @@ impl Partition {
 impl Drop for Partition {
     /// A worker that panics poisons its partitions before their callers are answered (W7).
     fn drop(&mut self) {
+        // Handles may outlive the worker by far; the descriptors should not.
+        self.view.files.store(Arc::default());
         if std::thread::panicking() {
             let what = "the partition's worker panicked, which is a bug in ringcask";
             self.poison(what, &std::io::Error::other("see the panic message"));
