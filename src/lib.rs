@@ -62,3 +62,8 @@ pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{Durability, Io, Options};
 pub use stats::{Histogram, PartitionStats, Stats};
+
+/// The README's examples compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
