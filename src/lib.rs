@@ -38,6 +38,9 @@
 //!   on Ringcask against crashes, power cuts and failing disks.
 //! - `cli`: the `ringcask` command.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod clock;
 mod db;
 pub mod docs;

@@ -1,2 +1,7 @@
 //! The `ringcask` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringcask::cli::main()
+}

@@ -1,0 +1,143 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::bench::BenchArgs;
+use super::dump::DumpArgs;
+use super::load::LoadArgs;
+use super::point::{DelArgs, ExistsArgs, GetArgs, PutArgs};
+use super::scan::{CountArgs, ScanArgs};
+use crate::limits::{VALUE_LEN_MAX, VALUE_LEN_MAX_DEFAULT};
+use crate::{Durability, Io};
+
+const AFTER_HELP: &str = "\
+Lines:
+  json  {\"key\":…,\"value\":…}, each a string if it is UTF-8, else {\"base64\":\"…\"}
+  tsv   key TAB value, with \\t \\n \\r \\\\ \\0 for these bytes and every other byte as it is
+
+Exit codes:
+  0 done, 1 failed or not found, 2 usage
+
+RINGCASK_LOG filters what the engine tells on standard error, as RINGCASK_LOG=debug.";
+
+/// Reads and writes a Ringcask store, a durable key-value store in a directory.
+#[derive(Parser)]
+#[command(name = "ringcask", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// Tell more on standard error; twice for still more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Which store, and how it is reached.
+#[derive(clap::Args)]
+pub(super) struct StoreArgs {
+    /// Directory of the store.
+    #[arg(long, global = true, env = "RINGCASK_DIR")]
+    pub(super) dir: Option<PathBuf>,
+
+    /// How the disk is reached.
+    #[arg(long, global = true, value_enum, default_value_t = IoArg::Auto)]
+    pub(super) io: IoArg,
+
+    /// Longest value in bytes that is written.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = VALUE_LEN_MAX_DEFAULT,
+          value_parser = RangedU64ValueParser::<usize>::new().range(..=VALUE_LEN_MAX as u64))]
+    pub(super) value_len_max: usize,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Store a value.
+    Put(PutArgs),
+    /// Print a value: exactly its bytes, and a newline only on a terminal.
+    Get(GetArgs),
+    /// Delete keys; exit code 1 if one of them was not there.
+    Del(DelArgs),
+    /// Tell whether a key is there; exit code 1 if not.
+    Exists(ExistsArgs),
+    /// Print keys and values in order of key, as TSV or, with --json, as JSON lines.
+    Scan(ScanArgs),
+    /// Print how many keys there are.
+    Count(CountArgs),
+    /// Print what the store holds.
+    Stats,
+    /// Put every record of a file of lines; of two with one key the last stays.
+    Load(LoadArgs),
+    /// Print every record as a line that `load` reads.
+    Dump(DumpArgs),
+    /// Measure a mix of gets and puts from many tasks.
+    Bench(BenchArgs),
+}
+
+/// A key or value from the command line, any bytes.
+#[derive(Clone)]
+pub(super) struct Text(pub(super) Vec<u8>);
+
+impl From<OsString> for Text {
+    fn from(text: OsString) -> Text {
+        Text(text.into_vec())
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum IoArg {
+    /// `io_uring` where it is allowed, else plain system calls.
+    Auto,
+    /// `io_uring` or an error.
+    Uring,
+    /// Plain system calls.
+    Blocking,
+}
+
+impl From<IoArg> for Io {
+    fn from(io: IoArg) -> Io {
+        match io {
+            IoArg::Auto => Io::Auto,
+            IoArg::Uring => Io::Uring,
+            IoArg::Blocking => Io::Blocking,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum DurabilityArg {
+    /// A put is done when it survives a power cut.
+    Sync,
+    /// A put is done when it survives a killed process.
+    Buffered,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Durability {
+        match durability {
+            DurabilityArg::Sync => Durability::Sync,
+            DurabilityArg::Buffered => Durability::Buffered,
+        }
+    }
+}
+
+impl fmt::Display for DurabilityArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DurabilityArg::Sync => "sync",
+            DurabilityArg::Buffered => "buffered",
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! The clients of the mix: each has one operation under way, takes its time, and goes on.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use futures::executor::block_on;
+use futures::stream::FuturesUnordered;
+use hdrhistogram::Histogram;
+
+use super::keys::{Distribution, Random, Values, key};
+use crate::cli::failure::Failure;
+use crate::cli::progress::Timed;
+use crate::{Db, Durability};
+
+/// Longest latency that is told apart from longer ones.
+const LATENCY_MAX: Duration = Duration::from_secs(600);
+/// Decimal digits of a latency that are right.
+const LATENCY_DIGITS: u8 = 3;
+
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// What the clients do.
+pub(super) struct Mix<'a> {
+    pub(super) db: &'a Db,
+    pub(super) values: &'a Values,
+    pub(super) distribution: Distribution,
+    pub(super) durability: Durability,
+    pub(super) reads_percent: u64,
+    pub(super) clients: u64,
+    pub(super) threads: u64,
+    pub(super) limit: Limit,
+}
+
+/// When the clients stop.
+#[derive(Clone, Copy)]
+pub(super) enum Limit {
+    Time(Duration),
+    /// All clients together.
+    Operations(u64),
+}
+
+/// What they did.
+pub(super) struct Mixed {
+    pub(super) elapsed: Duration,
+    pub(super) gets: Histogram<u64>,
+    pub(super) puts: Histogram<u64>,
+}
+
+impl Mixed {
+    pub(super) fn operations(&self) -> u64 {
+        self.gets.len() + self.puts.len()
+    }
+}
+
+/// Latencies of one thread's clients, in nanoseconds.
+struct Latencies {
+    gets: Histogram<u64>,
+    puts: Histogram<u64>,
+}
+
+/// Operations that one thread has done: written by it, read by the progress bar. On a line of its
+/// own, because a neighbour's writes would slow this thread's.
+#[derive(Default)]
+#[repr(align(128))]
+struct Done(AtomicU64);
+
+/// Spreads the clients over threads, shows progress, and adds up what they measured.
+pub(super) fn run_mix(mix: &Mix<'_>) -> Result<Mixed, Failure> {
+    let done: Vec<Done> = (0..mix.threads).map(|_| Done::default()).collect();
+    let started = Instant::now();
+    let latencies = std::thread::scope(|scope| {
+        let threads: Vec<_> = done
+            .iter()
+            .zip(0..)
+            .map(|(done, thread)| scope.spawn(move || run_thread(mix, thread, started, done)))
+            .collect();
+        show_progress(mix, started, &done, || threads.iter().all(ScopedJoinHandle::is_finished));
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(latencies) => latencies,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect::<Result<Vec<_>, Failure>>()
+    })?;
+    let mut mixed = Mixed { elapsed: started.elapsed(), gets: histogram(), puts: histogram() };
+    for thread in latencies {
+        mixed.gets += thread.gets;
+        mixed.puts += thread.puts;
+    }
+    Ok(mixed)
+}
+
+fn show_progress(mix: &Mix<'_>, started: Instant, done: &[Done], is_over: impl Fn() -> bool) {
+    let progress = Timed::new(
+        "mix",
+        match mix.limit {
+            Limit::Time(limit) => limit.as_millis() as u64,
+            Limit::Operations(count) => count,
+        },
+    );
+    while !is_over() {
+        std::thread::sleep(PROGRESS_EVERY);
+        let elapsed = started.elapsed();
+        let operations = done.iter().map(|done| done.0.load(Ordering::Relaxed)).sum();
+        let position = match mix.limit {
+            Limit::Time(_) => elapsed.as_millis() as u64,
+            Limit::Operations(_) => operations,
+        };
+        progress.show(position, elapsed, operations);
+    }
+    progress.finish();
+}
+
+/// Runs every `threads`-th client.
+fn run_thread(
+    mix: &Mix<'_>,
+    thread: u64,
+    started: Instant,
+    done: &Done,
+) -> Result<Latencies, Failure> {
+    let latencies = RefCell::new(Latencies { gets: histogram(), puts: histogram() });
+    let clients: FuturesUnordered<_> = (thread..mix.clients)
+        .step_by(mix.threads as usize)
+        .map(|client| run_client(mix, client, started, &latencies, done))
+        .collect();
+    block_on(clients.try_collect::<()>())?;
+    Ok(latencies.into_inner())
+}
+
+async fn run_client(
+    mix: &Mix<'_>,
+    client: u64,
+    started: Instant,
+    latencies: &RefCell<Latencies>,
+    done: &Done,
+) -> Result<(), Failure> {
+    let mut random = Random::new(client);
+    let mut left = match mix.limit {
+        Limit::Time(_) => u64::MAX,
+        // Shares that differ by at most one, so that clients need no common counter.
+        Limit::Operations(count) => count / mix.clients + u64::from(client < count % mix.clients),
+    };
+    let deadline = match mix.limit {
+        Limit::Time(limit) => Some(started + limit),
+        Limit::Operations(_) => None,
+    };
+    while left > 0 {
+        let begun = Instant::now();
+        if deadline.is_some_and(|deadline| begun >= deadline) {
+            break;
+        }
+        let key = key(mix.distribution.pick(&mut random));
+        if random.below(100) < mix.reads_percent {
+            if mix.db.get(&key).await?.is_none() {
+                return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
+            }
+            latencies.borrow_mut().gets.saturating_record(nanos(begun.elapsed()));
+        } else {
+            let value = mix.values.get(random.next_u64());
+            mix.db.put(&key, value).durability(mix.durability).await?;
+            latencies.borrow_mut().puts.saturating_record(nanos(begun.elapsed()));
+        }
+        left -= 1;
+        done.0.store(done.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let_others_run().await;
+    }
+    Ok(())
+}
+
+/// A get that is answered on the caller's thread never waits; without this a client of only such
+/// gets would keep its thread, and the latencies of its neighbours would be its own run time.
+async fn let_others_run() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|cx| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(nanos(LATENCY_MAX), LATENCY_DIGITS)
+        .expect("the bounds are constants within the crate's limits")
+}
+
+fn nanos(latency: Duration) -> u64 {
+    latency.as_nanos() as u64
+}

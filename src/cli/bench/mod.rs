@@ -1,0 +1,146 @@
+//! `bench`: puts a number of records, then runs a mix of gets and puts from many tasks.
+
+mod clients;
+mod directory;
+mod keys;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use self::clients::{Limit, Mix, run_mix};
+use self::directory::{BenchDirectory, open};
+use self::keys::{Distribution, Values, key};
+use self::report::{LoadPhase, Report};
+use super::args::{DurabilityArg, StoreArgs};
+use super::failure::{Failure, Outcome};
+use super::output::Output;
+use super::progress;
+use crate::limits::VALUE_LEN_MAX;
+use crate::{Db, Durability};
+
+/// Puts in flight while the records are loaded.
+const LOAD_IN_FLIGHT: usize = 2048;
+
+/// Records between two updates of the progress bar.
+const LOAD_STEP: u64 = 1024;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Without --dir the store is made in the system's temporary directory and removed afterwards; where \
+that is held in memory, syncs cost nothing, so name a directory on the disk that you mean. A \
+directory that holds anything but an earlier bench's store is refused.")]
+pub(super) struct BenchArgs {
+    /// Records that are put first, and then read and replaced.
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    /// Tasks that each have one operation under way.
+    #[arg(long, value_name = "COUNT", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    clients: u64,
+    /// Bytes of a value.
+    #[arg(long, value_name = "BYTES", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(..=VALUE_LEN_MAX as u64))]
+    value_size: u64,
+    /// How long the mix runs.
+    #[arg(long, default_value_t = 10, conflicts_with = "operations")]
+    seconds: u64,
+    /// How many operations the mix has, instead of how long it runs.
+    #[arg(long, value_name = "COUNT")]
+    operations: Option<u64>,
+    /// Gets among the operations; the others are puts.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50,
+          value_parser = clap::value_parser!(u8).range(..=100))]
+    reads: u8,
+    /// When a put of the mix is done.
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
+    durability: DurabilityArg,
+    /// Which records the mix picks.
+    #[arg(long, value_enum, default_value_t = DistributionArg::Uniform)]
+    distribution: DistributionArg,
+    /// Threads that the clients are spread over. Default: one a core.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    threads: Option<u64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DistributionArg {
+    /// All equally often.
+    Uniform,
+    /// Few very often: Zipf with exponent 0.99, scattered over the keys.
+    Zipf,
+}
+
+impl DistributionArg {
+    fn name(self) -> &'static str {
+        match self {
+            DistributionArg::Uniform => "uniform",
+            DistributionArg::Zipf => "zipf",
+        }
+    }
+}
+
+pub(super) async fn bench(
+    store: &StoreArgs,
+    args: &BenchArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let directory = BenchDirectory::choose(store.dir.as_deref())?;
+    let db = open(store, &directory).await?;
+    let values = Values::new(args.value_size as usize);
+    let load = load_records(&db, args.records, &values).await?;
+    let mix = Mix {
+        db: &db,
+        values: &values,
+        distribution: match args.distribution {
+            DistributionArg::Uniform => Distribution::uniform(args.records),
+            DistributionArg::Zipf => Distribution::zipf(args.records),
+        },
+        durability: args.durability.into(),
+        reads_percent: args.reads.into(),
+        clients: args.clients,
+        threads: args.threads(),
+        limit: match args.operations {
+            Some(count) => Limit::Operations(count),
+            None => Limit::Time(Duration::from_secs(args.seconds)),
+        },
+    };
+    let before = db.stats().total();
+    let mixed = run_mix(&mix)?;
+    let after = db.stats();
+    let report = Report { args, load: &load, mixed: &mixed, before: &before, after: &after };
+    report.print(directory.path(), output)?;
+    db.close().await?;
+    Ok(Outcome::Done)
+}
+
+impl BenchArgs {
+    /// No more than there are clients.
+    fn threads(&self) -> u64 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        self.threads.unwrap_or(cores).min(self.clients)
+    }
+}
+
+/// Buffered and then synced once, as `load` does, because only the mix is about latency.
+async fn load_records(db: &Db, records: u64, values: &Values) -> Result<LoadPhase, Failure> {
+    let progress = progress::records("load", records);
+    let started = Instant::now();
+    let put = |index| db.put(key(index), values.get(index)).durability(Durability::Buffered);
+    stream::iter(0..records)
+        .map(put)
+        .buffer_unordered(LOAD_IN_FLIGHT)
+        .try_fold(0, |done: u64, ()| {
+            if (done + 1).is_multiple_of(LOAD_STEP) {
+                progress.inc(LOAD_STEP);
+            }
+            std::future::ready(Ok(done + 1))
+        })
+        .await?;
+    db.sync().await?;
+    progress.finish_and_clear();
+    Ok(LoadPhase { records, elapsed: started.elapsed() })
+}

@@ -1,0 +1,130 @@
+//! Commands on single keys: `put`, `get`, `del`, `exists`.
+
+use std::io::Read;
+
+use serde_json::json;
+
+use super::args::{StoreArgs, Text};
+use super::failure::{Failure, Outcome};
+use super::format::{JsonRecord, JsonText};
+use super::output::Output;
+use super::store::{open_to_look, open_to_write};
+
+#[derive(clap::Args)]
+pub(super) struct PutArgs {
+    /// 1 to 65,535 bytes.
+    key: Text,
+    /// The value, or `-` for the bytes of standard input.
+    #[arg(allow_hyphen_values = true)]
+    value: Text,
+}
+
+#[derive(clap::Args)]
+pub(super) struct GetArgs {
+    key: Text,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DelArgs {
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<Text>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ExistsArgs {
+    key: Text,
+}
+
+pub(super) async fn put(
+    store: &StoreArgs,
+    args: &PutArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    // Read first: a store is not locked while somebody types.
+    let value = match args.value.0.as_slice() {
+        b"-" => read_stdin(store.value_len_max)?,
+        value => value.to_vec(),
+    };
+    let db = open_to_write(store).await?;
+    db.put(&args.key.0, value).await?;
+    db.close().await?;
+    if output.is_json() {
+        output.json(&json!({ "put": 1 }))?;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) async fn get(
+    store: &StoreArgs,
+    args: &GetArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let db = open_to_look(store).await?;
+    let value = db.get(&args.key.0).await?;
+    db.close().await?;
+    if output.is_json() {
+        let value = value.as_deref().map(JsonText);
+        output.json(&JsonRecord { key: JsonText(&args.key.0), value: &value })?;
+    } else if let Some(value) = &value {
+        output.bytes(value)?;
+        if output.is_terminal() {
+            output.bytes(b"\n")?;
+        }
+    }
+    if value.is_some() {
+        Ok(Outcome::Done)
+    } else {
+        eprintln!("ringcask: {}: no such key", String::from_utf8_lossy(&args.key.0));
+        Ok(Outcome::NotFound)
+    }
+}
+
+pub(super) async fn del(
+    store: &StoreArgs,
+    args: &DelArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    // Deleting creates nothing, so neither a store (C1).
+    let db = open_to_look(store).await?;
+    let mut deleted_count = 0;
+    for key in &args.keys {
+        deleted_count += usize::from(db.del(&key.0).await?);
+    }
+    db.close().await?;
+    let missing_count = args.keys.len() - deleted_count;
+    if output.is_json() {
+        output.json(&json!({ "deleted": deleted_count, "missing": missing_count }))?;
+    } else {
+        output.line(format_args!("deleted {deleted_count} of {}", args.keys.len()))?;
+    }
+    Ok(if missing_count == 0 { Outcome::Done } else { Outcome::NotFound })
+}
+
+pub(super) async fn exists(
+    store: &StoreArgs,
+    args: &ExistsArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let db = open_to_look(store).await?;
+    let exists = db.contains_key(&args.key.0).await?;
+    db.close().await?;
+    if output.is_json() {
+        output.json(&json!({ "exists": exists }))?;
+    } else {
+        output.line(exists)?;
+    }
+    Ok(if exists { Outcome::Done } else { Outcome::NotFound })
+}
+
+/// At most one byte more than a value may have (C3).
+fn read_stdin(value_len_max: usize) -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    let mut input = std::io::stdin().lock().take(value_len_max as u64 + 1);
+    input.read_to_end(&mut value).map_err(|source| Failure::io("read standard input", &source))?;
+    if value.len() > value_len_max {
+        return Err(Failure::Failed(format!(
+            "standard input is longer than --value-len-max, {value_len_max} bytes"
+        )));
+    }
+    Ok(value)
+}
