@@ -1,0 +1,503 @@
+//! The command line as a user meets it: output, exit codes, bytes in and out.
+//!
+//! Without these the binary could print a value with a stray newline, create a store for a `get`, or
+//! lose a byte between `dump` and `load`, and no engine test would notice.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics; the lint only knows `#[test]` functions"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use assert_cmd::cargo::cargo_bin_cmd;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A store's directory that vanishes with the test; nothing is in it yet.
+struct Store(TempDir);
+
+impl Store {
+    fn new() -> Store {
+        Store(tempfile::tempdir().unwrap())
+    }
+
+    fn with(records: &[(&str, &str)]) -> Store {
+        let store = Store::new();
+        let lines = records.iter().map(|(key, value)| format!("{key}\t{value}\n"));
+        store.pipe(&["load", "-", "--format", "tsv"], lines.collect::<String>()).done();
+        store
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        self.pipe(args, "")
+    }
+
+    /// Runs the command with `stdin`.
+    fn pipe(&self, args: &[&str], stdin: impl Into<Vec<u8>>) -> Ran {
+        let mut command = cargo_bin_cmd!("ringcask");
+        command.env_remove("RINGCASK_DIR").env_remove("RINGCASK_LOG");
+        command.arg("--dir").arg(self.path().join("store"));
+        Ran(command.args(args).write_stdin(stdin).output().unwrap())
+    }
+
+    fn exists(&self) -> bool {
+        self.path().join("store").exists()
+    }
+
+    /// A file beside the store.
+    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, contents).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// A command that has ended.
+struct Ran(Output);
+
+impl Ran {
+    #[track_caller]
+    fn done(self) -> String {
+        String::from_utf8(self.done_bytes()).unwrap()
+    }
+
+    #[track_caller]
+    fn done_bytes(self) -> Vec<u8> {
+        assert_eq!(self.0.status.code(), Some(0), "{}", self.stderr());
+        assert_eq!(self.stderr(), "");
+        self.0.stdout
+    }
+
+    #[track_caller]
+    fn done_json(self) -> Value {
+        serde_json::from_str(&self.done()).unwrap()
+    }
+
+    /// Ends with `code` and one sentence that contains `sentence`.
+    #[track_caller]
+    fn fails(self, code: i32, sentence: &str) -> String {
+        let stderr = self.stderr();
+        assert_eq!(self.0.status.code(), Some(code), "{stderr}");
+        assert!(stderr.starts_with("ringcask: "), "{stderr}");
+        assert!(stderr.contains(sentence), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        String::from_utf8(self.0.stdout).unwrap()
+    }
+
+    /// Refused by the parser of arguments.
+    #[track_caller]
+    fn refused(self, sentence: &str) {
+        assert_eq!(self.0.status.code(), Some(2), "{}", self.stderr());
+        assert!(self.stderr().contains(sentence), "{}", self.stderr());
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+}
+
+#[test]
+fn put_get_exists_del() {
+    let store = Store::new();
+    assert_eq!(store.run(&["put", "user:1", "Ada"]).done(), "");
+    assert_eq!(store.run(&["get", "user:1"]).done(), "Ada", "no newline unless on a terminal");
+    assert_eq!(store.run(&["exists", "user:1"]).done(), "true\n");
+    assert_eq!(store.run(&["del", "user:1"]).done(), "deleted 1 of 1\n");
+    assert_eq!(store.run(&["get", "user:1"]).fails(1, "user:1: no such key"), "");
+    assert_eq!(store.run(&["exists", "user:1"]).0.status.code(), Some(1));
+}
+
+#[test]
+fn a_deletion_of_a_missing_key_deletes_the_others_and_ends_with_1() {
+    let store = Store::with(&[("a", "1"), ("c", "3")]);
+    let ran = store.run(&["del", "a", "b", "c"]);
+    assert_eq!(ran.0.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&ran.0.stdout), "deleted 2 of 3\n");
+    assert_eq!(store.run(&["count"]).done(), "0\n");
+}
+
+#[test]
+fn a_value_that_looks_like_an_option_is_a_value() {
+    let store = Store::new();
+    store.run(&["put", "balance", "-12"]).done();
+    assert_eq!(store.run(&["get", "balance"]).done(), "-12");
+}
+
+#[test]
+fn values_are_any_bytes_in_and_out() {
+    let store = Store::new();
+    let value: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    store.pipe(&["put", "all", "-"], value.clone()).done();
+    assert_eq!(store.run(&["get", "all"]).done_bytes(), value);
+    store.pipe(&["put", "none", "-"], "").done();
+    assert_eq!(store.run(&["get", "none"]).done_bytes(), b"");
+}
+
+#[test]
+fn json_output_is_parsed_by_others() {
+    let store = Store::new();
+    assert_eq!(store.run(&["--json", "put", "k", "v"]).done_json(), json!({ "put": 1 }));
+    assert_eq!(store.run(&["get", "k", "--json"]).done_json(), json!({ "key": "k", "value": "v" }));
+    store.pipe(&["put", "bytes", "-"], [0xff, 0x00]).done();
+    assert_eq!(
+        store.run(&["--json", "get", "bytes"]).done_json(),
+        json!({ "key": "bytes", "value": { "base64": "/wA=" } })
+    );
+    let missing = store.run(&["--json", "get", "none"]).fails(1, "no such key");
+    let missing: Value = serde_json::from_str(&missing).unwrap();
+    assert_eq!(missing, json!({ "key": "none", "value": null }));
+    assert_eq!(store.run(&["--json", "exists", "k"]).done_json(), json!({ "exists": true }));
+    assert_eq!(store.run(&["--json", "count"]).done_json(), json!({ "count": 2 }));
+    assert_eq!(
+        store.run(&["--json", "del", "k"]).done_json(),
+        json!({ "deleted": 1, "missing": 0 })
+    );
+    let stats = store.run(&["--json", "stats"]).done_json();
+    assert_eq!(stats["total"]["keys"], 1);
+    assert!(stats["total"]["log_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(stats["partitions"].as_array().unwrap().len(), stats_partitions(&store));
+}
+
+fn stats_partitions(store: &Store) -> usize {
+    let entries = std::fs::read_dir(store.path().join("store")).unwrap();
+    entries.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir()).count()
+}
+
+#[test]
+fn scan_filters_orders_and_limits() {
+    let store = Store::with(&[("a", "1"), ("b1", "2"), ("b2", "3"), ("c", "4")]);
+    let scan = |args: &[&str]| store.run(&[&["scan"], args].concat()).done();
+    assert_eq!(scan(&[]), "a\t1\nb1\t2\nb2\t3\nc\t4\n");
+    assert_eq!(scan(&["--prefix", "b"]), "b1\t2\nb2\t3\n");
+    assert_eq!(scan(&["--from", "b1", "--to", "c"]), "b1\t2\nb2\t3\n", "the end is left out");
+    assert_eq!(scan(&["--reverse", "--limit", "2", "--keys-only"]), "c\nb2\n");
+    assert_eq!(
+        scan(&["--prefix", "b", "--limit", "1", "--json"]),
+        "{\"key\":\"b1\",\"value\":\"2\"}\n"
+    );
+    assert_eq!(scan(&["--keys-only", "--to", "b", "--json"]), "{\"key\":\"a\"}\n");
+    assert_eq!(store.run(&["count", "--prefix", "b"]).done(), "2\n");
+    assert_eq!(store.run(&["count"]).done(), "4\n");
+}
+
+#[test]
+fn stats_are_readable() {
+    let store = Store::with(&[("a", "1"), ("b", "2")]);
+    let stats = store.run(&["stats"]).done();
+    let keys = stats.lines().find(|line| line.starts_with("keys ")).unwrap();
+    assert_eq!(keys.split_whitespace().last(), Some("2"));
+}
+
+#[test]
+fn commands_that_look_create_nothing() {
+    let store = Store::new();
+    let commands: [&[&str]; 7] = [
+        &["get", "k"],
+        &["exists", "k"],
+        &["del", "k"],
+        &["scan"],
+        &["count"],
+        &["stats"],
+        &["dump"],
+    ];
+    for command in commands {
+        store.run(command).fails(1, "there is no store");
+        assert!(!store.exists(), "{command:?}");
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense_end_with_2() {
+    let store = Store::new();
+    store.run(&[]).refused("Usage");
+    store.run(&["frobnicate"]).refused("frobnicate");
+    store.run(&["put", "k"]).refused("VALUE");
+    store.run(&["del"]).refused("KEY");
+    store.run(&["scan", "--limit", "many"]).refused("--limit");
+    store.run(&["--value-len-max", "18446744073709551615", "count"]).refused("--value-len-max");
+    store.run(&["bench", "--reads", "101"]).refused("--reads");
+    store.run(&["bench", "--seconds", "1", "--operations", "1"]).refused("--operations");
+    let mut command = cargo_bin_cmd!("ringcask");
+    let ran = Ran(command.env_remove("RINGCASK_DIR").args(["get", "k"]).output().unwrap());
+    ran.fails(2, "--dir");
+    assert!(!store.exists());
+}
+
+#[test]
+fn the_store_may_be_named_by_the_environment() {
+    let store = Store::with(&[("k", "v")]);
+    let mut command = cargo_bin_cmd!("ringcask");
+    let ran = command.env("RINGCASK_DIR", store.path().join("store")).args(["get", "k"]).output();
+    assert_eq!(Ran(ran.unwrap()).done(), "v");
+}
+
+#[test]
+fn help_tells_the_formats_and_exit_codes() {
+    let help = Store::new().run(&["--help"]).done();
+    for part in ["base64", "tsv", "0 done, 1 failed or not found, 2 usage", "RINGCASK_LOG"] {
+        assert!(help.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn the_engine_refuses_and_the_sentence_arrives() {
+    let store = Store::new();
+    store.run(&["put", "", "v"]).fails(1, "the key is empty");
+    store.pipe(&["--value-len-max", "3", "put", "k", "-"], "1234").fails(1, "--value-len-max");
+    store.run(&["--value-len-max", "3", "put", "k", "1234"]).fails(1, "value_len_max is 3");
+    std::fs::create_dir_all(store.path().join("other")).unwrap();
+    let foreign = store.file("other/letter.txt", "Dear Ada");
+    let other = store.path().join("other");
+    let ran = store.run(&["--dir", other.to_str().unwrap(), "put", "k", "v"]);
+    // Twice `--dir` is a mistake, not a choice.
+    ran.refused("--dir");
+    let mut command = cargo_bin_cmd!("ringcask");
+    let ran = command.arg("--dir").arg(&other).args(["put", "k", "v"]).output().unwrap();
+    Ran(ran).fails(1, "not a Ringcask store");
+    assert_eq!(std::fs::read(foreign).unwrap(), b"Dear Ada");
+}
+
+#[test]
+fn plain_system_calls_read_what_the_ring_wrote() {
+    let store = Store::with(&[("k", "v")]);
+    assert_eq!(store.run(&["--io", "blocking", "get", "k"]).done(), "v");
+    let io = store.run(&["--io", "blocking", "--json", "stats"]).done_json();
+    assert_eq!(io["io"], "blocking");
+}
+
+#[test]
+fn events_go_to_standard_error_when_asked_for() {
+    let store = Store::with(&[("k", "v")]);
+    let ran = store.run(&["-v", "get", "k"]);
+    assert!(ran.stderr().contains("store opened"), "{}", ran.stderr());
+    assert_eq!(ran.0.stdout, b"v");
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let store = Store::new();
+    // Far more than a pipe holds, so that the writer must notice.
+    let lines = (0..20_000).map(|n| format!("{n:06}\t{}\n", "x".repeat(100)));
+    store.pipe(&["load", "-", "--format", "tsv"], lines.collect::<String>()).done();
+    let binary = cargo_bin_cmd!("ringcask").get_program().to_owned();
+    for command in ["scan", "dump"] {
+        let mut child = Command::new(&binary)
+            .arg("--dir")
+            .arg(store.path().join("store"))
+            .arg(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(0));
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    }
+}
+
+#[test]
+fn load_reports_what_it_did() {
+    let store = Store::new();
+    let file =
+        store.file("in.jsonl", "{\"key\":\"a\",\"value\":\"12\"}\n{\"key\":\"b\",\"value\":\"3\"}");
+    let report = store.run(&["load", &file]).done();
+    assert!(report.starts_with("loaded 2 records, "), "{report}");
+    let report = store.run(&["--json", "load", &file, "--durability", "sync"]).done_json();
+    assert_eq!((&report["records"], &report["bytes"]), (&json!(2), &json!(5)));
+    assert_eq!(store.run(&["scan"]).done(), "a\t12\nb\t3\n", "no newline at the end is no loss");
+    assert_eq!(store.pipe(&["load", "-", "--json"], "").done_json()["records"], 0);
+}
+
+/// Many puts are in flight at once; if they could pass each other, an old value could come last.
+#[test]
+fn of_two_lines_with_one_key_the_last_stays() {
+    let store = Store::new();
+    let lines = (0..30_000).map(|n| format!("key{}\t{n}\n", n % 3));
+    store.pipe(&["load", "-", "--format", "tsv"], lines.collect::<String>()).done();
+    assert_eq!(store.run(&["scan"]).done(), "key0\t29997\nkey1\t29998\nkey2\t29999\n");
+}
+
+#[test]
+fn a_load_error_names_the_line_and_keeps_what_came_before() {
+    let store = Store::new();
+    let bad_lines: [(&str, &str, &str); 7] = [
+        ("tsv", "no tab here", "no tab"),
+        ("tsv", "a\tb\tc", "more than one tab"),
+        ("tsv", "a\\q\tb", "\\q is no escape"),
+        ("tsv", "\tempty key", "the key is empty"),
+        ("json", "{\"key\":\"a\"}", "missing field `value`"),
+        ("json", "{\"key\":\"a\",\"value\":{\"base64\":\"*\"}}", "column"),
+        ("json", "", "no JSON record"),
+    ];
+    for (index, (format, bad, sentence)) in bad_lines.into_iter().enumerate() {
+        let good = match format {
+            "tsv" => format!("before{index}\tv\n"),
+            _ => format!("{{\"key\":\"before{index}\",\"value\":\"v\"}}\n"),
+        };
+        let file =
+            store.file("in", format!("{good}{good}{bad}\n{}", good.replace("before", "after")));
+        let stdout = store.run(&["load", &file, "--format", format]);
+        assert!(stdout.stderr().contains("in line 3: "), "{}", stdout.stderr());
+        stdout.fails(1, sentence);
+        assert_eq!(store.run(&["get", &format!("before{index}")]).done(), "v");
+    }
+    store.run(&["load", "/nowhere/in"]).fails(1, "/nowhere/in");
+}
+
+#[test]
+fn a_line_longer_than_any_record_is_refused_before_it_is_held() {
+    let store = Store::new();
+    let long = format!("a\tb\n{}\n", "x".repeat(200_000));
+    store
+        .pipe(&["--value-len-max", "100", "load", "-", "--format", "tsv"], long)
+        .fails(1, "standard input line 2: the line is longer than");
+    let value = format!("k\t{}\n", "x".repeat(101));
+    store
+        .pipe(&["--value-len-max", "100", "load", "-", "--format", "tsv"], value)
+        .fails(1, "standard input line 1: the value is 101 bytes");
+}
+
+/// What arrives through a slow pipe must not wait in a buffer for more: whoever follows a log with
+/// `load -` would find it missing.
+#[test]
+fn a_load_from_a_pipe_that_pauses_puts_what_has_arrived() {
+    let store = Store::new();
+    let mut child = Command::new(cargo_bin_cmd!("ringcask").get_program())
+        .arg("--dir")
+        .arg(store.path().join("store"))
+        .args(["load", "-", "--format", "tsv"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"early\tv\n").unwrap();
+    // Its log grows while the pipe is still open; the test's own limit ends it if that never happens.
+    while !holds_bytes(&store.path().join("store"), b"early") {
+        std::thread::yield_now();
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+fn holds_bytes(dir: &Path, bytes: &[u8]) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => holds_bytes(&entry.path(), bytes),
+        _ => std::fs::read(entry.path())
+            .is_ok_and(|file| file.windows(bytes.len()).any(|window| window == bytes)),
+    })
+}
+
+#[test]
+fn a_dump_loads_into_the_same_store() {
+    let seed = std::env::var("RINGCASK_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().expect("RINGCASK_SEED is a number"),
+    );
+    println!("RINGCASK_SEED={seed}");
+    let records = random_records(seed);
+    for format in ["json", "tsv"] {
+        let (first, second) = (Store::new(), Store::new());
+        fill(&first, &records);
+        let dump = first.run(&["dump", "--format", format]).done_bytes();
+        assert_eq!(dump.split(|&byte| byte == b'\n').count(), records.len() + 1);
+        second.pipe(&["load", "-", "--format", format], dump.clone()).done();
+        assert!(second.run(&["dump", "--format", format]).done_bytes() == dump, "{format}");
+        assert!(contents(&second) == records, "{format}");
+    }
+}
+
+/// Keys and values that are text, that are not, and that hold what lines trip over.
+fn random_records(seed: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = |least: usize, most: usize| -> Vec<u8> {
+        let alphabet: &[u8] = match random.u8(..4) {
+            0 => b"\t\n\r\\\0tnr0",
+            1 => b"abc\"{}/ ",
+            2 => b"\xff\x80\xc3\xa4",
+            _ => &[],
+        };
+        let len = random.usize(least..=most);
+        let any = |random: &mut fastrand::Rng| match alphabet {
+            [] => random.u8(..),
+            _ => alphabet[random.usize(..alphabet.len())],
+        };
+        (0..len).map(|_| any(&mut random)).collect()
+    };
+    let mut records: BTreeMap<_, _> = (0..2_000).map(|_| (bytes(1, 40), bytes(0, 300))).collect();
+    records.insert(bytes(65_535, 65_535), bytes(2 << 20, 2 << 20));
+    records
+}
+
+fn fill(store: &Store, records: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    futures::executor::block_on(async {
+        let db = ringcask::Db::open(store.path().join("store")).await.unwrap();
+        let puts = records.iter().map(|(key, value)| db.put(key, value));
+        futures::future::try_join_all(puts).await.unwrap();
+        db.close().await.unwrap();
+    });
+}
+
+fn contents(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    futures::executor::block_on(async {
+        let db = ringcask::Db::open(store.path().join("store")).await.unwrap();
+        let mut records = BTreeMap::new();
+        let mut scan = db.scan();
+        while let Some(entry) = scan.next().await {
+            let (key, value) = entry.unwrap();
+            records.insert(key.to_vec(), value.to_vec());
+        }
+        db.close().await.unwrap();
+        records
+    })
+}
+
+const BENCH: [&str; 9] =
+    ["bench", "--records", "500", "--operations", "1000", "--clients", "7", "--threads", "2"];
+
+#[test]
+fn bench_counts_every_operation() {
+    let store = Store::new();
+    let extra = ["--json", "--distribution", "zipf", "--reads", "90", "--durability", "buffered"];
+    let found = store.run(&[&BENCH[..], &extra].concat()).done_json();
+    assert_eq!(found["load"]["records"], 500);
+    assert_eq!(found["mix"]["operations"], 1000);
+    let operations = |name: &str| found["mix"][name]["operations"].as_u64().unwrap();
+    assert_eq!(operations("get") + operations("put"), 1000);
+    assert!(operations("get") > operations("put"));
+    assert!(found["engine"]["keydir_bytes_per_key"].as_f64().unwrap() > 0.0);
+    // The records, and the key that marks the store as a bench's.
+    assert_eq!(store.run(&["count"]).done(), "501\n");
+    // An earlier bench's store may be used again.
+    let text = store.run(&BENCH).done();
+    for part in ["store", "load", "mix", "p99.9", "get", "put", "commits", "keydir"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn bench_leaves_other_data_alone() {
+    let store = Store::with(&[("k", "v")]);
+    store.run(&BENCH).fails(1, "other data");
+    assert_eq!(store.run(&["scan"]).done(), "k\tv\n");
+}
+
+#[test]
+fn bench_without_a_directory_leaves_none_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = cargo_bin_cmd!("ringcask");
+    let ran = command.env("TMPDIR", temporary.path()).env_remove("RINGCASK_DIR").args(BENCH);
+    Ran(ran.output().unwrap()).done();
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
