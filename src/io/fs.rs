@@ -44,12 +44,24 @@ pub(crate) struct DirEntry {
 
 /// The exclusive lock on a store, held until dropped, and released by the kernel if the process dies.
 pub(crate) struct LockFile {
-    _held: Held,
+    held: Held,
+}
+
+impl Drop for LockFile {
+    /// Closing would release it only when every copy of the descriptor is closed, and a child of
+    /// this process has one between its fork and its exec.
+    fn drop(&mut self) {
+        match &self.held {
+            Held::Os { file } => drop(rustix::fs::flock(file, FlockOperation::Unlock)),
+            #[cfg(any(test, feature = "sim"))]
+            Held::Sim { .. } => {}
+        }
+    }
 }
 
 enum Held {
     Os {
-        _file: std::fs::File,
+        file: std::fs::File,
     },
     #[cfg(any(test, feature = "sim"))]
     Sim {
@@ -243,7 +255,7 @@ impl Fs {
                     .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                     .open(path)?;
                 match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                    Ok(()) => Held::Os { _file: file },
+                    Ok(()) => Held::Os { file },
                     Err(Errno::WOULDBLOCK) => return Ok(None),
                     Err(errno) => return Err(errno.into()),
                 }
@@ -254,7 +266,7 @@ impl Fs {
                 None => return Ok(None),
             },
         };
-        Ok(Some(LockFile { _held: held }))
+        Ok(Some(LockFile { held }))
     }
 }
 
