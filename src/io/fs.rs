@@ -210,6 +210,24 @@ impl Fs {
     /// NOTE: an error after the rename (a failed directory sync) leaves it open which of the two
     /// survives a power cut; the caller must not act as if either were certain.
     pub(crate) fn replace_file(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.stage_file(dir, name, bytes)?.commit()
+    }
+
+    /// The first half of [`replace_file`](Self::replace_file): makes `bytes` durable under a
+    /// temporary name. If it fails, `dir/name` is what it was.
+    pub(crate) fn stage_file(
+        &self,
+        dir: &Path,
+        name: &str,
+        bytes: &[u8],
+    ) -> io::Result<StagedFile<'_>> {
+        // Before anything changes: a process that is out of descriptors must not learn it between
+        // the rename and the sync of the directory.
+        let handle = match &self.0 {
+            Kind::Os => Some(std::fs::File::open(dir)?),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => None,
+        };
         let temporary = dir.join(format!("{name}.tmp"));
         let file = self.create_truncated(&temporary)?;
         if let Err(error) = file.write_all_at(bytes, 0).and_then(|()| file.sync_all()) {
@@ -218,8 +236,7 @@ impl Fs {
             drop(self.remove_file(&temporary));
             return Err(error);
         }
-        self.rename(&temporary, &dir.join(name))?;
-        self.sync_dir(dir)
+        Ok(StagedFile { fs: self, dir: dir.to_owned(), handle, temporary, target: dir.join(name) })
     }
 
     /// Opens `path` empty, creating it if it is missing. Private: truncation outside of
@@ -267,6 +284,28 @@ impl Fs {
             },
         };
         Ok(Some(LockFile { held }))
+    }
+}
+
+/// New contents that wait for their name.
+#[must_use = "nothing is replaced before it is committed"]
+pub(crate) struct StagedFile<'a> {
+    fs: &'a Fs,
+    dir: PathBuf,
+    /// The directory, where it is a real one.
+    handle: Option<std::fs::File>,
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl StagedFile<'_> {
+    /// Renames and syncs the directory; what an error means is said at [`Fs::replace_file`].
+    pub(crate) fn commit(self) -> io::Result<()> {
+        self.fs.rename(&self.temporary, &self.target)?;
+        match &self.handle {
+            Some(handle) => Ok(rustix::fs::fsync(handle)?),
+            None => self.fs.sync_dir(&self.dir),
+        }
     }
 }
 

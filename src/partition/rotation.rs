@@ -252,9 +252,11 @@ impl Job {
     /// cut, and going on could acknowledge records in a file that is not listed after it.
     fn list(&self, files: &FilesList) -> Result<(), RotationFailure> {
         let path = self.dir.join(layout::FILES);
-        let Err(source) = self.fs.replace_file(&self.dir, layout::FILES, &files.encode()) else {
-            return Ok(());
-        };
+        let staged = self
+            .fs
+            .stage_file(&self.dir, layout::FILES, &files.encode())
+            .map_err(|source| RotationFailure::Again(Error::io("replace", &path, source)))?;
+        let Err(source) = staged.commit() else { return Ok(()) };
         match self.fs.read_file(&path, FILES_LEN_MAX) {
             Ok(bytes) if bytes == self.before.encode() => {
                 Err(RotationFailure::Again(Error::io("replace", &path, source)))
