@@ -167,7 +167,12 @@ fn look(fs: &Fs, root: &Path) -> Result<Found> {
     if !fs.exists(root).map_err(io)? {
         return Ok(Found::Room);
     }
-    let entries = fs.read_dir(root).map_err(io)?;
+    let entries = match fs.read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Ok(Found::Foreign("it is not a directory".to_owned()));
+        }
+        listed => listed.map_err(io)?,
+    };
     if entries.iter().any(|entry| entry.name == layout::MANIFEST) {
         return Ok(Found::Store);
     }
