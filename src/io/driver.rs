@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use futures::FutureExt;
 use io_uring::{IoUring, Probe, opcode};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::disk::Disk;
@@ -83,11 +84,17 @@ where
     outcome
 }
 
+/// Descriptors that tokio-uring's runtime takes, with some to spare.
+const RUNTIME_DESCRIPTORS: usize = 8;
+
 /// Creates the ring of a worker.
 ///
 /// A failing `tokio_uring::Runtime::new` leaks the epoll instance it began with, so flags and
-/// limits are tried on a small ring first.
+/// limits are tried on a small ring first, and descriptors are seen to be there. One worker at a
+/// time: two would take each other's.
 fn runtime() -> io::Result<tokio_uring::Runtime> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE_AT_A_TIME.lock();
     let mut ring = match probe(&ring_flags()) {
         Ok(()) => ring_flags(),
         // Before Linux 6.0 the flags are unknown. They save interrupts, nothing depends on them.
@@ -98,7 +105,15 @@ fn runtime() -> io::Result<tokio_uring::Runtime> {
         Err(error) => return Err(error),
     };
     ring.setup_cqsize(COMPLETIONS);
+    probe_descriptors()?;
     tokio_uring::Runtime::new(tokio_uring::builder().entries(SUBMISSIONS).uring_builder(&ring))
+}
+
+fn probe_descriptors() -> io::Result<()> {
+    let (reader, _writer) = io::pipe()?;
+    let more: io::Result<Vec<io::PipeReader>> =
+        (2..RUNTIME_DESCRIPTORS).map(|_| reader.try_clone()).collect();
+    more.map(drop)
 }
 
 /// One thread submits, and completions need not interrupt it. Never `defer_taskrun`: this version
