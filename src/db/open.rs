@@ -313,21 +313,24 @@ fn start(
         }
     }
     drop(loaded_sender);
-    let (views, report) = match collect(&loaded, worker_count, partition_count) {
-        Ok(collected) => collected,
+    let started = collect(&loaded, worker_count, partition_count).and_then(|collected| {
+        if let Durability::Interval(interval) = options.durability {
+            let ticker = Ticker::start(interval, doorbells)
+                .map_err(|source| Error::io("start a timer for", &root, source))?;
+            lifecycle.keep(ticker);
+        }
+        Ok(collected)
+    });
+    let (views, report) = match started {
+        Ok(started) => started,
         Err(error) => {
-            // The others leave when they find that nobody lets them go; until then they hold files,
-            // and the lock, which whoever gets this error may want at once.
+            // Workers leave when they find that nobody lets them go; until then they hold files, and
+            // the lock, which whoever gets this error may want at once.
             drop(go_sender);
             let _same_error = futures::executor::block_on(lifecycle.closed());
             return Err(error);
         }
     };
-    if let Durability::Interval(interval) = options.durability {
-        let ticker = Ticker::start(interval, doorbells)
-            .map_err(|source| Error::io("start a timer for", &root, source))?;
-        lifecycle.keep(ticker);
-    }
     for _worker in 0..worker_count {
         // A worker that ended meanwhile has closed its mailboxes, which its callers will learn.
         let _ended = go_sender.try_send(());

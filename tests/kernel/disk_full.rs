@@ -1,0 +1,129 @@
+//! The disk fills up, and is emptied again.
+//!
+//! Without these tests a full disk, the most ordinary of failures, could cost a restart or a write.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use ringcask::{Db, Durability, Error, ErrorKind, Options};
+
+use crate::support::loop_mount::{FileSystem, LoopMount};
+use crate::support::{MIB, block_on, close, drivers, open};
+
+const VALUE_LEN: usize = 16 << 10;
+
+fn value(number: usize) -> Vec<u8> {
+    vec![number as u8; VALUE_LEN - number % 1000]
+}
+
+/// Puts until the disk is full; returns what it was told then.
+fn fill(db: &Db, stored: &mut BTreeMap<usize, Vec<u8>>, durability: Durability) -> Error {
+    for number in stored.len().. {
+        let put = db.put(number.to_string(), value(number)).durability(durability);
+        match block_on(put) {
+            Ok(()) => drop(stored.insert(number, value(number))),
+            Err(error) => return error,
+        }
+        assert!(number < 10_000, "the disk never filled up");
+    }
+    unreachable!()
+}
+
+fn check(db: &Db, stored: &BTreeMap<usize, Vec<u8>>) {
+    for (number, value) in stored {
+        let found = block_on(db.get(number.to_string())).unwrap();
+        assert!(found.is_some_and(|found| found == value), "key {number}");
+    }
+    assert_eq!(db.stats().total().keys, stored.len() as u64);
+}
+
+fn fill_and_free(options: &Options, durability: Durability) {
+    let Some(mount) = LoopMount::new(FileSystem::Ext4, 24 * MIB) else { return };
+    let filler = mount.path().join("filler");
+    std::fs::write(&filler, vec![1; 6 << 20]).unwrap();
+    File::open(&filler).unwrap().sync_all().unwrap();
+    let db = open(options, &mount.store());
+    let mut stored = BTreeMap::new();
+
+    let error = fill(&db, &mut stored, durability);
+    assert_no_space(&error, &mount.store());
+    assert!(stored.len() > 100, "full after {} puts", stored.len());
+    for number in 0..5 {
+        let error = block_on(db.put(format!("more-{number}"), value(number))).unwrap_err();
+        assert_no_space(&error, &mount.store());
+        assert_eq!(block_on(db.get(format!("more-{number}"))).unwrap(), None);
+    }
+    check(&db, &stored);
+
+    std::fs::remove_file(&filler).unwrap();
+    // The space is free when the removal is committed.
+    rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
+    for number in 10_000..10_100 {
+        block_on(db.put(number.to_string(), value(number))).unwrap();
+        stored.insert(number, value(number));
+    }
+    check(&db, &stored);
+    close(&db).unwrap();
+    drop(db);
+
+    let db = open(options, &mount.store());
+    check(&db, &stored);
+    close(&db).unwrap();
+}
+
+fn assert_no_space(error: &Error, store: &Path) {
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&store.display().to_string()), "no file is named: {text}");
+    assert!(text.contains("free space"), "no cure is named: {text}");
+}
+
+/// Without it a write that finds no room could take the store with it until it is opened again.
+#[test]
+fn writes_resume_once_there_is_room() {
+    for io in drivers() {
+        for durability in [Durability::Sync, Durability::Buffered] {
+            println!("{io:?}, {durability:?}");
+            fill_and_free(&Options::new().partitions(1).io(io.clone()), durability);
+        }
+    }
+}
+
+/// Without it running out of space between two files, where a log is sealed, a file is created and a
+/// list is replaced, could end in a log that cannot go on.
+#[test]
+fn a_rotation_without_room_is_tried_again() {
+    for io in drivers() {
+        for file_len_max in [300 << 10, 20 << 10] {
+            println!("{io:?}, files of {file_len_max} bytes");
+            let options =
+                Options::new().partitions(1).io(io.clone()).data_file_len_max(file_len_max);
+            fill_and_free(&options, Durability::Buffered);
+        }
+    }
+}
+
+/// Without it a store on a full disk might not open to be read, or to have something deleted.
+#[test]
+fn a_full_disk_opens_or_says_why_not() {
+    for io in drivers() {
+        let Some(mount) = LoopMount::new(FileSystem::Ext4, 24 * MIB) else { return };
+        let options = Options::new().partitions(1).io(io);
+        let db = open(&options, &mount.store());
+        let mut stored = BTreeMap::new();
+        let error = fill(&db, &mut stored, Durability::Sync);
+        assert_no_space(&error, &mount.store());
+        if let Err(error) = close(&db) {
+            assert_no_space(&error, &mount.store());
+        }
+        drop(db);
+        match block_on(options.open(mount.store())) {
+            Ok(db) => {
+                check(&db, &stored);
+                println!("close: {:?}", close(&db));
+            }
+            Err(error) => assert_no_space(&error, &mount.store()),
+        }
+    }
+}

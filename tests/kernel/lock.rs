@@ -1,0 +1,91 @@
+//! One store, two processes.
+//!
+//! Without these tests two writers could share a log, or a dead process could keep a live one out.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ringcask::{ErrorKind, Options};
+
+use crate::child::{Child, command, say, task};
+use crate::support::{block_on, close, drivers, open};
+
+/// The child: holds the store until its standard input ends, then closes it.
+pub(crate) fn holder() {
+    let task = task();
+    let db = block_on(Options::new().partitions(2).io(task.io).open(&task.store)).unwrap();
+    block_on(db.put("holder", "was here")).unwrap();
+    say("open");
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    close(&db).unwrap();
+}
+
+/// Without it the second of two processes would write into the first one's log.
+#[test]
+fn a_second_process_is_refused_until_the_first_is_dead() {
+    for io in drivers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let holder = Child::start(command(&[], "holder", &store, &io));
+        holder.wait_for_word();
+        for _again in 0..3 {
+            let error = block_on(Options::new().open(&store)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+            assert!(error.to_string().contains("lock_wait"), "no cure is named: {error}");
+        }
+        holder.kill();
+        let db = open(&Options::new(), &store);
+        assert!(block_on(db.contains_key("holder")).unwrap());
+        close(&db).unwrap();
+    }
+}
+
+/// Without it a rolling restart would have to poll.
+#[test]
+fn lock_wait_outlasts_a_closing_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let mut holder = Child::start(command(&[], "holder", &store, &ringcask::Io::Auto));
+    holder.wait_for_word();
+    let patient = Options::new().lock_wait(Duration::from_millis(20));
+    let error = block_on(patient.open(&store)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+
+    let waiting = {
+        let (patient, store) = (Options::new().lock_wait(Duration::from_secs(15)), store.clone());
+        std::thread::spawn(move || open(&patient, &store))
+    };
+    holder.release();
+    let db = waiting.join().unwrap();
+    assert!(block_on(db.contains_key("holder")).unwrap());
+    close(&db).unwrap();
+    holder.finish();
+}
+
+/// Without it a service that starts programs would now and then find its own store locked after it
+/// closed it: a child holds every descriptor of its parent until it has called exec.
+#[test]
+fn a_closed_store_is_free_while_processes_are_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // A working directory makes std fork; what is started does not matter.
+                    drop(
+                        std::process::Command::new("/proc/self/nothing").current_dir("/").status(),
+                    );
+                }
+            });
+        }
+        let opened: Result<(), ringcask::Error> = (0..60).try_for_each(|_| {
+            let db = block_on(Options::new().partitions(1).open(&store))?;
+            block_on(db.close())
+        });
+        stop.store(true, Ordering::Relaxed);
+        opened.unwrap();
+    });
+}

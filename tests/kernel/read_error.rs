@@ -1,0 +1,59 @@
+//! Sectors that cannot be read any more.
+//!
+//! Without this test a get could answer a read error with a panic, with "missing", or with bytes
+//! that were never written.
+
+use std::fs::OpenOptions;
+
+use ringcask::{ErrorKind, Io, Options};
+use rustix::fs::Advice;
+
+use crate::support::loop_mount::{FileSystem, LoopMount};
+use crate::support::{MIB, block_on, close, data_files, drivers, open};
+
+const KEYS: usize = 200;
+
+fn value(number: usize) -> Vec<u8> {
+    vec![number as u8; 50_000 + number * 100]
+}
+
+fn half_of_it_is_gone(io: &Io) {
+    let Some(mount) = LoopMount::new(FileSystem::Ext4, 48 * MIB) else { return };
+    let options = Options::new().partitions(1).io(io.clone()).data_file_len_max(4 * MIB);
+    let db = open(&options, &mount.store());
+    block_on(futures::future::try_join_all(
+        (0..KEYS).map(|number| db.put(number.to_string(), value(number))),
+    ))
+    .unwrap();
+
+    // The device loses what lies behind its new end, and nothing of that is left in memory.
+    OpenOptions::new().write(true).open(mount.image()).unwrap().set_len(14 * MIB).unwrap();
+    for file in data_files(&mount.store()) {
+        let file = std::fs::File::open(file).unwrap();
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    }
+
+    let (mut right, mut failed) = (0, 0);
+    for number in 0..KEYS {
+        match block_on(db.get(number.to_string())) {
+            Ok(found) => {
+                assert!(found.is_some_and(|found| found == value(number)), "key {number}");
+                right += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Corrupt), "{error}");
+                assert!(error.to_string().contains(".data"), "no file is named: {error}");
+                failed += 1;
+            }
+        }
+    }
+    println!("{io:?}: {right} right, {failed} failed");
+    assert!(failed > 0, "the device lost nothing");
+    let _whatever_it_says = close(&db);
+}
+
+/// Without it see above.
+#[test]
+fn a_get_says_that_it_could_not_read() {
+    drivers().iter().for_each(half_of_it_is_gone);
+}
