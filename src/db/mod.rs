@@ -108,7 +108,8 @@ impl Db {
     ///
     /// The future is sent when it is first polled; before that it can be given its own
     /// [durability](Put::durability). When it resolves the value is as durable as asked, and visible to
-    /// every later get.
+    /// every later get. Two operations on one key that are in flight at the same time happen in either
+    /// order: await the first to be sure of it.
     ///
     /// # Errors
     /// The future resolves to `InvalidArgument` for a key or value out of bounds, `NoSpace` or `Io` if

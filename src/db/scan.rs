@@ -1,25 +1,27 @@
 //! Walking the store in key order.
 //!
 //! First pass: pages of every partition's log, keeping the keys that match. Then the keys are sorted,
-//! and values fetched in order, a window ahead.
+//! and values fetched in order, several at a time so that cold ones overlap on the rings.
 
-use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::Stream;
 use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{Stream, StreamExt};
 
 use super::Shared;
 use super::call::Call;
 use crate::error::Result;
 use crate::mailbox::{PagePosition, Request, reply_slot};
 
-/// Values read ahead of the consumer.
-const READ_AHEAD: usize = 64;
+/// Values read at a time, if they are short.
+const READ_AHEAD_MAX: usize = 64;
+/// Bytes of values read at a time, judged by the last one read.
+const READ_AHEAD_BYTES: usize = 4 << 20;
 
 /// A stream of `(key, value)` in key order; made by [`Db::scan`](crate::Db::scan).
 ///
@@ -28,8 +30,9 @@ const READ_AHEAD: usize = 64;
 pub struct Scan {
     shared: Arc<Shared>,
     keys: ScanKeys,
-    window: VecDeque<Fetch>,
-    head: Option<Result<(Bytes, Bytes)>>,
+    window: FuturesOrdered<Fetch>,
+    /// Begins with one, because nothing is known of the first value's length.
+    window_len_max: usize,
     ended: bool,
 }
 
@@ -41,13 +44,13 @@ pub struct ScanKeys(KeysState);
 type Fetch = BoxFuture<'static, Result<Option<(Bytes, Bytes)>>>;
 
 enum KeysState {
-    Unsent(Arc<Shared>, Filter),
+    Unsent(Arc<Shared>, Selection),
     Collecting(BoxFuture<'static, Result<Vec<Bytes>>>),
     Sorted(std::vec::IntoIter<Bytes>),
 }
 
 #[derive(Clone)]
-struct Filter {
+struct Selection {
     prefix: Bytes,
     from: Bound<Bytes>,
     to: Bound<Bytes>,
@@ -57,7 +60,7 @@ struct Filter {
 
 impl Scan {
     pub(super) fn new(shared: Arc<Shared>) -> Scan {
-        let filter = Filter {
+        let selection = Selection {
             prefix: Bytes::new(),
             from: Bound::Unbounded,
             to: Bound::Unbounded,
@@ -65,17 +68,17 @@ impl Scan {
             limit: usize::MAX,
         };
         Scan {
-            keys: ScanKeys(KeysState::Unsent(shared.clone(), filter)),
+            keys: ScanKeys(KeysState::Unsent(shared.clone(), selection)),
             shared,
-            window: VecDeque::new(),
-            head: None,
+            window: FuturesOrdered::new(),
+            window_len_max: 1,
             ended: false,
         }
     }
 
     /// Only keys that begin with `prefix`.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Scan {
-        self.filter().prefix = Bytes::copy_from_slice(prefix.as_ref());
+        self.selection().prefix = Bytes::copy_from_slice(prefix.as_ref());
         self
     }
 
@@ -94,21 +97,21 @@ impl Scan {
     /// ```
     pub fn range<K: AsRef<[u8]>>(mut self, range: impl RangeBounds<K>) -> Scan {
         let owned = |bound: Bound<&K>| bound.map(|key| Bytes::copy_from_slice(key.as_ref()));
-        let filter = self.filter();
-        filter.from = owned(range.start_bound());
-        filter.to = owned(range.end_bound());
+        let selection = self.selection();
+        selection.from = owned(range.start_bound());
+        selection.to = owned(range.end_bound());
         self
     }
 
     /// From the last key to the first.
     pub fn reverse(mut self) -> Scan {
-        self.filter().reverse = true;
+        self.selection().reverse = true;
         self
     }
 
     /// At most `count` entries.
     pub fn limit(mut self, count: usize) -> Scan {
-        self.filter().limit = count;
+        self.selection().limit = count;
         self
     }
 
@@ -122,12 +125,12 @@ impl Scan {
     /// # Errors
     /// As [`Db::get`](crate::Db::get).
     pub async fn next(&mut self) -> Option<Result<(Bytes, Bytes)>> {
-        futures::StreamExt::next(self).await
+        StreamExt::next(self).await
     }
 
-    fn filter(&mut self) -> &mut Filter {
+    fn selection(&mut self) -> &mut Selection {
         match &mut self.keys.0 {
-            KeysState::Unsent(_, filter) => filter,
+            KeysState::Unsent(_, selection) => selection,
             _ => unreachable!("a scan is built before it is polled: builders take it by value"),
         }
     }
@@ -144,7 +147,7 @@ impl ScanKeys {
     /// # Errors
     /// As [`Db::get`](crate::Db::get).
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
-        futures::StreamExt::next(self).await
+        StreamExt::next(self).await
     }
 }
 
@@ -154,8 +157,8 @@ impl Stream for ScanKeys {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         loop {
             match &mut self.0 {
-                KeysState::Unsent(shared, filter) => {
-                    let collecting = collect_keys(shared.clone(), filter.clone());
+                KeysState::Unsent(shared, selection) => {
+                    let collecting = collect_keys(shared.clone(), selection.clone());
                     self.0 = KeysState::Collecting(Box::pin(collecting));
                 }
                 KeysState::Collecting(collecting) => match ready!(collecting.as_mut().poll(cx)) {
@@ -175,11 +178,8 @@ impl Stream for Scan {
     type Item = Result<(Bytes, Bytes)>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(head) = self.head.take() {
-            return Poll::Ready(Some(head));
-        }
         loop {
-            while !self.ended && self.window.len() < READ_AHEAD {
+            while !self.ended && self.window.len() < self.window_len_max {
                 match Pin::new(&mut self.keys).poll_next(cx) {
                     Poll::Ready(Some(Ok(key))) => {
                         let fetch = self.fetch(key);
@@ -193,15 +193,17 @@ impl Stream for Scan {
                     Poll::Pending => break,
                 }
             }
-            let Some(next) = self.window.front_mut() else {
+            if self.window.is_empty() {
                 return if self.ended { Poll::Ready(None) } else { Poll::Pending };
-            };
-            let fetched = ready!(next.as_mut().poll(cx));
-            self.window.pop_front();
-            match fetched {
-                Ok(Some(entry)) => return Poll::Ready(Some(Ok(entry))),
-                Ok(None) => {} // Deleted since the keys were collected.
-                Err(error) => {
+            }
+            match ready!(self.window.poll_next_unpin(cx)) {
+                Some(Ok(Some((key, value)))) => {
+                    let short_enough = READ_AHEAD_BYTES / value.len().max(1);
+                    self.window_len_max = short_enough.clamp(1, READ_AHEAD_MAX);
+                    return Poll::Ready(Some(Ok((key, value))));
+                }
+                Some(Ok(None)) | None => {} // Deleted since the keys were collected.
+                Some(Err(error)) => {
                     self.ended = true;
                     self.window.clear();
                     return Poll::Ready(Some(Err(error)));
@@ -211,7 +213,7 @@ impl Stream for Scan {
     }
 }
 
-impl Filter {
+impl Selection {
     fn matches(&self, key: &[u8]) -> bool {
         let from = match &self.from {
             Bound::Unbounded => true,
@@ -227,21 +229,25 @@ impl Filter {
     }
 }
 
-async fn collect_keys(shared: Arc<Shared>, filter: Filter) -> Result<Vec<Bytes>> {
+async fn collect_keys(shared: Arc<Shared>, selection: Selection) -> Result<Vec<Bytes>> {
     let walks =
-        (0..shared.partitions.len()).map(|shard| collect_partition(&shared, shard, &filter));
+        (0..shared.partitions.len()).map(|shard| collect_partition(&shared, shard, &selection));
     let mut keys = futures::future::try_join_all(walks).await?.concat();
     keys.sort_unstable();
     // A key overwritten during the walk shows up at both places.
     keys.dedup();
-    if filter.reverse {
+    if selection.reverse {
         keys.reverse();
     }
-    keys.truncate(filter.limit);
+    keys.truncate(selection.limit);
     Ok(keys)
 }
 
-async fn collect_partition(shared: &Shared, shard: usize, filter: &Filter) -> Result<Vec<Bytes>> {
+async fn collect_partition(
+    shared: &Shared,
+    shard: usize,
+    selection: &Selection,
+) -> Result<Vec<Bytes>> {
     let mut keys = Vec::new();
     let mut from = Some(PagePosition::default());
     while let Some(position) = from {
@@ -249,7 +255,7 @@ async fn collect_partition(shared: &Shared, shard: usize, filter: &Filter) -> Re
         let request = Request::Page { from: position, reply };
         let page = Call::new(shared, shard, request, receiver).await?;
         // Copied, so that a short key does not keep its whole page alive.
-        let matching = page.keys.iter().filter(|key| filter.matches(key));
+        let matching = page.keys.iter().filter(|key| selection.matches(key));
         keys.extend(matching.map(|key| Bytes::copy_from_slice(key)));
         from = page.next;
     }
