@@ -1,0 +1,20 @@
+//! The engine as its users see it: on a ring, on plain system calls, and on a disk that fails.
+//!
+//! Tests that draw random numbers print their seed and take it back from `RINGCASK_SEED`.
+
+#[expect(clippy::allow_attributes, reason = "an unused helper is none in the next binary")]
+#[allow(dead_code, reason = "every test binary uses a part of it")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod concurrency;
+mod durability;
+mod executors;
+mod faults;
+mod lifecycle;
+mod model;
+mod opening;
+mod rotation;
+mod scan;
+mod stats;
+mod values;
