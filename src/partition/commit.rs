@@ -488,6 +488,11 @@ impl Partition {
     /// Writes the next step of zeros if groups are small and little room is left.
     fn prewrite_advance(&mut self, ops: &mut Ops) {
         let Some(active) = &self.active else { return };
+        // Once the log moves on, or is to, the file is cut and sealed: zeros would land behind its end,
+        // and it would not be what FILES says.
+        if self.groups.target_file() != active.data.id {
+            return;
+        }
         let wanted = self.prewrite_pays()
             && !self.prewrite.in_flight
             && !self.prewrite.refused
