@@ -221,7 +221,12 @@ impl Job {
             Some(new) => Some(self.create(new)?),
             None => None,
         };
-        self.list(&self.after).inspect_err(|_| self.remove_new())?;
+        self.list(&self.after).inspect_err(|failure| {
+            // If FILES may name the new file it has to stay, or the next open misses it.
+            if matches!(failure, RotationFailure::Again(_)) {
+                self.remove_new();
+            }
+        })?;
         Ok(Rotated { listed: self.after, new })
     }
 
