@@ -180,27 +180,31 @@ fn look(fs: &Fs, root: &Path) -> Result<Found> {
         let name = entry.name.to_string_lossy();
         if let Some(id) = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir) {
             let files = layout::partition_dir(root, id).join(layout::FILES);
-            match fs.read_file(&files, FILES_LEN_MAX) {
-                Ok(bytes) => {
-                    let begun = FilesList::decode(&bytes)
-                        .is_ok_and(|listed| listed.sealed.is_empty() && listed.active.is_none());
-                    if !begun {
-                        return Err(Error::corrupt(
-                            &root.join(layout::MANIFEST),
-                            0,
-                            "the file is missing, though there are partitions with data; restore it \
-                             from a backup",
-                        ));
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            let begun = match fs.read_file(&files, FILES_LEN_MAX) {
+                Ok(bytes) => FilesList::decode(&bytes)
+                    .is_ok_and(|listed| listed.sealed.is_empty() && listed.active.is_none()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
                 Err(error) => return Err(Error::io("read", &files, error)),
+            };
+            // Created anew, the partition would take data files that are not listed for leftovers.
+            if !begun || holds_data(fs, &layout::partition_dir(root, id))? {
+                return Err(Error::corrupt(
+                    &root.join(layout::MANIFEST),
+                    0,
+                    "the file is missing, though there are partitions with data; restore it from a \
+                     backup",
+                ));
             }
         } else if !is_leftover(&name) {
             return Ok(Found::Foreign(format!("it holds {name}")));
         }
     }
     Ok(Found::Room)
+}
+
+fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
+    let entries = fs.read_dir(dir).map_err(|source| Error::io("look into", dir, source))?;
+    Ok(entries.iter().any(|entry| layout::parse_file_name(&entry.name.to_string_lossy()).is_some()))
 }
 
 /// MANIFEST last: before it is there, the directory is not a store, and creating it starts over.
