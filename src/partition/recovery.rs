@@ -28,6 +28,10 @@ use crate::types::{FileId, PartitionId, Seqno, StoreId};
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
 
+/// No partition lives to give out this id; a file of a larger one is a stranger, and no reason to go on
+/// counting behind it.
+const FILE_ID_MAX: u64 = 1 << 48;
+
 /// What a partition needs to know about its store.
 #[derive(Clone)]
 pub(crate) struct StoreIdentity {
@@ -181,6 +185,9 @@ impl Recovery<'_> {
         for entry in self.fs.read_dir(self.dir).map_err(io)? {
             let name = entry.name.to_string_lossy();
             if let Some((id, FileKind::Data)) = layout::parse_file_name(&name) {
+                if id.0 > FILE_ID_MAX {
+                    continue;
+                }
                 let listed = self.listed.active == Some(id)
                     || self.listed.sealed.iter().any(|sealed| sealed.id == id);
                 if !listed {
