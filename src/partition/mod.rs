@@ -104,6 +104,8 @@ pub(crate) struct Partition {
     pages_in_flight: usize,
 
     poisoned: Option<Error>,
+    /// Closing has come to its last step, after which nothing is written.
+    sealing: bool,
     finished: bool,
 }
 
@@ -162,6 +164,7 @@ impl Partition {
             reads_in_flight_bytes: 0,
             pages_in_flight: 0,
             poisoned: None,
+            sealing: false,
             finished: false,
         }
     }
@@ -173,8 +176,9 @@ impl Partition {
             let Some(request) = self.inbox.take() else { break };
             requests += 1;
             bytes += request.len_bytes();
-            // The log is sealed: dropping the request answers that the store is closed (M1).
-            if !self.finished {
+            // The log is sealed, or about to be: dropping the request answers that the store is closed
+            // (M1).
+            if !self.sealing {
                 self.handle(request, ops);
             }
         }

@@ -101,6 +101,7 @@ impl Partition {
 
     /// Seals the log; the partition is finished then. Called when nothing is left to do.
     pub(super) fn finish_advance(&mut self, ops: &mut Ops) {
+        self.sealing = true;
         if self.active.is_none() || self.poisoned.is_some() {
             self.finished = true;
             return;
