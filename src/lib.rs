@@ -56,6 +56,7 @@ mod partition;
 mod route;
 mod stats;
 mod types;
+mod upkeep;
 mod worker;
 
 #[cfg(any(test, feature = "sim"))]

@@ -1,7 +1,7 @@
 //! From open to closed: who may still ask, who waits for the end, and who holds the lock until then.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -96,11 +96,15 @@ impl Lifecycle {
     }
 }
 
-/// Stores of this process that are closing, by path: an open of one of them waits (X1).
-static CLOSING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Stores of this process that are closing, by path: an open of one of them waits (X1). The number
+/// tells two instances of one path apart.
+static CLOSING: Mutex<Vec<(u64, PathBuf)>> = Mutex::new(Vec::new());
+
+static NEXT_LOCK: AtomicU64 = AtomicU64::new(0);
 
 /// The flock of a store; released when dropped.
 pub(crate) struct StoreLock {
+    number: u64,
     path: PathBuf,
     file: Option<LockFile>,
 }
@@ -114,10 +118,11 @@ impl StoreLock {
         loop {
             let taken = fs.lock(&path).map_err(|source| Error::io("lock", &path, source))?;
             if let Some(file) = taken {
-                CLOSING.lock().retain(|closing| *closing != path);
-                return Ok(StoreLock { path, file: Some(file) });
+                let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
+                return Ok(StoreLock { number, path, file: Some(file) });
             }
-            let wait = if CLOSING.lock().contains(&path) { wait.max(CLOSING_WAIT) } else { wait };
+            let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
+            let wait = if is_closing { wait.max(CLOSING_WAIT) } else { wait };
             if started.elapsed() >= wait {
                 return Err(Error::new(
                     ErrorKind::Locked,
@@ -133,7 +138,7 @@ impl StoreLock {
     }
 
     fn note_closing(&self) {
-        CLOSING.lock().push(self.path.clone());
+        CLOSING.lock().push((self.number, self.path.clone()));
     }
 }
 
@@ -141,9 +146,6 @@ impl Drop for StoreLock {
     fn drop(&mut self) {
         // A waiting open sees either a free lock or the note, which therefore goes last.
         self.file = None;
-        let mut closing = CLOSING.lock();
-        if let Some(index) = closing.iter().position(|path| *path == self.path) {
-            closing.swap_remove(index);
-        }
+        CLOSING.lock().retain(|(number, _)| *number != self.number);
     }
 }

@@ -20,7 +20,7 @@ pub use self::put::Put;
 use self::read::ReadNow;
 pub use self::scan::{Scan, ScanKeys};
 pub use self::value::IntoValue;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Body, Durable, Mailbox, Request, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
@@ -269,7 +269,15 @@ impl Shared {
 
     /// Why a request got no answer: its partition failed, or the store was closed.
     fn no_answer(&self, shard: usize) -> Error {
-        self.partitions[shard].view.failure().cloned().unwrap_or_else(Error::closed)
+        match self.partitions[shard].view.failure() {
+            Some(failure) => failure.clone(),
+            None if self.lifecycle.is_closing() => Error::closed(),
+            None => Error::new(
+                ErrorKind::Poisoned,
+                "the partition's worker is gone, which is a bug in ringcask; close the store and open it \
+                 again to go on",
+            ),
+        }
     }
 
     fn check_key(&self, key: &[u8]) -> Result<()> {

@@ -113,18 +113,11 @@ fn open_directory(
     options: &Options,
     path: &Path,
 ) -> Result<(PathBuf, Manifest, StoreLock)> {
+    let missing = missing_count(fs, path);
     let found = look(fs, path)?;
     match found {
         Found::Store => drop(read_manifest(fs, path)?),
-        Found::Foreign(what) => {
-            return Err(Error::new(
-                ErrorKind::NotAStore,
-                format!(
-                    "{}: not a Ringcask store: {what}; nothing was changed, choose an empty directory",
-                    path.display()
-                ),
-            ));
-        }
+        Found::Foreign(what) => return Err(foreign(path, &what)),
         Found::Room if !options.create_if_missing => {
             return Err(Error::new(
                 ErrorKind::NotAStore,
@@ -138,8 +131,13 @@ fn open_directory(
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
     let lock = StoreLock::take(fs, &root, options.lock_wait)?;
     // Again, under the lock: another process may have been creating the same store.
-    if !matches!(look(fs, &root)?, Found::Store) {
-        create(fs, &root, options)?;
+    match look(fs, &root)? {
+        Found::Store => {}
+        Found::Foreign(what) => return Err(foreign(&root, &what)),
+        Found::Room => {
+            create(fs, &root, options)?;
+            sync_new_ancestors(fs, &root, missing)?;
+        }
     }
     let manifest = read_manifest(fs, &root)?;
     match options.partitions {
@@ -236,9 +234,34 @@ fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
     let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
     fs.sync_dir(root)
         .and_then(|()| fs.replace_file(root, layout::MANIFEST, text.as_bytes()))
-        .map_err(|source| Error::io("write", &path, source))?;
-    let parent = root.parent().unwrap_or(root);
-    fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))
+        .map_err(|source| Error::io("write", &path, source))
+}
+
+/// How many directories down to `path`, itself included, are not there.
+fn missing_count(fs: &Fs, path: &Path) -> usize {
+    let is_missing = |ancestor: &&Path| {
+        !ancestor.as_os_str().is_empty() && matches!(fs.exists(ancestor), Ok(false))
+    };
+    path.ancestors().take_while(is_missing).count()
+}
+
+/// Makes the names of the directories that were created for the store durable.
+fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
+    for parent in root.ancestors().skip(1).take(missing.max(1)) {
+        fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))?;
+    }
+    Ok(())
+}
+
+#[cold]
+fn foreign(path: &Path, what: &str) -> Error {
+    Error::new(
+        ErrorKind::NotAStore,
+        format!(
+            "{}: not a Ringcask store: {what}; nothing was changed, choose an empty directory",
+            path.display()
+        ),
+    )
 }
 
 fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
@@ -376,13 +399,4 @@ fn collect(
     }
     let views = views.into_iter().filter_map(OnceLock::into_inner).collect();
     Ok((views, report))
-}
-
-impl Report {
-    fn add(&mut self, other: &Report) {
-        self.files += other.files;
-        self.records += other.records;
-        self.keys += other.keys;
-        self.torn_bytes += other.torn_bytes;
-    }
 }

@@ -19,6 +19,9 @@ const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 
 /// A put that has not been sent yet; await it to send it and learn that it is done.
 ///
+/// A put that was polled and found the mailbox full has a place in its queue. Poll it to the end or drop
+/// it: one that is kept and never polled again keeps room from others once its turn has come.
+///
 /// # Example: acknowledged before it is on disk
 /// ```
 /// # futures::executor::block_on(async {
@@ -39,13 +42,12 @@ enum State<'a> {
 
 impl<'a> Put<'a> {
     pub(super) fn new(shared: &'a Shared, key: &[u8], value: impl IntoValue) -> Put<'a> {
-        let value_len = value.as_value().len();
-        let checked = shared.check_key(key).and_then(|()| shared.check_value_len(value_len));
-        if let Err(error) = checked {
-            return Put(State::Refused(error));
-        }
+        let body = shared.check_key(key).and_then(|()| body(shared, key, value));
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return Put(State::Refused(error)),
+        };
         let hash = shared.hash(key);
-        let body = body(key, value);
         let (reply, receiver) = reply_slot();
         let request = Request::Put { hash, body, durable: shared.durable, reply };
         Put(State::Ready(Call::new(shared, shared.shard_of(hash), request, receiver)))
@@ -62,17 +64,22 @@ impl<'a> Put<'a> {
     }
 }
 
-/// A short value is copied behind its key, a long one stays where it is; the checksum over both is
-/// computed here, on the caller's thread (F3).
-fn body(key: &[u8], value: impl IntoValue) -> Body {
+/// A short value is copied behind its key, a long one stays where it is. Length and checksum (F3) are of
+/// the very bytes that are stored, whatever an implementation of the trait says at its next call; they
+/// are computed here, on the caller's thread.
+fn body(shared: &Shared, key: &[u8], value: impl IntoValue) -> Result<Body> {
     let key_len = key.len() as u16;
-    let crc = body_crc(key, value.as_value());
-    if value.as_value().len() > VALUE_COPY_LEN_MAX {
-        let (head, tail) = (Bytes::copy_from_slice(key), value.into_bytes());
-        return Body { head, tail, key_len, crc };
+    let borrowed = value.as_value();
+    if borrowed.len() <= VALUE_COPY_LEN_MAX {
+        shared.check_value_len(borrowed.len())?;
+        let head = Bytes::from([key, borrowed].concat());
+        let crc = body_crc(&head, &[]);
+        return Ok(Body { head, tail: Bytes::new(), key_len, crc });
     }
-    let head = Bytes::from([key, value.as_value()].concat());
-    Body { head, tail: Bytes::new(), key_len, crc }
+    let tail = value.into_bytes();
+    shared.check_value_len(tail.len())?;
+    let crc = body_crc(key, &tail);
+    Ok(Body { head: Bytes::copy_from_slice(key), tail, key_len, crc })
 }
 
 impl Future for Put<'_> {

@@ -162,8 +162,13 @@ impl Disk {
     ) -> Op<Option<T>> {
         #[cfg(any(test, feature = "sim"))]
         if let Backend::Sim(_) = &self.backend {
-            // Inline: a real thread would make the order of operations depend on the scheduler.
-            return async move { super::pool::catch(job) }.boxed_local();
+            // On this thread: a real one would make the order of operations depend on the scheduler.
+            // But not at once, so that whoever started it takes a turn while it is under way.
+            return async move {
+                super::sim::take_a_turn().await;
+                super::pool::catch(job)
+            }
+            .boxed_local();
         }
         let cold = Rc::clone(&self.cold);
         async move {

@@ -39,7 +39,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::fs::DirEntry;
 pub(super) use file::{SimFile, SimLock};
-pub(super) use op::{read, sync, write};
+pub(super) use op::{read, sync, take_a_turn, write};
 use state::State;
 
 /// What a power cut leaves of everything that was not synced.

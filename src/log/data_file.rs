@@ -59,13 +59,8 @@ impl FileTable {
         Some(FileSlot(index as u16))
     }
 
-    /// Takes the file `id` out; nothing may point into it any more.
-    pub(crate) fn remove(&mut self, id: FileId) {
-        for slot in &mut self.slots {
-            if slot.as_ref().is_some_and(|file| file.id == id) {
-                *slot = None;
-            }
-        }
+    pub(crate) fn is_full(&self) -> bool {
+        self.iter().count() >= crate::limits::FILES_PER_PARTITION_MAX
     }
 
     /// Every file with its slot.
@@ -79,11 +74,14 @@ impl FileTable {
 
 /// The file that is written, and where its log stands.
 ///
-/// - **L1** `durable <= end <= prewritten.max(end)`; bytes below `durable` are on disk (W2).
-/// - **L2** Groups are contiguous: one begins where the one before it ends.
+/// - **AF1** `durable <= end`; bytes below `durable` are on disk (W2).
+/// - **AF2** Groups are contiguous: one begins where the one before it ends.
 pub(crate) struct ActiveDataFile {
     pub(crate) data: Arc<DataFile>,
     pub(crate) slot: FileSlot,
+    /// The same file through another descriptor, for writing zeros ahead. The kernel reports a failed
+    /// write-back once to each; shared, a step of zeros could take the report that a commit needs.
+    pub(crate) ahead: Option<Arc<File>>,
     /// Where the next group begins.
     pub(crate) end: u64,
     pub(crate) durable: u64,
@@ -101,6 +99,7 @@ impl ActiveDataFile {
     pub(crate) fn begin(
         data: Arc<DataFile>,
         slot: FileSlot,
+        ahead: Option<Arc<File>>,
         open_id: u64,
         header_crc: u32,
         prewritten: u64,
@@ -108,6 +107,7 @@ impl ActiveDataFile {
         ActiveDataFile {
             data,
             slot,
+            ahead,
             end: DATA_HEADER_LEN as u64,
             durable: DATA_HEADER_LEN as u64,
             prewritten,

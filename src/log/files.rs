@@ -13,7 +13,8 @@
 //! | 48 | 8 | next file id |
 //! | 56 | 4 | number of sealed files |
 //! | 60 | 4 | zero |
-//! | 64 | 48 each | sealed files, by id |
+//! | 64 | 8 | sequence number that no record was given before it was written here |
+//! | 72 | 48 each | sealed files, by id |
 //! | at the end | 4 | zero |
 //! | | 4 | CRC-32C of everything before it |
 //!
@@ -53,7 +54,8 @@ const AT_ACTIVE: usize = 40;
 const AT_NEXT: usize = 48;
 const AT_SEALED_COUNT: usize = 56;
 const AT_RESERVED_AFTER_COUNT: usize = 60;
-const HEADER_LEN: usize = 64;
+const AT_SEQNO_FLOOR: usize = 64;
+const HEADER_LEN: usize = 72;
 
 const AT_ENTRY_ID: usize = 0;
 const AT_ENTRY_LEN: usize = 8;
@@ -67,7 +69,7 @@ const ENTRY_LEN: usize = 48;
 const TRAILER_LEN: usize = 8;
 const CRC_LEN: usize = size_of::<u32>();
 
-const _: () = assert!(AT_RESERVED_AFTER_COUNT + size_of::<u32>() == HEADER_LEN);
+const _: () = assert!(AT_SEQNO_FLOOR + size_of::<u64>() == HEADER_LEN);
 const _: () = assert!(AT_ENTRY_RESERVED + size_of::<u32>() == ENTRY_LEN);
 const _: () = assert!(
     (HEADER_LEN + ENTRY_LEN * limits::FILES_PER_PARTITION_MAX + TRAILER_LEN) as u64
@@ -95,10 +97,15 @@ pub(crate) struct FilesList {
     pub(crate) store: StoreId,
     pub(crate) partition: PartitionId,
     pub(crate) map_epoch: u64,
-    /// The file that is being written, whose end only a scan can tell; it may not exist yet.
+    /// The file that is being written, whose end only a scan can tell. Its header is durable before
+    /// it is named here.
     pub(crate) active: Option<FileId>,
     /// The id that the next file gets.
     pub(crate) next: FileId,
+    /// The first sequence number of the open that replaced `FILES` last. It is durable before any
+    /// record of that open is acknowledged, so the numbers of records that a power cut took are
+    /// known to be spent (F5).
+    pub(crate) seqno_floor: Seqno,
     /// By id.
     pub(crate) sealed: Vec<SealedFile>,
 }
@@ -119,6 +126,7 @@ impl FilesList {
         put(&mut bytes, AT_MAP_EPOCH, self.map_epoch.to_le_bytes());
         put(&mut bytes, AT_ACTIVE, self.active.unwrap_or_default().0.to_le_bytes());
         put(&mut bytes, AT_NEXT, self.next.0.to_le_bytes());
+        put(&mut bytes, AT_SEQNO_FLOOR, self.seqno_floor.0.to_le_bytes());
         put(&mut bytes, AT_SEALED_COUNT, (self.sealed.len() as u32).to_le_bytes());
         let entries = bytes[HEADER_LEN..entries_end].chunks_exact_mut(ENTRY_LEN);
         for (entry, sealed) in entries.zip(&self.sealed) {
@@ -155,6 +163,7 @@ impl FilesList {
             map_epoch: u64_at(bytes, AT_MAP_EPOCH)?,
             active: (active != FileId::default()).then_some(active),
             next: FileId(u64_at(bytes, AT_NEXT)?),
+            seqno_floor: Seqno(u64_at(bytes, AT_SEQNO_FLOOR)?),
             sealed: entries
                 .chunks_exact(ENTRY_LEN)
                 .map(SealedFile::decode)
@@ -255,13 +264,14 @@ mod tests {
         1011121314151617 18191a1b1c1d1e1f
         0200000000000000 1200000000000000
         1400000000000000 0200000000000000
+        0807060504030201
         0300000000000000 0010000000000000
         0a00000000000000 6400000000000000
         6d00000000000000 0df0feca00000000
         1100000000000000 b000000000000000
         0000000000000000 0000000000000000
         0000000000000000 efbeadde00000000
-        00000000f17c94be";
+        00000000f393a33f";
 
     fn list() -> FilesList {
         FilesList {
@@ -270,6 +280,7 @@ mod tests {
             map_epoch: 2,
             active: Some(FileId(18)),
             next: FileId(20),
+            seqno_floor: Seqno(0x0102_0304_0506_0708),
             sealed: vec![
                 SealedFile {
                     id: FileId(3),
@@ -381,7 +392,7 @@ mod tests {
             let error = FilesList::decode(&forged(offset, &[byte]));
             assert!(matches!(error, Err(FormatError::Invalid(_))), "{offset} {byte}: {error:?}");
         }
-        for offset in [AT_RESERVED, AT_RESERVED_AFTER_COUNT, first + AT_ENTRY_RESERVED, 160] {
+        for offset in [AT_RESERVED, AT_RESERVED_AFTER_COUNT, first + AT_ENTRY_RESERVED, 168] {
             let error = FilesList::decode(&forged(offset, &[1]));
             assert!(matches!(error, Err(FormatError::Unsupported(_))), "{offset}: {error:?}");
         }

@@ -266,21 +266,21 @@ fn verify_payload<'a>(
 /// Which groups behind the end of a log prove that bytes before them are lost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Witness {
-    /// Of this open; `None` where the header that names it is gone.
-    pub(crate) open_id: Option<u64>,
+    /// Of this open.
+    pub(crate) open_id: u64,
     /// Not older than this: a value may hold a copy of the file's own earlier bytes, and those
     /// verify.
     pub(crate) number_min: u64,
-    /// Claims that bytes from this offset on were durable; `None` if being there is proof enough.
-    pub(crate) durable_above: Option<u64>,
+    /// Claims that bytes from this offset on were durable.
+    pub(crate) durable_above: u64,
 }
 
 impl Witness {
     fn is(self, header: &GroupHeader, offset: u64) -> bool {
-        self.open_id.is_none_or(|open_id| header.open_id == open_id)
+        header.open_id == self.open_id
             && header.number >= self.number_min
             && header.durable_through <= offset
-            && self.durable_above.is_none_or(|offset| header.durable_through > offset)
+            && header.durable_through > self.durable_above
     }
 }
 
@@ -577,7 +577,7 @@ mod tests {
     fn a_witness_is_found_across_pieces() {
         let header = Chain { open_id: 1, number: 9, previous: 0 }.closing_mark(64);
         let (mark, _) = header.encode(EXPECTED.identity());
-        let witness = Witness { open_id: Some(1), number_min: 9, durable_above: Some(0) };
+        let witness = Witness { open_id: 1, number_min: 9, durable_above: 0 };
         let mut bytes = vec![0_u8; 2 * PIECE_LEN];
         for distance in (0..=64).step_by(8) {
             let at = PIECE_LEN + 16 - distance;
@@ -588,8 +588,8 @@ mod tests {
             assert_eq!(rest.witness, Some(at as u64), "{distance}");
             let later = Witness { number_min: 10, ..witness };
             let rest = search_rest(&bytes.as_slice(), len, identity, 0, later).unwrap();
-            let no_claim = Witness { durable_above: Some(64), ..witness };
-            let other_open = Witness { open_id: Some(2), ..witness };
+            let no_claim = Witness { durable_above: 64, ..witness };
+            let other_open = Witness { open_id: 2, ..witness };
             for stranger in [no_claim, other_open] {
                 let rest = search_rest(&bytes.as_slice(), len, identity, 0, stranger).unwrap();
                 assert_eq!(rest.witness, None, "{stranger:?}");
@@ -605,7 +605,7 @@ mod tests {
     fn a_header_that_claims_bytes_behind_itself_is_no_witness() {
         let header = Chain { open_id: 1, number: 9, previous: 0 }.closing_mark(64);
         let (mark, _) = header.encode(EXPECTED.identity());
-        let witness = Witness { open_id: Some(1), number_min: 9, durable_above: Some(0) };
+        let witness = Witness { open_id: 1, number_min: 9, durable_above: 0 };
         for (at, found) in [(56, None), (64, Some(64))] {
             let bytes = [&vec![0; at][..], &mark].concat();
             let (reader, len) = (bytes.as_slice(), bytes.len() as u64);

@@ -10,12 +10,10 @@
 //! | D | sound | no chain | bytes, no witness | cut there | killed, or power lost, with groups on their way: none of them was durable |
 //! | E | sound | no chain | a witness | corrupt there | a later group says these bytes were durable: the device lost or changed them |
 //! | F | sound | bytes of a newer build | not looked at | refuse | written by a newer version, then opened by this one |
-//! | G | unfinished | – | no witness | empty | created, and killed before the first group was durable |
-//! | H | unfinished | – | a witness | corrupt at 0 | a later group says the header was durable |
-//! | I | damaged | – | no group at all | empty | the first write was torn within the header |
-//! | J | damaged | – | any group | corrupt at 0 | the header was there, or no group would have been written |
-//! | K | of another file | – | not looked at | corrupt at 0 | renamed, or copied from another store |
-//! | L | newer | – | not looked at | refuse | created by a newer version |
+//! | G | missing | – | not looked at | corrupt at 0 | the device lost it: the header is durable before `FILES` names the file |
+//! | H | damaged | – | not looked at | corrupt at 0 | the device changed it |
+//! | I | of another file | – | not looked at | corrupt at 0 | renamed, or copied from another store |
+//! | J | newer | – | not looked at | refuse | created by a newer version |
 //!
 //! A *witness* is a group header or closing mark that verifies, is not older than the group that is
 //! missing, and says that bytes behind the stop were durable when it was written ([`Witness`]).
@@ -52,8 +50,6 @@ pub(crate) enum TailVerdict {
     /// Cut at `end` and append the closing mark. `dropped` bytes behind it were written and not
     /// durable: zero, or a number to log.
     Seal { end: u64, dropped: u64 },
-    /// Nothing in it was ever acknowledged as durable: the file can go. `dropped` as above.
-    Empty { dropped: u64 },
     /// Bytes that were durable are not what was written; `offset` is where they start.
     Corrupt { offset: u64, why: FormatError },
     /// A newer build wrote it.
@@ -90,8 +86,6 @@ pub(crate) enum Row {
     H,
     I,
     J,
-    K,
-    L,
 }
 
 /// Reads the active file of a store that is being opened, and judges where its log ends.
@@ -105,21 +99,19 @@ pub(crate) fn read_tail(
     visit: &mut dyn FnMut(RecordAt<'_>),
 ) -> io::Result<Tail> {
     let identity = expected.identity();
-    let search = |from, witness: Option<Witness>| match witness {
-        Some(witness) => search_rest(reader, file_len, identity, from, witness),
-        None => Ok(Rest { witness: None, zeros_from: from }),
-    };
     match read_opening(reader, file_len, expected)? {
         Opening::Sound { header, crc } => {
             let start = Chain::start(header.open_id, crc);
             let scan = scan(reader, file_len, identity, start, visit)?;
-            let rest = search(scan.end, witness_behind(&scan))?;
+            let rest = match witness_behind(&scan) {
+                Some(witness) => search_rest(reader, file_len, identity, scan.end, witness)?,
+                None => Rest { witness: None, zeros_from: scan.end },
+            };
             let (row, verdict) = decide_log(&scan, &rest);
             Ok(Tail { row, verdict, log: Some(TailLog { header, scan }) })
         }
         Opening::Faulty(fault) => {
-            let rest = search(0, witness_without_header(&fault))?;
-            let (row, verdict) = decide_without_header(&fault, &rest);
+            let (row, verdict) = decide_without_header(&fault);
             Ok(Tail { row, verdict, log: None })
         }
     }
@@ -128,20 +120,10 @@ pub(crate) fn read_tail(
 /// What would prove that the log went on behind this scan; `None` for rows that look at no rest.
 fn witness_behind(scan: &Scan) -> Option<Witness> {
     matches!(scan.stop, Stop::NoChain { .. }).then_some(Witness {
-        open_id: Some(scan.chain.open_id),
+        open_id: scan.chain.open_id,
         number_min: scan.chain.number,
-        durable_above: Some(scan.end),
+        durable_above: scan.end,
     })
-}
-
-/// What would prove that the header was there; `None` for rows that look at no rest.
-fn witness_without_header(fault: &HeaderFault) -> Option<Witness> {
-    let any_group = Witness { open_id: None, number_min: 1, durable_above: None };
-    match fault {
-        HeaderFault::Unfinished => Some(Witness { durable_above: Some(0), ..any_group }),
-        HeaderFault::Damaged(_) => Some(any_group),
-        HeaderFault::Foreign(_) | HeaderFault::Newer(_) => None,
-    }
 }
 
 /// Rows A to F. No arm overlaps another but by `is_newer` (TA1).
@@ -169,25 +151,18 @@ fn decide_log(scan: &Scan, rest: &Rest) -> (Row, TailVerdict) {
     }
 }
 
-/// Rows G to L.
-fn decide_without_header(fault: &HeaderFault, rest: &Rest) -> (Row, TailVerdict) {
-    let empty = TailVerdict::Empty { dropped: rest.zeros_from };
-    let corrupt = |why| TailVerdict::Corrupt { offset: 0, why };
-    match (fault, rest.witness) {
-        (HeaderFault::Unfinished, None) => (Row::G, empty),
-        (HeaderFault::Unfinished, Some(witness)) => {
-            let why = FormatError::invalid(format!(
-                "the file header is missing, and was durable when the group at offset {witness} \
-                 was written"
-            ));
-            (Row::H, corrupt(why))
-        }
-        (HeaderFault::Damaged(_), None) => (Row::I, empty),
-        (HeaderFault::Damaged(why), Some(_)) => (Row::J, corrupt(why.clone())),
-        (HeaderFault::Foreign(why), _) => (Row::K, corrupt(why.clone())),
-        (HeaderFault::Newer(why), _) => (Row::L, TailVerdict::Refuse { why: why.clone() }),
+/// Rows G to J.
+fn decide_without_header(fault: &HeaderFault) -> (Row, TailVerdict) {
+    let corrupt = |why: &FormatError| TailVerdict::Corrupt { offset: 0, why: why.clone() };
+    match fault {
+        HeaderFault::Unfinished => (Row::G, corrupt(&FormatError::invalid(HEADER_MISSING))),
+        HeaderFault::Damaged(why) => (Row::H, corrupt(why)),
+        HeaderFault::Foreign(why) => (Row::I, corrupt(why)),
+        HeaderFault::Newer(why) => (Row::J, TailVerdict::Refuse { why: why.clone() }),
     }
 }
+
+const HEADER_MISSING: &str = "the file header is missing";
 
 /// Whether a listed file is what the list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,7 +278,7 @@ fn decide_sealed_len(file_len: u64, listed: &SealedFile) -> Option<SealedVerdict
 
 fn decide_sealed_without_header(fault: &HeaderFault) -> SealedVerdict {
     let why = match fault {
-        HeaderFault::Unfinished => FormatError::invalid("the file header is missing"),
+        HeaderFault::Unfinished => FormatError::invalid(HEADER_MISSING),
         HeaderFault::Damaged(why) | HeaderFault::Foreign(why) => why.clone(),
         HeaderFault::Newer(why) => return SealedVerdict::Refuse { why: why.clone() },
     };
@@ -347,12 +322,6 @@ mod tests {
             no_chain(FormatError::NewerVersion(2)),
         ];
         let damage = || FormatError::invalid("damage");
-        let faults = [
-            HeaderFault::Unfinished,
-            HeaderFault::Damaged(damage()),
-            HeaderFault::Foreign(damage()),
-            HeaderFault::Newer(FormatError::NewerVersion(2)),
-        ];
         let rests =
             [None, Some(400)].map(|witness| [0, 208].map(|zeros_from| (witness, zeros_from)));
         for (witness, zeros_from) in rests.into_iter().flatten() {
@@ -373,22 +342,17 @@ mod tests {
                 assert_eq!(rows_that_hold(&rows), [row], "{stop:?} {rest:?}");
                 assert_eq!(verdict_kind(&verdict), kind_of_row(row), "{row:?}");
             }
-            for fault in &faults {
-                let rest = Rest { witness, zeros_from };
-                let is_unfinished = *fault == HeaderFault::Unfinished;
-                let is_damaged = matches!(fault, HeaderFault::Damaged(_));
-                let rows = [
-                    (Row::G, is_unfinished && witness.is_none()),
-                    (Row::H, is_unfinished && witness.is_some()),
-                    (Row::I, is_damaged && witness.is_none()),
-                    (Row::J, is_damaged && witness.is_some()),
-                    (Row::K, matches!(fault, HeaderFault::Foreign(_))),
-                    (Row::L, matches!(fault, HeaderFault::Newer(_))),
-                ];
-                let (row, verdict) = decide_without_header(fault, &rest);
-                assert_eq!(rows_that_hold(&rows), [row], "{fault:?} {rest:?}");
-                assert_eq!(verdict_kind(&verdict), kind_of_row(row), "{row:?}");
-            }
+        }
+        let faults = [
+            (HeaderFault::Unfinished, Row::G),
+            (HeaderFault::Damaged(damage()), Row::H),
+            (HeaderFault::Foreign(damage()), Row::I),
+            (HeaderFault::Newer(FormatError::NewerVersion(2)), Row::J),
+        ];
+        for (fault, expected) in &faults {
+            let (row, verdict) = decide_without_header(fault);
+            assert_eq!(row, *expected, "{fault:?}");
+            assert_eq!(verdict_kind(&verdict), kind_of_row(row), "{row:?}");
         }
     }
 
@@ -414,7 +378,6 @@ mod tests {
             TailVerdict::Sealed { .. } => "sealed",
             TailVerdict::Seal { dropped: 0, .. } => "seal",
             TailVerdict::Seal { .. } => "cut",
-            TailVerdict::Empty { .. } => "empty",
             TailVerdict::Corrupt { .. } => "corrupt",
             TailVerdict::Refuse { .. } => "refuse",
         }
@@ -425,9 +388,8 @@ mod tests {
             Row::A => "sealed",
             Row::B | Row::C => "seal",
             Row::D => "cut",
-            Row::G | Row::I => "empty",
-            Row::E | Row::H | Row::J | Row::K => "corrupt",
-            Row::F | Row::L => "refuse",
+            Row::E | Row::G | Row::H | Row::I => "corrupt",
+            Row::F | Row::J => "refuse",
         }
     }
 
@@ -540,44 +502,29 @@ mod tests {
         assert_eq!((tail.row, tail.verdict), (Row::F, TailVerdict::Refuse { why }));
     }
 
+    /// Without it a store whose last file the device had lost would open as if nothing was in it.
     #[test]
-    fn row_g_a_file_whose_header_never_arrived_is_empty() {
-        let file = TestFile::new(1).group(0, &TWO);
-        for len in 0..DATA_HEADER_LEN {
-            let tail = tail_of(&file.bytes[..len]);
-            assert_eq!(tail.row, Row::G, "{len} bytes");
-            assert!(
-                matches!(tail.verdict, TailVerdict::Empty { dropped } if dropped <= len as u64)
-            );
-        }
-        assert_eq!(tail_of(&[0; 8192]).verdict, TailVerdict::Empty { dropped: 0 });
-        // The page of the header was lost, one of a group that nobody synced was not.
-        let mut bytes = file.bytes.clone();
-        bytes[..DATA_HEADER_LEN].fill(0);
-        assert_eq!(tail_of(&bytes).row, Row::G);
-    }
-
-    #[test]
-    fn rows_h_i_and_j_a_damaged_header_is_weighed_by_the_groups_behind_it() {
+    fn rows_g_and_h_a_header_that_is_missing_or_damaged_is_corrupt() {
         let file = TestFile::new(1).synced_group("a", "1");
         let mut zeroed = file.bytes.clone();
         zeroed[..DATA_HEADER_LEN].fill(0);
-        let tail = tail_of(&zeroed);
-        assert_eq!(tail.row, Row::H);
-        assert!(matches!(tail.verdict, TailVerdict::Corrupt { offset: 0, .. }));
+        let cut = (0..DATA_HEADER_LEN).map(|len| file.bytes[..len].to_vec());
+        for bytes in cut.chain([zeroed, vec![0; 8192]]) {
+            let tail = tail_of(&bytes);
+            assert_eq!(tail.row, Row::G, "{} bytes", bytes.len());
+            assert!(matches!(tail.verdict, TailVerdict::Corrupt { offset: 0, .. }));
+        }
         for index in (0..DATA_HEADER_LEN).filter(|index| !matches!(index, 8 | 9)) {
-            let mut bytes = TestFile::new(1).group(0, &TWO).bytes;
+            let mut bytes = file.bytes.clone();
             bytes[index] ^= 0x80;
             let tail = tail_of(&bytes);
-            assert_eq!(tail.row, Row::J, "byte {index}");
+            assert_eq!(tail.row, Row::H, "byte {index}");
             assert!(matches!(tail.verdict, TailVerdict::Corrupt { offset: 0, .. }));
-            bytes.truncate(DATA_HEADER_LEN);
-            assert_eq!(tail_of(&bytes).row, Row::I, "byte {index}");
         }
     }
 
     #[test]
-    fn row_k_a_swapped_file_is_refused() {
+    fn row_i_a_swapped_file_is_refused() {
         for other in [
             ExpectedFile { store: StoreId([9; 16]), ..EXPECTED },
             ExpectedFile { partition: PartitionId(4), ..EXPECTED },
@@ -586,7 +533,7 @@ mod tests {
         ] {
             let file = TestFile::of(&other, 1).synced_group("a", "1").close();
             let tail = tail_of(&file.bytes);
-            assert_eq!((tail.row, tail.log), (Row::K, None));
+            assert_eq!((tail.row, tail.log), (Row::I, None));
             assert!(matches!(tail.verdict, TailVerdict::Corrupt { offset: 0, .. }));
             let verdict = sealed_of(&file.bytes, &file.listed());
             assert!(matches!(verdict, SealedVerdict::Corrupt { offset: 0, .. }), "{verdict:?}");
@@ -595,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn row_l_a_newer_file_is_refused() {
+    fn row_j_a_newer_file_is_refused() {
         let mut file = TestFile::new(1).synced_group("a", "1");
         file.bytes[8] = 2;
         let why = FormatError::NewerVersion(2);

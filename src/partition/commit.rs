@@ -30,10 +30,6 @@ use crate::types::{FileId, KeyHash, Seqno};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
-/// Zeros are written ahead while durable groups are on average at most this long.
-const PREWRITE_GROUP_LEN_MAX: u64 = 32 << 10;
-/// The next step of zeros starts when less than this is left.
-const PREWRITE_HEADROOM: u64 = 512 << 10;
 /// Buffers kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
 
@@ -168,6 +164,20 @@ impl Groups {
         self.next_file
     }
 
+    /// Records, and whoever else waits for the open group.
+    pub(super) fn open_pending_count(&self) -> usize {
+        self.open.pending.len()
+    }
+
+    /// The group failed: the log does not grow by it.
+    fn forget(&mut self, group: &Group) {
+        if group.file == self.target
+            && let Some(end) = &mut self.target_end
+        {
+            *end -= group.len();
+        }
+    }
+
     pub(super) fn staged_bytes(&self) -> usize {
         self.ready_bytes + self.open.buf.len()
     }
@@ -271,16 +281,16 @@ impl Partition {
     pub(super) fn commit_advance(&mut self, ops: &mut Ops) {
         while matches!(self.in_flight, InFlight::None) {
             let Some(front) = self.groups.front() else { break };
-            let (file, has_records) = (front.file, front.has_records());
+            let (file, len, has_records) = (front.file, front.len(), front.has_records());
             let active = self.active.as_ref().map(|active| active.data.id);
             if has_records && active != Some(file) {
                 // Zeros that are still being written would land behind the cut of the old file.
-                if !self.prewrite.in_flight {
+                if !self.prewrite.is_in_flight() {
                     self.rotate(ops);
                 }
                 return;
             }
-            if has_records && self.prewrite_would_overlap() {
+            if has_records && self.prewrite_would_overlap(len) {
                 return;
             }
             let Some(group) = self.groups.pop() else { break };
@@ -312,8 +322,7 @@ impl Partition {
         let mode = if dsync { WriteMode::Dsync } else { WriteMode::Plain };
         let sync = group.needs_sync && !dsync;
         if group.needs_sync {
-            let average = &mut self.prewrite.group_len_average;
-            *average = (*average * 7 + group.len()) / 8;
+            self.prewrite.note_group(group.len());
         }
         if dsync {
             self.view.counters.commits_dsync.add(1);
@@ -449,9 +458,13 @@ impl Partition {
         let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
         let (path, start) = (active.data.path.clone(), active.end);
         self.view.counters.commits_failed.add(1);
-        let copied = std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(5));
+        let copied = match error.raw_os_error() {
+            Some(errno) => std::io::Error::from_raw_os_error(errno),
+            None => std::io::Error::new(error.kind(), error.to_string()),
+        };
         let told = Error::io(&format!("write {} bytes to", group.len()), &path, copied);
         tracing::warn!(partition = self.id.0, error = %told, "commit group failed");
+        self.groups.forget(&group);
         self.fail_group(group, &told);
         self.in_flight = InFlight::Undo;
         ops.push(Box::pin(async move {
@@ -470,77 +483,6 @@ impl Partition {
         self.in_flight = InFlight::None;
         if let Err(error) = result {
             self.poison("zeroing a commit group that could not be written", &error);
-        }
-    }
-
-    /// Whether zeros ahead of the log are worth their bandwidth now.
-    pub(super) fn prewrite_pays(&self) -> bool {
-        let average = self.prewrite.group_len_average;
-        self.config.prewrite && average > 0 && average <= PREWRITE_GROUP_LEN_MAX
-    }
-
-    /// A group that would grow into space where zeros are being written waits for them.
-    fn prewrite_would_overlap(&mut self) -> bool {
-        let (Some(active), Some(front)) = (&self.active, self.groups.front()) else { return false };
-        self.prewrite.in_flight && active.end + front.len() > active.prewritten.max(active.end)
-    }
-
-    /// Writes the next step of zeros if groups are small and little room is left.
-    fn prewrite_advance(&mut self, ops: &mut Ops) {
-        let Some(active) = &self.active else { return };
-        // Once the log moves on, or is to, the file is cut and sealed: zeros would land behind its end,
-        // and it would not be what FILES says.
-        if self.groups.target_file() != active.data.id {
-            return;
-        }
-        let wanted = self.prewrite_pays()
-            && !self.prewrite.in_flight
-            && !self.prewrite.refused
-            && self.poisoned.is_none()
-            && active.prewritten < active.end + PREWRITE_HEADROOM
-            && active.prewritten < self.config.data_file_len_max;
-        if !wanted || self.inbox.is_closed() {
-            return;
-        }
-        // Behind the group in flight, which they would overwrite.
-        let start = active.prewritten.max(active.end + self.in_flight_len);
-        let step = ((active.end - DATA_HEADER_LEN as u64) / 2)
-            .clamp(PREWRITE_HEADROOM, limits::PREWRITE_LEN_MAX);
-        let end = (start + step).min(self.config.data_file_len_max).max(start);
-        if end == start {
-            return;
-        }
-        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
-        self.prewrite.in_flight = true;
-        self.view.counters.prewritten_bytes.add(end - start);
-        ops.push(Box::pin(async move {
-            let zeros = vec![0; (end - start) as usize];
-            let result = match disk.write(&file, zeros, start, WriteMode::Plain).await.0 {
-                Ok(()) => disk.sync(&file).await.map_err(|error| {
-                    // Told apart from a refused write: a failed sync poisons whoever asked for it (D1).
-                    std::io::Error::new(std::io::ErrorKind::BrokenPipe, error)
-                }),
-                refused => refused,
-            };
-            (index, Event::Prewritten { result, end })
-        }));
-    }
-
-    pub(super) fn prewrite_done(&mut self, result: std::io::Result<()>, end: u64) {
-        self.prewrite.in_flight = false;
-        match result {
-            Ok(()) => {
-                if let Some(active) = &mut self.active {
-                    active.prewritten = active.prewritten.max(end);
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                self.poison("a sync of the log", &error);
-            }
-            Err(error) => {
-                tracing::debug!(partition = self.id.0, %error, "no space is written ahead");
-                self.prewrite.refused = true;
-            }
         }
     }
 }

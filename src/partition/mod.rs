@@ -13,6 +13,7 @@
 
 mod commit;
 mod page;
+mod prewrite;
 mod read;
 pub(crate) mod recovery;
 mod rotation;
@@ -42,6 +43,7 @@ use crate::log::files::FilesList;
 use crate::mailbox::{Inbox, ReplySender, Request};
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
+use crate::upkeep::prewrite::{Outcome as PrewriteOutcome, Prewrite};
 
 /// What every partition of a store has in common.
 #[derive(Clone)]
@@ -60,7 +62,7 @@ pub(crate) type Ops = FuturesUnordered<Op<(usize, Event)>>;
 pub(crate) enum Event {
     Committed { result: std::io::Result<()>, at_sync: bool, buf: Vec<u8> },
     Undone { result: std::io::Result<()> },
-    Prewritten { result: std::io::Result<()>, end: u64 },
+    Prewritten(PrewriteOutcome),
     Rotated(Option<Result<Rotated, RotationFailure>>),
     Read { request: ReadRequest, location: Location, result: std::io::Result<Vec<u8>> },
     PageRead { request: PageRequest, result: std::io::Result<Vec<u8>> },
@@ -87,6 +89,8 @@ pub(crate) struct Partition {
     active: Option<ActiveDataFile>,
 
     next_seqno: Seqno,
+    /// The first number of this open (F5).
+    seqno_floor: Seqno,
     groups: Groups,
     in_flight: InFlight,
     /// Bytes behind the log's end that the group in flight takes.
@@ -107,16 +111,6 @@ pub(crate) struct Partition {
     /// Closing has come to its last step, after which nothing is written.
     sealing: bool,
     finished: bool,
-}
-
-/// Where writing zeros ahead stands (W3).
-#[derive(Default)]
-struct Prewrite {
-    in_flight: bool,
-    /// Moving average of the length of durable groups, in bytes; zeros pay for small ones only.
-    group_len_average: u64,
-    /// The file system refused; not tried again for this file.
-    refused: bool,
 }
 
 /// Counters by hash; a zero is certain, anything else is a maybe.
@@ -141,6 +135,7 @@ impl Partition {
             id: recovered.id,
             index,
             hasher: KeyHasher::new(&config.identity.hash_key),
+            prewrite: Prewrite::new(config.prewrite),
             config,
             dir: recovered.dir,
             disk,
@@ -154,11 +149,11 @@ impl Partition {
             listed: recovered.listed,
             active: None,
             next_seqno: recovered.next_seqno,
+            seqno_floor: recovered.next_seqno,
             in_flight: InFlight::None,
             in_flight_len: 0,
             staged_keys: StagedKeys(Box::new([0; 4096])),
             unsynced: false,
-            prewrite: Prewrite::default(),
             reads_waiting: VecDeque::new(),
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
@@ -204,7 +199,7 @@ impl Partition {
                 self.commit_done(result, at_sync, buf, ops);
             }
             Event::Undone { result } => self.commit_undone(result),
-            Event::Prewritten { result, end } => self.prewrite_done(result, end),
+            Event::Prewritten(outcome) => self.prewrite_done(outcome),
             Event::Rotated(rotated) => self.rotate_done(rotated),
             Event::Read { request, location, result } => {
                 self.read_done(request, location, result, ops);
@@ -246,6 +241,7 @@ impl Partition {
 
     fn has_room(&self) -> bool {
         self.groups.staged_bytes() < crate::limits::STAGED_BYTES_MAX
+            && self.groups.open_pending_count() < crate::limits::GROUP_RECORDS_MAX
             && self.reads_waiting.len() < crate::limits::DRAIN_REQUESTS_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
     }
@@ -253,7 +249,7 @@ impl Partition {
     fn is_idle(&self) -> bool {
         matches!(self.in_flight, InFlight::None)
             && self.groups.is_empty()
-            && !self.prewrite.in_flight
+            && !self.prewrite.is_in_flight()
             && self.reads_in_flight == 0
             && self.reads_waiting.is_empty()
             && self.pages_in_flight == 0
@@ -264,7 +260,7 @@ impl Partition {
         let error = Error::new(
             ErrorKind::Poisoned,
             format!(
-                "{}: {what} failed: {source}; what was acknowledged before is safe, writes are refused \
+                "{}: {what} failed: {source}; what was acknowledged as durable is safe, writes are refused \
                  until the store is closed and opened again",
                 self.dir.display()
             ),

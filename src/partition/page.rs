@@ -6,14 +6,22 @@ use bytes::Bytes;
 
 use super::{Event, Ops, Partition};
 use crate::error::{Error, Result};
+use crate::keydir::FileSlot;
+use crate::limits;
 use crate::log::data_file::DataFile;
 use crate::log::format::data_header::DATA_HEADER_LEN;
 use crate::log::format::group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
-use crate::log::format::record::{RecordKind, decode_record};
+use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, RecordKind, decode_record};
 use crate::mailbox::{Page, PagePosition, ReplySender};
 
-/// Read at a time; a longer commit group is read whole.
+/// Read at a time. A longer commit group is read whole, which is at most `GROUP_LEN_MAX`, or by its
+/// head if it is one long record.
 const PAGE_LEN: usize = 1 << 20;
+
+const _: () = assert!(
+    GROUP_HEADER_LEN + RECORD_HEADER_LEN_MAX + limits::KEY_LEN_MAX < PAGE_LEN,
+    "the head of a long record, key included, is in its page"
+);
 
 /// A page on its way.
 pub(crate) struct PageRequest {
@@ -50,6 +58,8 @@ impl Partition {
         let left = self.records_end(&request.data).saturating_sub(request.from.offset);
         request.len = request.len.min(usize::try_from(left).unwrap_or(usize::MAX));
         self.pages_in_flight += 1;
+        self.view.counters.pages.add(1);
+        self.view.counters.page_bytes.add(request.len as u64);
         ops.push(Box::pin(async move {
             let result = disk.read(&request.data.file, request.len, request.from.offset).await;
             (index, Event::PageRead { request, result })
@@ -116,9 +126,27 @@ impl Partition {
                 return Err(Error::corrupt(&data.path, offset, "a group is longer than its file"));
             }
             if group_end > buffer.len() {
-                if at == 0 {
+                if at > 0 {
+                    break;
+                }
+                if header.record_count > 1 {
                     return Ok(PageRead::Longer(group_end));
                 }
+                // A long record is alone in its group (W5). Its key is at hand, its value is not needed:
+                // that the keydir points here under the key's hash vouches for the key.
+                let (record, _) = RecordHeader::decode(&buffer[GROUP_HEADER_LEN..], data.identity)
+                    .map_err(|what| damaged(offset, what))?;
+                let key_at = GROUP_HEADER_LEN + record.header_len();
+                let key = key_at..key_at + usize::from(record.key_len);
+                if self.is_live(
+                    &record,
+                    &buffer[key.clone()],
+                    slot,
+                    offset + GROUP_HEADER_LEN as u64,
+                ) {
+                    keys.push(buffer.slice(key));
+                }
+                at = group_end;
                 break;
             }
             at += GROUP_HEADER_LEN;
@@ -126,17 +154,11 @@ impl Partition {
                 let offset = from.offset + at as u64;
                 let record = decode_record(&buffer[at..group_end], data.identity)
                     .map_err(|what| damaged(offset, what))?;
-                let len = record.header.record_len();
-                let hash = self.hasher.hash(record.header.keyspace, record.key);
-                let live = record.header.kind == RecordKind::Put
-                    && self.keydir.get(hash).is_some_and(|location| {
-                        Some(location.slot) == slot && u64::from(location.offset) == offset
-                    });
-                if live {
+                if self.is_live(&record.header, record.key, slot, offset) {
                     let key_at = at + record.header.header_len();
                     keys.push(buffer.slice(key_at..key_at + record.key.len()));
                 }
-                at += len as usize;
+                at += record.header.record_len() as usize;
             }
         }
         let next = if from.offset + at as u64 >= end {
@@ -145,6 +167,21 @@ impl Partition {
             PagePosition { file: from.file, offset: from.offset + at as u64 }
         };
         Ok(PageRead::Page(Page { keys, next: Some(next) }))
+    }
+
+    /// Whether the record at this place is the newest of its key.
+    fn is_live(
+        &self,
+        header: &RecordHeader,
+        key: &[u8],
+        slot: Option<FileSlot>,
+        offset: u64,
+    ) -> bool {
+        let location = self.keydir.get(self.hasher.hash(header.keyspace, key));
+        header.kind == RecordKind::Put
+            && location.is_some_and(|location| {
+                Some(location.slot) == slot && u64::from(location.offset) == offset
+            })
     }
 }
 

@@ -70,6 +70,15 @@ pub(crate) struct Report {
     pub(crate) torn_bytes: u64,
 }
 
+impl Report {
+    pub(crate) fn add(&mut self, other: &Report) {
+        self.files += other.files;
+        self.records += other.records;
+        self.keys += other.keys;
+        self.torn_bytes += other.torn_bytes;
+    }
+}
+
 /// The `FILES` of a partition that holds nothing yet.
 pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesList {
     FilesList {
@@ -78,6 +87,7 @@ pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesLis
         map_epoch: identity.map_epoch,
         active: None,
         next: FileId(1),
+        seqno_floor: Seqno(0),
         sealed: Vec::new(),
     }
 }
@@ -109,13 +119,18 @@ pub(crate) fn recover(
         seqno_max: Seqno(0),
         report: Report::default(),
     };
-    recovery.remove_unlisted()?;
+    let listed_next = recovery.listed.next;
+    let strays = recovery.find_strays()?;
     for sealed in recovery.listed.sealed.clone() {
         recovery.load_sealed(&sealed)?;
     }
     if let Some(tail) = recovery.listed.active {
         recovery.load_tail(tail)?;
+    } else if recovery.listed.next != listed_next {
+        recovery.list_without_tail()?;
     }
+    // Last: if anything above refused the store, they are what a repair would want to look at.
+    recovery.remove_strays(&strays)?;
     recovery.finish()
 }
 
@@ -180,26 +195,29 @@ impl Loading {
 impl Recovery<'_> {
     /// Files that `FILES` does not name are leftovers of an interrupted step, or came back in a power
     /// cut; they are never read (F1). Files that are not ours stay.
-    fn remove_unlisted(&mut self) -> Result<()> {
+    fn find_strays(&mut self) -> Result<Vec<PathBuf>> {
         let io = |source| Error::io("list", self.dir, source);
+        let mut strays = Vec::new();
         for entry in self.fs.read_dir(self.dir).map_err(io)? {
-            let name = entry.name.to_string_lossy();
-            if let Some((id, FileKind::Data)) = layout::parse_file_name(&name) {
-                if id.0 > FILE_ID_MAX {
-                    continue;
-                }
-                let listed = self.listed.active == Some(id)
-                    || self.listed.sealed.iter().any(|sealed| sealed.id == id);
-                if !listed {
-                    let path = layout::data_file_path(self.dir, id);
-                    tracing::info!(path = %path.display(), "removing a data file that is not listed");
-                    self.fs
-                        .remove_file(&path)
-                        .map_err(|source| Error::io("remove", &path, source))?;
-                    // Ids are never reused, even of files that never counted.
-                    self.listed.next = self.listed.next.max(FileId(id.0 + 1));
-                }
+            let Some((id, FileKind::Data)) = layout::parse_file_name(&entry.name.to_string_lossy())
+            else {
+                continue;
+            };
+            let listed = self.listed.active == Some(id)
+                || self.listed.sealed.iter().any(|sealed| sealed.id == id);
+            if !listed && id.0 <= FILE_ID_MAX {
+                strays.push(layout::data_file_path(self.dir, id));
+                // Ids are never reused, even of files that never counted.
+                self.listed.next = self.listed.next.max(FileId(id.0 + 1));
             }
+        }
+        Ok(strays)
+    }
+
+    fn remove_strays(&self, strays: &[PathBuf]) -> Result<()> {
+        for path in strays {
+            tracing::info!(path = %path.display(), "removing a data file that is not listed");
+            self.fs.remove_file(path).map_err(|source| Error::io("remove", path, source))?;
         }
         Ok(())
     }
@@ -242,32 +260,29 @@ impl Recovery<'_> {
         })
         .map_err(io("read"))?;
         tracing::debug!(path = %data.path.display(), row = ?tail.row, "judged the log's last file");
-        let (len, digest) = match (tail.verdict, &tail.log) {
-            (TailVerdict::Sealed { len, digest }, _) => {
+        let log = tail.log.as_ref();
+        let (len, digest) = match tail.verdict {
+            TailVerdict::Sealed { len, digest } => {
                 // What lies behind the mark is space written ahead.
                 data.file.set_len(len).map_err(io("cut"))?;
                 data.file.sync_all().map_err(io("sync"))?;
                 (len, digest)
             }
-            (TailVerdict::Seal { end, dropped }, Some(log)) => {
+            TailVerdict::Seal { end, dropped } => {
                 self.report_torn(&data.path, end, dropped);
-                let (mark, digest) = log.scan.chain.closing_mark(end).encode(expected.identity());
+                let chain = log.expect("a log that is to be sealed was read").scan.chain;
+                let (mark, digest) = chain.closing_mark(end).encode(expected.identity());
                 seal_file(&data.file, end, &mark)
                     .map_err(|(_, source)| Error::io("seal", &data.path, source))?;
                 (end + GROUP_HEADER_LEN as u64, digest)
             }
-            (TailVerdict::Empty { dropped } | TailVerdict::Seal { dropped, .. }, _) => {
-                self.report_torn(&data.path, 0, dropped);
-                self.files.remove(id);
-                return self.list_without_tail();
-            }
-            (TailVerdict::Corrupt { offset, why }, _) => {
+            TailVerdict::Corrupt { offset, why } => {
                 return Err(Error::corrupt(&data.path, offset, why));
             }
-            (TailVerdict::Refuse { why }, _) => return Err(Error::newer(&data.path, why)),
+            TailVerdict::Refuse { why } => return Err(Error::newer(&data.path, why)),
         };
         data.file.advise_random();
-        let scan = tail.log.as_ref().map(|log| &log.scan);
+        let scan = log.map(|log| &log.scan);
         let sealed = SealedFile {
             id,
             len,
@@ -294,7 +309,7 @@ impl Recovery<'_> {
                 path = %path.display(),
                 offset,
                 bytes,
-                "cut off what a crash had left incomplete; none of it was acknowledged as durable"
+                "cut off what a crash had left incomplete"
             );
             self.report.torn_bytes += bytes;
         }
@@ -348,6 +363,11 @@ impl Recovery<'_> {
         view.counters.live_bytes.set(usage.live_bytes());
         view.counters.shadow_bytes.set(usage.shadow_bytes());
         self.report.keys = keydir.len();
+        let spent = self.seqno_max.max(self.listed.seqno_floor);
+        let next_seqno = spent.0.checked_add(SEQNO_STEP).map(Seqno).ok_or_else(|| {
+            let what = format!("sequence number {spent} is beyond any that was ever given");
+            Error::corrupt(&self.dir.join(layout::FILES), 0, what)
+        })?;
         Ok(Recovered {
             id: self.id,
             dir: self.dir.to_owned(),
@@ -356,7 +376,7 @@ impl Recovery<'_> {
             usage,
             files: self.files,
             listed: self.listed,
-            next_seqno: Seqno(self.seqno_max.0 + SEQNO_STEP),
+            next_seqno,
             view,
             report: self.report,
         })

@@ -24,20 +24,28 @@ use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileIdentity,
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::layout;
 use crate::types::FileId;
-
-/// Zeros behind the header of a new file while groups are small, in bytes.
-const PREWRITE_FIRST_LEN: u64 = 1 << 20;
+use crate::upkeep::prewrite;
 
 /// A sequence that went through.
 pub(crate) struct Rotated {
     listed: FilesList,
-    /// The new file with the end of its zeros; `None` when the log was sealed for good.
-    new: Option<(Arc<DataFile>, u32, u64)>,
+    /// `None` when the log was sealed for good.
+    new: Option<Begun>,
+}
+
+/// A new file that holds its header and zeros.
+struct Begun {
+    data: Arc<DataFile>,
+    ahead: Option<Arc<File>>,
+    header_crc: u32,
+    prewritten: u64,
 }
 
 /// A sequence that did not.
 pub(crate) enum RotationFailure {
-    /// Nothing is lost and nothing changed: the next write tries again with another file.
+    /// Nothing is lost and `FILES` is what it was: the next write tries again with another file. The
+    /// old one may be sealed already, so nothing is written to it any more; sealing it again gives
+    /// the same bytes.
     Again(Error),
     /// A sync failed, or it is unknown what `FILES` says on disk (D1).
     Poison(&'static str, std::io::Error),
@@ -56,6 +64,7 @@ struct NewFile {
     id: FileId,
     identity: FileIdentity,
     zeros: u64,
+    prewrite: bool,
 }
 
 struct Job {
@@ -74,6 +83,9 @@ impl Partition {
 
     /// Moves the log to the file that the group at the head of the queue was encoded for.
     pub(super) fn rotate(&mut self, ops: &mut Ops) {
+        if self.files.is_full() {
+            return self.rotate_failed(&too_many_files(&self.dir));
+        }
         let id = self.groups.front_file();
         let header = DataHeader {
             kind: FileKind::Data,
@@ -87,7 +99,7 @@ impl Partition {
             created_at_ms: clock::now_ms(),
         };
         let (header, header_crc) = header.encode();
-        let zeros = if self.prewrite_pays() { PREWRITE_FIRST_LEN } else { 0 };
+        let zeros = if self.prewrite.pays() { prewrite::FIRST_LEN } else { 0 };
         let new = NewFile {
             path: layout::data_file_path(&self.dir, id),
             header,
@@ -95,6 +107,7 @@ impl Partition {
             id,
             identity: self.identity_of(id),
             zeros: zeros.min(self.config.data_file_len_max.saturating_sub(DATA_HEADER_LEN as u64)),
+            prewrite: self.config.prewrite,
         };
         self.rotate_start(Some(new), ops);
     }
@@ -119,6 +132,7 @@ impl Partition {
         }
         after.active = new.as_ref().map(|new| new.id);
         after.next = self.groups.next_file();
+        after.seqno_floor = self.seqno_floor;
         let job = Job {
             fs: self.fs.clone(),
             dir: self.dir.clone(),
@@ -163,19 +177,18 @@ impl Partition {
         }
         self.unsynced = false;
         self.listed = rotated.listed;
-        let Some((data, header_crc, prewritten)) = rotated.new else {
+        let Some(Begun { data, ahead, header_crc, prewritten }) = rotated.new else {
             self.finished = true;
             return;
         };
-        let Some(slot) = self.files.insert(data.clone()) else {
-            return self.rotate_failed(&too_many_files(&self.dir));
-        };
+        let slot = self.files.insert(data.clone()).expect("`rotate` found room for it");
         counters.files.add(1);
         counters.log_bytes.add(DATA_HEADER_LEN as u64);
-        self.prewrite.refused = false;
+        self.prewrite.begin_file(ahead.is_some());
         self.view.files.store(Arc::new(self.files.clone()));
+        let open_id = self.config.open_id;
         self.active =
-            Some(ActiveDataFile::begin(data, slot, self.config.open_id, header_crc, prewritten));
+            Some(ActiveDataFile::begin(data, slot, ahead, open_id, header_crc, prewritten));
     }
 
     /// What was encoded for the new file cannot be written; later writes try with another one.
@@ -231,7 +244,7 @@ impl Job {
         Ok(Rotated { listed: self.after, new })
     }
 
-    fn create(&self, new: &NewFile) -> Result<(Arc<DataFile>, u32, u64), RotationFailure> {
+    fn create(&self, new: &NewFile) -> Result<Begun, RotationFailure> {
         let file = self.fs.create_new(&new.path).map_err(|source| {
             RotationFailure::Again(Error::io("create data file", &new.path, source))
         })?;
@@ -251,7 +264,10 @@ impl Job {
         }
         file.advise_random();
         let (id, identity, path) = (new.id, new.identity, new.path.clone());
-        Ok((Arc::new(DataFile { id, identity, path, file }), new.header_crc, prewritten))
+        // Without it nothing is written ahead, which is slower and not wrong.
+        let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
+        let data = Arc::new(DataFile { id, identity, path, file });
+        Ok(Begun { data, ahead, header_crc: new.header_crc, prewritten })
     }
 
     /// Replaces `FILES`; if that failed but the new text is there, it may or may not survive a power
@@ -304,5 +320,6 @@ pub(super) fn seal_file(
     let written =
         file.write_all_at(mark, end).and_then(|()| file.set_len(end + GROUP_HEADER_LEN as u64));
     written.map_err(|source| (SealStep::Write, source))?;
-    file.sync_data().map_err(|source| (SealStep::Sync, source))
+    // Not `sync_data`, which need not make a cut durable.
+    file.sync_all().map_err(|source| (SealStep::Sync, source))
 }

@@ -94,6 +94,10 @@ partition_stats! {
     reads,
     /// Bytes of these.
     read_bytes,
+    /// Stretches of the log read by walks over the store.
+    pages,
+    /// Bytes of these.
+    page_bytes,
     /// Commit groups written.
     commits,
     /// Records in them.

@@ -186,6 +186,15 @@ fn a_torn_tail_opens_with_what_was_before_it() {
             }
             let torn = store.on(store.disk().kill());
             torn.disk().truncate(torn.path().join(FILE), len as u64).unwrap();
+            if len < starts[0] {
+                // The header is durable before the file counts: without it, something was lost.
+                assert_eq!(
+                    torn.try_open(torn.options()).unwrap_err().kind(),
+                    ErrorKind::Corrupt,
+                    "{len} bytes"
+                );
+                continue;
+            }
             let db = torn.open();
             let whole = starts.iter().skip(1).filter(|&&end| end <= len).count();
             assert_eq!(check_prefix(&db, &values, "cut"), whole, "{len} bytes");

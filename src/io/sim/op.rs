@@ -73,6 +73,19 @@ pub(in crate::io) async fn read(
     result.map(|()| buf)
 }
 
+/// Ready at its second poll.
+pub(in crate::io) async fn take_a_turn() {
+    let mut polled = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 async fn run(disk: &SimDisk, file: &File, work: Work, buf: Vec<u8>) -> Outcome {
     let file = match file.simulated().and_then(|file| file.check_on(disk)) {
         Ok(file) => file,

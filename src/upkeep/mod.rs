@@ -1,0 +1,7 @@
+//! What nobody asked for: work that keeps a partition fast and small, in steps that writers and readers
+//! do not wait for.
+//!
+//! Here it is decided what to do and when, without doing it; the partition does it between its
+//! requests.
+
+pub(crate) mod prewrite;
