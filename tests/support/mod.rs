@@ -261,6 +261,21 @@ impl Oracle {
         }
     }
 
+    /// The power was cut: what was acknowledged and not durable may be gone for good.
+    pub(crate) fn forget_acknowledgements(&mut self) {
+        for (_, acknowledged) in self.keys.values_mut().flat_map(|history| &mut history.later) {
+            *acknowledged = false;
+        }
+    }
+
+    /// Recovery makes durable whatever it finds: from here on only that is allowed.
+    pub(crate) fn settle(&mut self, db: &Db) {
+        let mut found = contents(db);
+        for (key, history) in &mut self.keys {
+            *history = History { durable: found.remove(key), later: Vec::new() };
+        }
+    }
+
     /// Holds a store against it: nothing lost, nothing invented.
     pub(crate) fn check(&self, db: &Db, what: &str) {
         let found = contents(db);
