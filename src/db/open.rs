@@ -132,11 +132,12 @@ fn open_directory(
     let lock = StoreLock::take(fs, &root, options.lock_wait)?;
     // Again, under the lock: another process may have been creating the same store.
     match look(fs, &root)? {
-        Found::Store => {}
+        // Whoever created it may have been killed before MANIFEST's name was durable.
+        Found::Store => fs.sync_dir(&root).map_err(|source| Error::io("sync", &root, source))?,
         Found::Foreign(what) => return Err(foreign(&root, &what)),
         Found::Room => {
-            create(fs, &root, options)?;
             sync_new_ancestors(fs, &root, missing)?;
+            create(fs, &root, options)?;
         }
     }
     let manifest = read_manifest(fs, &root)?;
@@ -205,7 +206,8 @@ fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
     Ok(entries.iter().any(|entry| layout::parse_file_name(&entry.name.to_string_lossy()).is_some()))
 }
 
-/// MANIFEST last: before it is there, the directory is not a store, and creating it starts over.
+/// MANIFEST last: before it is there, the directory is not a store, and creating it starts over. Once
+/// it is seen, everything but its own name is durable.
 fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
     let cores = worker::available_cores().len().max(1) as u32;
     let manifest = Manifest {
