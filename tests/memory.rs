@@ -1,6 +1,8 @@
 //! How much memory a burst of large values takes; a binary of its own, because the peak is counted
 //! for the whole process.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use bytes::Bytes;
 use futures::future::join_all;
 use ringcask::{Durability, Io, Options};

@@ -229,8 +229,12 @@ fn dropped_futures_leave_a_store_that_works() {
                     _ => {}
                 }
             }
-            dels.iter_mut().for_each(|del| drop(poll_once(del)));
-            gets.iter_mut().for_each(|get| drop(poll_once(get)));
+            for del in &mut dels {
+                drop(poll_once(del));
+            }
+            for get in &mut gets {
+                drop(poll_once(get));
+            }
             drop((gets, dels));
             for (n, put) in puts.into_iter().enumerate() {
                 if let Some(put) = put {
@@ -284,7 +288,7 @@ fn room_that_was_waited_for_is_handed_on() {
             // Together: whoever was given room and does not poll keeps those behind it waiting.
             let last = async {
                 if last_answer.is_pending() {
-                    last.await.unwrap()
+                    last.await.unwrap();
                 }
             };
             let (kept, ()) = wait(async { futures::join!(join_all(kept), last) });

@@ -52,7 +52,9 @@ fn two_tasks_may_close_at_once() {
             let db = store.open();
             std::thread::scope(|scope| {
                 let closers: Vec<_> = (0..3).map(|_| scope.spawn(|| wait(db.close()))).collect();
-                closers.into_iter().for_each(|closer| closer.join().unwrap().unwrap());
+                for closer in closers {
+                    closer.join().unwrap().unwrap();
+                }
             });
         }
     });

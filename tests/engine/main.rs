@@ -2,6 +2,8 @@
 //!
 //! Tests that draw random numbers print their seed and take it back from `RINGCASK_SEED`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[expect(clippy::allow_attributes, reason = "an unused helper is none in the next binary")]
 #[allow(dead_code, reason = "every test binary uses a part of it")]
 #[path = "../support/mod.rs"]

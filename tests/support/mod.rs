@@ -117,17 +117,14 @@ impl Store {
     /// Names in a directory of the store, sorted.
     pub(crate) fn list(&self, dir: &str) -> Vec<String> {
         let path = self.path().join(dir);
-        match &self.disk {
-            Disk::Sim(disk, _) => disk.list(path),
-            _ => {
-                let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-                let mut names: Vec<_> = entries
-                    .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-                    .collect();
-                names.sort();
-                names
-            }
+        if let Disk::Sim(disk, _) = &self.disk {
+            return disk.list(path);
         }
+        let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+        let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.sort();
+        names
     }
 
     /// Data files, as `partition-000/000000001.data`.
@@ -135,7 +132,7 @@ impl Store {
         let mut files = Vec::new();
         for dir in self.list("") {
             for name in self.list(&dir) {
-                if name.ends_with(".data") {
+                if Path::new(&name).extension().is_some_and(|extension| extension == "data") {
                     files.push(format!("{dir}/{name}"));
                 }
             }
