@@ -5,8 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::log::format::FormatError;
-
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -110,12 +108,7 @@ impl Error {
         }))
     }
 
-    /// Bytes that were not accepted: damage, or something that only a newer build knows.
-    #[cold]
-    pub(crate) fn format(path: &Path, offset: u64, why: FormatError) -> Error {
-        if why.is_newer() { Error::newer(path, why) } else { Error::corrupt(path, offset, why) }
-    }
-
+    /// Something that only a newer build knows.
     #[cold]
     pub(crate) fn newer(path: &Path, why: impl fmt::Display) -> Error {
         let message = format!("{}: {why}; open the store with a newer build", path.display());

@@ -1,6 +1,5 @@
 //! How a store is opened: every setting, its default, and what it trades.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -191,17 +190,6 @@ impl Options {
     pub fn prewrite(mut self, prewrite: bool) -> Options {
         self.prewrite = prewrite;
         self
-    }
-
-    /// Opens the store at `path`, creating it if there is none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a setting out of its
-    /// bounds; `Locked` while another instance holds the store; `NotAStore` for a directory that
-    /// holds something else, which is left untouched; `PartitionCount`, `NewerFormat`, `Corrupt`,
-    /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say.
-    pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
-        crate::db::open(self, path.as_ref().to_owned()).await
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 use self::call::Call;
 use self::lifecycle::Lifecycle;
-pub(crate) use self::open::open;
 pub use self::put::Put;
 use self::read::ReadNow;
 pub use self::scan::{Scan, ScanKeys};

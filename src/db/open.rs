@@ -21,21 +21,32 @@ use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{KeyspaceId, PartitionId, StoreId};
 use crate::worker::{self, Opened, Setup, Ticker, WorkerPlan};
 
-/// Opens on a thread of its own, because it blocks; whoever awaits it needs no runtime.
-pub(crate) async fn open(options: Options, path: PathBuf) -> Result<Db> {
-    options.check()?;
-    let (sender, receiver) = futures::channel::oneshot::channel();
-    let shown = path.clone();
-    std::thread::Builder::new()
-        .name("ringcask-open".into())
-        .spawn(move || {
-            // If the caller is gone the handle is dropped, which closes the store again.
-            let _caller_is_gone = sender.send(open_blocking(&options, &path));
+impl Options {
+    /// Opens the store at `path`, creating it if there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a setting out of its
+    /// bounds; `Locked` while another instance holds the store; `NotAStore` for a directory that
+    /// holds something else, which is left untouched; `PartitionCount`, `NewerFormat`, `Corrupt`,
+    /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
+        let options = self;
+        let path = path.as_ref().to_owned();
+        options.check()?;
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let shown = path.clone();
+        // On a thread of its own, because it blocks; whoever awaits it needs no runtime.
+        std::thread::Builder::new()
+            .name("ringcask-open".into())
+            .spawn(move || {
+                // If the caller is gone the handle is dropped, which closes the store again.
+                let _caller_is_gone = sender.send(open_blocking(&options, &path));
+            })
+            .map_err(|source| Error::io("start a thread to open", &shown, source))?;
+        receiver.await.unwrap_or_else(|_canceled| {
+            Err(Error::new(ErrorKind::Io, "the thread that opened the store panicked"))
         })
-        .map_err(|source| Error::io("start a thread to open", &shown, source))?;
-    receiver.await.unwrap_or_else(|_canceled| {
-        Err(Error::new(ErrorKind::Io, "the thread that opened the store panicked"))
-    })
+    }
 }
 
 /// How a store reaches its disk, once decided.
@@ -270,7 +281,7 @@ fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
     let path = root.join(layout::MANIFEST);
     let bytes =
         fs.read_file(&path, MANIFEST_LEN_MAX).map_err(|source| Error::io("read", &path, source))?;
-    Manifest::decode(&bytes).map_err(|why| Error::format(&path, 0, why))
+    Manifest::decode(&bytes).map_err(|why| why.at(&path, 0))
 }
 
 fn random<const N: usize>() -> Result<[u8; N]> {

@@ -392,7 +392,7 @@ fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) ->
             Error::io("read", &path, source)
         }
     })?;
-    let listed = FilesList::decode(&bytes).map_err(|why| Error::format(&path, 0, why))?;
+    let listed = FilesList::decode(&bytes).map_err(|why| why.at(&path, 0))?;
     if listed.store != identity.store || listed.partition != id {
         let what = format!(
             "it belongs to partition {} of store {}, not to partition {id} of store {}",

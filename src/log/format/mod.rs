@@ -15,6 +15,9 @@ pub(crate) mod group;
 pub(crate) mod record;
 
 use std::borrow::Cow;
+use std::path::Path;
+
+use crate::error::Error;
 
 /// The newest version of the data file and of `FILES` that this build reads, and the one it writes.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -60,6 +63,12 @@ impl FormatError {
     /// Whether a newer build could read what this one cannot, so that nothing may be cut.
     pub(crate) fn is_newer(&self) -> bool {
         matches!(self, FormatError::NewerVersion(_) | FormatError::Unsupported(_))
+    }
+
+    /// What callers are told: damage at `offset` of `path`, or that a newer build wrote it.
+    #[cold]
+    pub(crate) fn at(self, path: &Path, offset: u64) -> Error {
+        if self.is_newer() { Error::newer(path, self) } else { Error::corrupt(path, offset, self) }
     }
 
     #[cold]
