@@ -1,24 +1,20 @@
-//! Opening a store: check before touching, lock, create or read MANIFEST, start the workers.
+//! Opening a store: choose how the disk is reached, find the directory, start the workers.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::{Db, Handle, Shard, Shared};
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, probe_uring, uring_denied_hint};
-use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
-use crate::log::files::FilesList;
-use crate::log::layout;
-use crate::log::manifest::{MANIFEST_VERSION, Manifest};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, mailbox};
 use crate::options::{Durability, Io, Options};
 use crate::partition::PartitionConfig;
-use crate::partition::recovery::{Report, StoreIdentity, empty_files};
+use crate::partition::recovery::{Report, StoreIdentity};
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::{KeyspaceId, PartitionId, StoreId};
+use crate::types::PartitionId;
 use crate::worker::{self, Opened, Setup, Ticker, WorkerPlan};
 
 impl Options {
@@ -109,187 +105,6 @@ fn choose_io(io: &Io) -> Result<Access> {
             Ok(Access { fs, name: "sim", driver: Box::new(move || Driver::Sim(disk.clone())) })
         }
     }
-}
-
-/// What a directory is, judged without changing it.
-enum Found {
-    Store,
-    /// Nothing, or a creation that was cut short.
-    Room,
-    Foreign(String),
-}
-
-fn open_directory(
-    fs: &Fs,
-    options: &Options,
-    path: &Path,
-) -> Result<(PathBuf, Manifest, StoreLock)> {
-    let missing = missing_count(fs, path);
-    let found = look(fs, path)?;
-    match found {
-        Found::Store => drop(read_manifest(fs, path)?),
-        Found::Foreign(what) => return Err(foreign(path, &what)),
-        Found::Room if !options.create_if_missing => {
-            return Err(Error::new(
-                ErrorKind::NotAStore,
-                format!("{}: there is no store, and none is to be created", path.display()),
-            ));
-        }
-        Found::Room => {
-            fs.create_dir(path).map_err(|source| Error::io("create", path, source))?;
-        }
-    }
-    let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = StoreLock::take(fs, &root, options.lock_wait)?;
-    // Again, under the lock: another process may have been creating the same store.
-    match look(fs, &root)? {
-        // Whoever created it may have been killed before MANIFEST's name was durable.
-        Found::Store => fs.sync_dir(&root).map_err(|source| Error::io("sync", &root, source))?,
-        Found::Foreign(what) => return Err(foreign(&root, &what)),
-        Found::Room => {
-            sync_new_ancestors(fs, &root, missing)?;
-            create(fs, &root, options)?;
-        }
-    }
-    let manifest = read_manifest(fs, &root)?;
-    match options.partitions {
-        Some(asked) if asked != manifest.partition_count => Err(Error::new(
-            ErrorKind::PartitionCount,
-            format!(
-                "{}: the store has {} partitions, {asked} were asked for; open it without a count, or \
-                 repartition it",
-                root.display(),
-                manifest.partition_count
-            ),
-        )),
-        _ => Ok((root, manifest, lock)),
-    }
-}
-
-/// Names that a creation leaves behind when it is cut short.
-fn is_leftover(name: &str) -> bool {
-    name == layout::LOCK
-        || name.strip_suffix(layout::TEMPORARY_SUFFIX).is_some_and(|name| name == layout::MANIFEST)
-}
-
-fn look(fs: &Fs, root: &Path) -> Result<Found> {
-    let io = |source| Error::io("look into", root, source);
-    if !fs.exists(root).map_err(io)? {
-        return Ok(Found::Room);
-    }
-    let entries = match fs.read_dir(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-            return Ok(Found::Foreign("it is not a directory".to_owned()));
-        }
-        listed => listed.map_err(io)?,
-    };
-    if entries.iter().any(|entry| entry.name == layout::MANIFEST) {
-        return Ok(Found::Store);
-    }
-    for entry in entries {
-        let name = entry.name.to_string_lossy();
-        if let Some(id) = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir) {
-            let files = layout::partition_dir(root, id).join(layout::FILES);
-            let begun = match fs.read_file(&files, FILES_LEN_MAX) {
-                Ok(bytes) => FilesList::decode(&bytes)
-                    .is_ok_and(|listed| listed.sealed.is_empty() && listed.active.is_none()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-                Err(error) => return Err(Error::io("read", &files, error)),
-            };
-            // Created anew, the partition would take data files that are not listed for leftovers.
-            if !begun || holds_data(fs, &layout::partition_dir(root, id))? {
-                return Err(Error::corrupt(
-                    &root.join(layout::MANIFEST),
-                    0,
-                    "the file is missing, though there are partitions with data; restore it from a \
-                     backup",
-                ));
-            }
-        } else if !is_leftover(&name) {
-            return Ok(Found::Foreign(format!("it holds {name}")));
-        }
-    }
-    Ok(Found::Room)
-}
-
-fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
-    let entries = fs.read_dir(dir).map_err(|source| Error::io("look into", dir, source))?;
-    Ok(entries.iter().any(|entry| layout::parse_file_name(&entry.name.to_string_lossy()).is_some()))
-}
-
-/// MANIFEST last: before it is there, the directory is not a store, and creating it starts over. Once
-/// it is seen, everything but its own name is durable.
-fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
-    let cores = worker::available_cores().len().max(1) as u32;
-    let manifest = Manifest {
-        format_version: MANIFEST_VERSION,
-        store: StoreId(random()?),
-        created_at_ms: clock::now_ms(),
-        map_epoch: 1,
-        partition_count: options.partitions.unwrap_or(cores.min(crate::limits::PARTITIONS_MAX)),
-        hash_key: random()?,
-        keyspace_next: KeyspaceId(1),
-        keyspaces: Vec::new(),
-    };
-    let identity = StoreIdentity {
-        store: manifest.store,
-        map_epoch: manifest.map_epoch,
-        partition_count: manifest.partition_count,
-        hash_key: manifest.hash_key,
-    };
-    for id in (0..manifest.partition_count).map(PartitionId) {
-        let dir = layout::partition_dir(root, id);
-        fs.create_dir(&dir).map_err(|source| Error::io("create", &dir, source))?;
-        fs.replace_file(&dir, layout::FILES, &empty_files(&identity, id).encode())
-            .map_err(|source| Error::io("write", &dir.join(layout::FILES), source))?;
-    }
-    let path = root.join(layout::MANIFEST);
-    let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
-    fs.sync_dir(root)
-        .and_then(|()| fs.replace_file(root, layout::MANIFEST, text.as_bytes()))
-        .map_err(|source| Error::io("write", &path, source))
-}
-
-/// How many directories down to `path`, itself included, are not there.
-fn missing_count(fs: &Fs, path: &Path) -> usize {
-    let is_missing = |ancestor: &&Path| {
-        !ancestor.as_os_str().is_empty() && matches!(fs.exists(ancestor), Ok(false))
-    };
-    path.ancestors().take_while(is_missing).count()
-}
-
-/// Makes the names of the directories that were created for the store durable.
-fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
-    for parent in root.ancestors().skip(1).take(missing.max(1)) {
-        fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))?;
-    }
-    Ok(())
-}
-
-#[cold]
-fn foreign(path: &Path, what: &str) -> Error {
-    Error::new(
-        ErrorKind::NotAStore,
-        format!(
-            "{}: not a Ringcask store: {what}; nothing was changed, choose an empty directory",
-            path.display()
-        ),
-    )
-}
-
-fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
-    let path = root.join(layout::MANIFEST);
-    let bytes =
-        fs.read_file(&path, MANIFEST_LEN_MAX).map_err(|source| Error::io("read", &path, source))?;
-    Manifest::decode(&bytes).map_err(|why| why.at(&path, 0))
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::new(ErrorKind::Io, format!("cannot get random bytes from the system: {error}"))
-    })?;
-    Ok(bytes)
 }
 
 /// Starts the workers and waits until every partition is loaded; the first failure wins.
