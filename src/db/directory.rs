@@ -53,8 +53,8 @@ pub(super) fn open_directory(
         Some(asked) if asked != manifest.partition_count => Err(Error::new(
             ErrorKind::PartitionCount,
             format!(
-                "{}: the store has {} partitions, {asked} were asked for; open it without a count, or \
-                 repartition it",
+                "{}: the store has {} partitions, {asked} were asked for; open it \
+                 without a count",
                 root.display(),
                 manifest.partition_count
             ),
