@@ -109,6 +109,27 @@ impl Disk {
         }
     }
 
+    /// As [`write`](Self::write), on this thread: the worker does nothing else until it is done. `None`
+    /// if this disk would rather be written to the other way.
+    pub(crate) fn write_here(
+        &self,
+        file: &File,
+        buf: &[u8],
+        offset: u64,
+        mode: WriteMode,
+    ) -> Option<io::Result<()>> {
+        #[cfg(any(test, feature = "sim"))]
+        if let Backend::Sim(disk) = &self.backend
+            && !disk.toss()
+        {
+            return None; // So that tests take both ways.
+        }
+        Some(match mode {
+            WriteMode::Plain => file.write_all_at(buf, offset),
+            WriteMode::Dsync => file.write_all_dsync_at(buf, offset),
+        })
+    }
+
     /// Makes durable what was written by operations that completed before this one was submitted.
     ///
     /// An error is final for the file (D1, U4).

@@ -106,6 +106,11 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Heads or tails, by the seed.
+    pub(super) fn toss(&self) -> bool {
+        self.state().random.chance(0.5)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

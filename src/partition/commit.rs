@@ -15,7 +15,7 @@
 //! where the drive needs no metadata for it (W2, W3). Otherwise: write, then fdatasync.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Event, Ops, Partition, nanos_since};
 use crate::error::{Error, Result};
@@ -30,6 +30,11 @@ use crate::types::{FileId, KeyHash, Seqno};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
+/// A lone caller's group up to this many bytes is written by the worker itself ([`Here`]).
+const HERE_LEN_MAX: u64 = 64 << 10;
+/// A worker that stood still for longer than this gives the next groups to the ring.
+const HERE_TIME_MAX: Duration = Duration::from_millis(1);
+const HERE_BACKOFF_GROUPS: u32 = 64;
 /// Buffers kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
 
@@ -266,6 +271,30 @@ impl Groups {
     }
 }
 
+/// Whether a lone caller's group is written by the worker itself, without the way through the ring
+/// and back, which costs as much as a third of the write.
+///
+/// A worker that waits for the drive does nothing else, so it does that only when it has nothing else
+/// to do, and leaves off for a while when the drive was slow.
+#[derive(Default)]
+pub(super) struct Here {
+    /// Groups that still go through the ring.
+    backoff: u32,
+}
+
+impl Here {
+    fn is_worth_it(&mut self) -> bool {
+        self.backoff = self.backoff.saturating_sub(1);
+        self.backoff == 0
+    }
+
+    fn note(&mut self, took: Duration) {
+        if took > HERE_TIME_MAX {
+            self.backoff = HERE_BACKOFF_GROUPS;
+        }
+    }
+}
+
 /// What the log is busy with.
 pub(super) enum InFlight {
     None,
@@ -327,7 +356,19 @@ impl Partition {
         if dsync {
             self.view.counters.commits_dsync.add(1);
         }
+        let lone = group.pending.len() == 1
+            && group.len() <= HERE_LEN_MAX
+            && ops.is_empty()
+            && self.inbox.is_empty();
         let buf = std::mem::take(&mut group.buf);
+        if lone && !sync && self.here.is_worth_it() {
+            let started = Instant::now();
+            if let Some(result) = disk.write_here(&file, &buf, start, mode) {
+                self.here.note(started.elapsed());
+                self.in_flight = InFlight::Group(group);
+                return self.commit_done(result, dsync, buf, ops);
+            }
+        }
         self.in_flight_len = buf.len() as u64;
         self.in_flight = InFlight::Group(group);
         ops.push(Box::pin(async move {

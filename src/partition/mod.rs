@@ -29,7 +29,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use self::commit::{Group, Groups, InFlight};
+use self::commit::{Group, Groups, Here, InFlight};
 use self::page::PageRequest;
 use self::read::ReadRequest;
 use self::recovery::StoreIdentity;
@@ -101,6 +101,7 @@ pub(crate) struct Partition {
     /// Bytes were acknowledged that no sync has covered.
     unsynced: bool,
     prewrite: Prewrite,
+    here: Here,
 
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
@@ -136,6 +137,7 @@ impl Partition {
             index,
             hasher: KeyHasher::new(&config.identity.hash_key),
             prewrite: Prewrite::new(config.prewrite),
+            here: Here::default(),
             config,
             dir: recovered.dir,
             disk,
