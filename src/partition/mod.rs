@@ -12,6 +12,7 @@
 //! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
 
 mod commit;
+mod groups;
 mod page;
 mod prewrite;
 mod read;
@@ -29,7 +30,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use self::commit::{Group, Groups, Here, InFlight};
+use self::commit::{Here, InFlight};
+use self::groups::{Group, Groups};
 use self::page::PageRequest;
 use self::read::ReadRequest;
 use self::recovery::StoreIdentity;

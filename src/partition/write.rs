@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Partition;
-use super::commit::Pending;
+use super::groups::Pending;
 use crate::error::Result;
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::mailbox::{Body, Durable, ReplySender};

@@ -15,7 +15,7 @@ use crate::types::{KeyHash, KeyspaceId, PartitionId};
 /// Hashes (keyspace ‖ key) with SipHash-1-3 to 128 bits under the store's random key.
 ///
 /// Keyed, so that nobody who does not know the key can craft colliding keys; the keydir relies on
-/// that, because it keeps no keys (DESIGN K1). Source: Aumasson and Bernstein, “`SipHash`: a fast
+/// that, because it keeps no keys (DESIGN K1). Source: Aumasson and Bernstein, “SipHash: a fast
 /// short-input PRF”, 2012.
 #[derive(Clone)]
 pub(crate) struct KeyHasher {

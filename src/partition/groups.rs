@@ -1,0 +1,254 @@
+//! Commit groups before they are in the log: the open one, and those behind the one in flight.
+//!
+//! ## Invariants
+//! - **GS1** Records are encoded for the file that their group goes into, because its identity seeds their
+//!   checksums: a group never changes its file.
+//! - **GS2** The offset of a group is the log's end when it is submitted; what is kept here only decides
+//!   when a file is full.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
+use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
+use crate::log::format::record::{RecordHeader, encode_record};
+use crate::mailbox::ReplySender;
+use crate::types::{FileId, KeyHash, Seqno};
+
+/// Buffers kept for the next group; one in flight, one open.
+const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
+
+/// Who waits for a group, and what it does to the keydir.
+pub(super) enum Pending {
+    Put { hash: KeyHash, at: u32, len: u32, reply: ReplySender<Result<()>> },
+    Del { hash: KeyHash, len: u32, reply: ReplySender<Result<bool>> },
+    DelMissing { reply: ReplySender<Result<bool>> },
+    Sync { reply: ReplySender<Result<()>> },
+}
+
+/// Records that are written, synced, published and acknowledged together.
+pub(super) struct Group {
+    /// The file whose identity the records carry.
+    pub(super) file: FileId,
+    /// Room for the group header, then records.
+    pub(super) buf: Vec<u8>,
+    pub(super) payload_crc: PayloadCrc,
+    pub(super) record_count: u32,
+    /// Of the group's own header, once it is submitted.
+    pub(super) header_crc: u32,
+    pub(super) seqno_max: Seqno,
+    pub(super) seqno_min: Seqno,
+    pub(super) pending: Vec<Pending>,
+    pub(super) needs_sync: bool,
+    pub(super) staged_at: Option<Instant>,
+}
+
+impl Group {
+    fn new(file: FileId, mut buf: Vec<u8>) -> Group {
+        buf.clear();
+        buf.resize(GROUP_HEADER_LEN, 0);
+        Group {
+            file,
+            buf,
+            payload_crc: PayloadCrc::default(),
+            record_count: 0,
+            header_crc: 0,
+            seqno_max: Seqno(0),
+            seqno_min: Seqno(u64::MAX),
+            pending: Vec::new(),
+            needs_sync: false,
+            staged_at: None,
+        }
+    }
+
+    /// Appends a record and returns its offset in the group.
+    pub(super) fn push(
+        &mut self,
+        identity: FileIdentity,
+        header: &RecordHeader,
+        body: [&[u8]; 2],
+    ) -> u32 {
+        let at = self.buf.len() as u32;
+        let header_crc = encode_record(&mut self.buf, identity, header, body);
+        self.payload_crc.push(header_crc);
+        self.record_count += 1;
+        self.seqno_max = self.seqno_max.max(header.seqno);
+        self.seqno_min = self.seqno_min.min(header.seqno);
+        at
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.buf.len() as u64
+    }
+
+    pub(super) fn has_records(&self) -> bool {
+        self.record_count > 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && !self.needs_sync
+    }
+
+    pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> + '_ {
+        self.pending.iter().filter_map(|pending| match pending {
+            Pending::Put { hash, .. } | Pending::Del { hash, .. } => Some(*hash),
+            Pending::DelMissing { .. } | Pending::Sync { .. } => None,
+        })
+    }
+
+    pub(super) fn fail(self, error: &Error) {
+        for pending in self.pending {
+            match pending {
+                Pending::Put { reply, .. } | Pending::Sync { reply } => {
+                    reply.send(Err(error.clone()));
+                }
+                Pending::Del { reply, .. } | Pending::DelMissing { reply } => {
+                    reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The open group, the closed ones behind the one in flight, and where the log will be after them.
+pub(super) struct Groups {
+    open: Group,
+    ready: VecDeque<Group>,
+    ready_bytes: usize,
+    /// The file that the open group goes into.
+    target: FileId,
+    /// Where the log of `target` ends after everything staged, or `None` if `target` is to be created.
+    target_end: Option<u64>,
+    next_file: FileId,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Groups {
+    /// `next_file` is the first id never used (F1).
+    pub(super) fn new(next_file: FileId) -> Groups {
+        Groups {
+            open: Group::new(next_file, Vec::new()),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            target: next_file,
+            target_end: None,
+            next_file: FileId(next_file.0 + 1),
+            spare: Vec::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self) -> &mut Group {
+        &mut self.open
+    }
+
+    pub(super) fn target_file(&self) -> FileId {
+        self.target
+    }
+
+    pub(super) fn next_file(&self) -> FileId {
+        self.next_file
+    }
+
+    /// Records, and whoever else waits for the open group.
+    pub(super) fn open_pending_count(&self) -> usize {
+        self.open.pending.len()
+    }
+
+    /// The group failed: the log does not grow by it.
+    pub(super) fn forget(&mut self, group: &Group) {
+        if group.file == self.target
+            && let Some(end) = &mut self.target_end
+        {
+            *end -= group.len();
+        }
+    }
+
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.ready_bytes + self.open.buf.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.ready.is_empty()
+    }
+
+    /// A group without records that syncs what is there.
+    pub(super) fn request_sync(&mut self) {
+        self.open.needs_sync = true;
+    }
+
+    /// Makes the open group one that can take a record of `len` bytes: closes it if it is full, if
+    /// the record must be alone (W5), or if the file is full.
+    pub(super) fn make_room(&mut self, len: u64, file_len_max: u64) {
+        let alone = len > limits::GROUP_ALONE_LEN_BYTES as u64;
+        let full = self.open.len() + len > limits::GROUP_LEN_MAX as u64
+            || self.open.record_count as usize >= limits::GROUP_RECORDS_MAX
+            || (self.open.record_count == 1 && self.open.buf.len() > limits::GROUP_ALONE_LEN_BYTES);
+        if self.open.has_records() && (alone || full) {
+            self.close_open();
+        }
+        // What the file will hold once the open group with this record and a closing mark are in it.
+        let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
+        let file_len = end + self.open.len() + len + GROUP_HEADER_LEN as u64;
+        let file_is_fresh = self.target_end.is_none() && !self.open.has_records();
+        if file_len > file_len_max && !file_is_fresh {
+            self.close_open();
+            self.begin_file();
+        }
+    }
+
+    /// The file of the group at the head of the queue.
+    pub(super) fn front_file(&self) -> FileId {
+        self.ready.front().map_or(self.target, |group| group.file)
+    }
+
+    /// The group to submit next, still at the head of the queue.
+    pub(super) fn front(&mut self) -> Option<&mut Group> {
+        if self.ready.is_empty() && !self.open.is_empty() {
+            self.close_open();
+        }
+        self.ready.front_mut()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Group> {
+        let group = self.ready.pop_front()?;
+        self.ready_bytes -= group.buf.len();
+        Some(group)
+    }
+
+    /// Everything staged, for failing it.
+    pub(super) fn take_all(&mut self) -> Vec<Group> {
+        self.close_open();
+        self.ready_bytes = 0;
+        std::mem::take(&mut self.ready).into()
+    }
+
+    fn close_open(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let buf = self.spare.pop().unwrap_or_default();
+        let group = std::mem::replace(&mut self.open, Group::new(self.target, buf));
+        if group.has_records() {
+            let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
+            self.target_end = Some(end + group.len());
+        }
+        self.ready_bytes += group.buf.len();
+        self.ready.push_back(group);
+    }
+
+    /// What is staged next goes into a file yet to be created.
+    pub(super) fn begin_file(&mut self) {
+        self.target = self.next_file;
+        self.next_file = FileId(self.next_file.0 + 1);
+        self.target_end = None;
+        self.open.file = self.target;
+    }
+
+    pub(super) fn recycle(&mut self, buf: Vec<u8>) {
+        if self.spare.len() < 2 && buf.capacity() <= SPARE_LEN_MAX {
+            self.spare.push(buf);
+        }
+    }
+}
