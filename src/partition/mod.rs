@@ -6,7 +6,8 @@
 //!
 //! ## Invariants
 //! - **P1** The partition is written by one thread for its whole life.
-//! - **W1** A record's sequence number, and its place in the log, are given when it is staged.
+//! - **W1** A record gets its sequence number and its place in its group when it is staged, and the group
+//!   its offset when it is submitted: nothing is awaited in between.
 //! - **W4** Only one group is in flight, and none while the log moves to a new file, so nothing in a
 //!   newer file is acknowledged before the older one is synced, cut and listed.
 //! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
