@@ -116,12 +116,14 @@ impl StoreLock {
         let path = root.join(layout::LOCK);
         let started = Instant::now();
         loop {
+            // Asked before the lock is tried: asked afterwards, an instance that lets go in between
+            // would be found holding the lock, and then not closing.
+            let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
             let taken = fs.lock(&path).map_err(|source| Error::io("lock", &path, source))?;
             if let Some(file) = taken {
                 let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
                 return Ok(StoreLock { number, path, file: Some(file) });
             }
-            let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
             let wait = if is_closing { wait.max(CLOSING_WAIT) } else { wait };
             if started.elapsed() >= wait {
                 return Err(Error::new(
