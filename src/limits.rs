@@ -79,5 +79,5 @@ pub const KEYDIR_TABLE_BUCKETS: usize = 16 << 10;
 
 /// Longest step of zeros written ahead of the log, in bytes (W3). Each step delays the commits beside
 /// it: with 1 MiB durable puts of 64 and 256 callers are 12–15 % faster than with 4 MiB, and their
-/// p99.9 falls from 8–10 ms to 2–4 ms; 512 KiB gains nothing more.
+/// p99.9 falls from 8–10 ms to 2–4 ms; steps of 512 KiB are slower again.
 pub const PREWRITE_LEN_MAX: u64 = 1 << 20;

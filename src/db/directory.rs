@@ -165,8 +165,20 @@ fn missing_count(fs: &Fs, path: &Path) -> usize {
 
 /// Makes the names of the directories that were created for the store durable.
 fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
-    for parent in root.ancestors().skip(1).take(missing.max(1)) {
+    for parent in root.ancestors().skip(1).take(missing) {
         fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))?;
+    }
+    if missing == 0
+        && let Some(parent) = root.parent()
+    {
+        // A creation that was cut short may have made the directory and not its name durable. Where
+        // the parent is not ours to read, somebody else made the directory.
+        match fs.sync_dir(parent) {
+            Err(source) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+                return Err(Error::io("sync", parent, source));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -234,7 +234,7 @@ async fn collect_keys(shared: Arc<Shared>, selection: Selection) -> Result<Vec<B
         (0..shared.partitions.len()).map(|shard| collect_partition(&shared, shard, &selection));
     let mut keys = futures::future::try_join_all(walks).await?.concat();
     keys.sort_unstable();
-    // A key overwritten during the walk shows up at both places.
+    // A key that was overwritten during the walk shows up at each of its places before that.
     keys.dedup();
     if selection.reverse {
         keys.reverse();
@@ -250,13 +250,15 @@ async fn collect_partition(
 ) -> Result<Vec<Bytes>> {
     let mut keys = Vec::new();
     let mut from = Some(PagePosition::default());
+    let mut until = None;
     while let Some(position) = from {
         let (reply, receiver) = reply_slot();
-        let request = Request::Page { from: position, reply };
+        let request = Request::Page { from: position, until, reply };
         let page = Call::new(shared, shard, request, receiver).await?;
         // Copied, so that a short key does not keep its whole page alive.
         let matching = page.keys.iter().filter(|key| selection.matches(key));
         keys.extend(matching.map(|key| Bytes::copy_from_slice(key)));
+        until = Some(page.until);
         from = page.next;
     }
     Ok(keys)

@@ -43,11 +43,32 @@ impl Body {
 }
 
 pub(crate) enum Request {
-    Put { hash: KeyHash, body: Body, durable: Durable, reply: ReplySender<Result<()>> },
-    Del { hash: KeyHash, body: Body, durable: Durable, reply: ReplySender<Result<bool>> },
-    Get { hash: KeyHash, key: Bytes, reply: ReplySender<Result<Option<Bytes>>> },
-    Sync { reply: ReplySender<Result<()>> },
-    Page { from: PagePosition, reply: ReplySender<Result<Page>> },
+    Put {
+        hash: KeyHash,
+        body: Body,
+        durable: Durable,
+        reply: ReplySender<Result<()>>,
+    },
+    Del {
+        hash: KeyHash,
+        body: Body,
+        durable: Durable,
+        reply: ReplySender<Result<bool>>,
+    },
+    Get {
+        hash: KeyHash,
+        key: Bytes,
+        reply: ReplySender<Result<Option<Bytes>>>,
+    },
+    Sync {
+        reply: ReplySender<Result<()>>,
+    },
+    /// `until` is `None` for the first page of a walk, and what that page said for the others.
+    Page {
+        from: PagePosition,
+        until: Option<PagePosition>,
+        reply: ReplySender<Result<Page>>,
+    },
 }
 
 impl Request {
@@ -68,9 +89,12 @@ pub(crate) struct PagePosition {
     pub(crate) offset: u64,
 }
 
-/// Keys of the live records in one stretch of the log, in log order; slices of one buffer.
+/// Keys with a record in one stretch of the log that were there when the walk began and are still,
+/// in log order; slices of one buffer.
 pub(crate) struct Page {
     pub(crate) keys: Vec<Bytes>,
+    /// Where the log ended when the walk began.
+    pub(crate) until: PagePosition,
     /// Where the next page begins; `None` when this was the last one.
     pub(crate) next: Option<PagePosition>,
 }

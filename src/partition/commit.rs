@@ -265,10 +265,10 @@ impl Partition {
 }
 
 /// Whether a lone caller's group is written by the worker itself, without the way through the ring
-/// and back, which costs as much as a third of the write.
+/// and back, which costs a quarter of a durable put.
 ///
-/// A worker that waits for the drive does nothing else, so it does that only when it has nothing else
-/// to do, and leaves off for a while when the drive was slow.
+/// A worker that waits for the drive does nothing else, so it does that only while no operation of its
+/// partitions is under way, and leaves off for a while when the drive was slow.
 #[derive(Default)]
 pub(super) struct Here {
     /// Groups that still go through the ring.

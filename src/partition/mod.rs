@@ -193,7 +193,7 @@ impl Partition {
             Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
             Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
             Request::Sync { reply } => self.sync(reply),
-            Request::Page { from, reply } => self.page(from, reply, ops),
+            Request::Page { from, until, reply } => self.page(from, until, reply, ops),
         }
     }
 
@@ -300,7 +300,7 @@ impl Drop for Partition {
         // Handles may outlive the worker by far; the descriptors should not.
         self.view.files.store(Arc::default());
         if std::thread::panicking() {
-            let what = "the partition's worker panicked, which is a bug in ringcask";
+            let what = "the partition's worker, by a bug in ringcask,";
             self.poison(what, &std::io::Error::other("see the panic message"));
         }
     }

@@ -26,6 +26,7 @@ const _: () = assert!(
 /// A page on its way.
 pub(crate) struct PageRequest {
     from: PagePosition,
+    until: PagePosition,
     data: Arc<DataFile>,
     /// Bytes asked for.
     len: usize,
@@ -36,26 +37,30 @@ impl Partition {
     pub(super) fn page(
         &mut self,
         from: PagePosition,
+        until: Option<PagePosition>,
         reply: ReplySender<Result<Page>>,
         ops: &mut Ops,
     ) {
+        // A walk that went on to wherever the log ends by then might never catch up with its writers.
+        let until = until.unwrap_or_else(|| self.log_end());
         let next = self
             .files
             .iter()
             .map(|(_, data)| data)
-            .filter(|data| data.id >= from.file)
+            .filter(|data| data.id >= from.file && data.id <= until.file)
             .min_by_key(|data| data.id);
         let Some(data) = next.cloned() else {
-            return reply.send(Ok(Page { keys: Vec::new(), next: None }));
+            return reply.send(Ok(Page { keys: Vec::new(), until, next: None }));
         };
         let offset = if data.id == from.file { from.offset } else { 0 };
         let from = PagePosition { file: data.id, offset: offset.max(DATA_HEADER_LEN as u64) };
-        self.page_submit(PageRequest { from, data, len: PAGE_LEN, reply }, ops);
+        self.page_submit(PageRequest { from, until, data, len: PAGE_LEN, reply }, ops);
     }
 
     fn page_submit(&mut self, mut request: PageRequest, ops: &mut Ops) {
         let (disk, index) = (self.disk.clone(), self.index);
-        let left = self.records_end(&request.data).saturating_sub(request.from.offset);
+        let end = self.walk_end(&request.data, request.until);
+        let left = end.saturating_sub(request.from.offset);
         request.len = request.len.min(usize::try_from(left).unwrap_or(usize::MAX));
         self.pages_in_flight += 1;
         self.view.counters.pages.add(1);
@@ -73,7 +78,7 @@ impl Partition {
         ops: &mut Ops,
     ) {
         self.pages_in_flight -= 1;
-        let PageRequest { from, data, len, reply } = request;
+        let PageRequest { from, until, data, len, reply } = request;
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(source) => return reply.send(Err(Error::io("read a page of", &data.path, source))),
@@ -82,10 +87,10 @@ impl Partition {
             let offset = from.offset + bytes.len() as u64;
             return reply.send(Err(Error::corrupt(&data.path, offset, "the file was cut short")));
         }
-        match self.page_keys(&data, from, bytes) {
+        match self.page_keys(&data, from, until, bytes) {
             Ok(PageRead::Page(page)) => reply.send(Ok(page)),
             Ok(PageRead::Longer(len)) => {
-                self.page_submit(PageRequest { from, data, len, reply }, ops);
+                self.page_submit(PageRequest { from, until, data, len, reply }, ops);
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -104,10 +109,14 @@ impl Partition {
         }
     }
 
-    fn page_keys(&self, data: &DataFile, from: PagePosition, bytes: Vec<u8>) -> Result<PageRead> {
-        // As it is now, not as it was when the page was asked for: a record that was live then may
-        // have been replaced by one behind that end, which the walk must not miss.
-        let end = self.records_end(data);
+    fn page_keys(
+        &self,
+        data: &DataFile,
+        from: PagePosition,
+        until: PagePosition,
+        bytes: Vec<u8>,
+    ) -> Result<PageRead> {
+        let end = self.walk_end(data, until);
         let damaged = |offset: u64, what| Error::corrupt(&data.path, offset, what);
         let slot = self.files.iter().find(|(_, file)| file.id == data.id).map(|(slot, _)| slot);
         let buffer = Bytes::from(bytes);
@@ -132,20 +141,18 @@ impl Partition {
                 if header.record_count > 1 {
                     return Ok(PageRead::Longer(group_end));
                 }
-                // A long record is alone in its group (W5). Its key is at hand, its value is not needed:
-                // that the keydir points here under the key's hash vouches for the key.
+                // A long record is alone in its group (W5). Its key is at hand, and its value is not
+                // needed if the keydir knows the key's hash: that vouches for the key's bytes.
+                // Otherwise the checksum has to, over all of the record.
                 let (record, _) = RecordHeader::decode(&buffer[GROUP_HEADER_LEN..], data.identity)
                     .map_err(|what| damaged(offset, what))?;
                 let key_at = GROUP_HEADER_LEN + record.header_len();
                 let key = key_at..key_at + usize::from(record.key_len);
-                if self.is_live(
-                    &record,
-                    &buffer[key.clone()],
-                    slot,
-                    offset + GROUP_HEADER_LEN as u64,
-                ) {
-                    keys.push(buffer.slice(key));
+                let offset = offset + GROUP_HEADER_LEN as u64;
+                if !self.is_wanted(&record, &buffer[key.clone()], slot, offset, until) {
+                    return Ok(PageRead::Longer(group_end));
                 }
+                keys.push(buffer.slice(key));
                 at = group_end;
                 break;
             }
@@ -154,7 +161,7 @@ impl Partition {
                 let offset = from.offset + at as u64;
                 let record = decode_record(&buffer[at..group_end], data.identity)
                     .map_err(|what| damaged(offset, what))?;
-                if self.is_live(&record.header, record.key, slot, offset) {
+                if self.is_wanted(&record.header, record.key, slot, offset, until) {
                     let key_at = at + record.header.header_len();
                     keys.push(buffer.slice(key_at..key_at + record.key.len()));
                 }
@@ -166,21 +173,40 @@ impl Partition {
         } else {
             PagePosition { file: from.file, offset: from.offset + at as u64 }
         };
-        Ok(PageRead::Page(Page { keys, next: Some(next) }))
+        Ok(PageRead::Page(Page { keys, until, next: Some(next) }))
     }
 
-    /// Whether the record at this place is the newest of its key.
-    fn is_live(
+    /// Where the log ends now.
+    fn log_end(&self) -> PagePosition {
+        match &self.active {
+            Some(active) => PagePosition { file: active.data.id, offset: active.end },
+            None => PagePosition { file: self.listed.next, offset: 0 },
+        }
+    }
+
+    /// Where a walk up to `until` leaves a file.
+    fn walk_end(&self, data: &DataFile, until: PagePosition) -> u64 {
+        let end = self.records_end(data);
+        if data.id == until.file { end.min(until.offset) } else { end }
+    }
+
+    /// Whether the key of the record at this place was there when the walk began and is still: its
+    /// newest record is this one, or was written since.
+    fn is_wanted(
         &self,
         header: &RecordHeader,
         key: &[u8],
         slot: Option<FileSlot>,
         offset: u64,
+        until: PagePosition,
     ) -> bool {
         let location = self.keydir.get(self.hasher.hash(header.keyspace, key));
         header.kind == RecordKind::Put
             && location.is_some_and(|location| {
-                Some(location.slot) == slot && u64::from(location.offset) == offset
+                let is_here = Some(location.slot) == slot && u64::from(location.offset) == offset;
+                let file = self.files.get(location.slot).map(|data| data.id);
+                let newest = file.map(|file| PagePosition { file, offset: location.offset.into() });
+                is_here || newest >= Some(until)
             })
     }
 }

@@ -130,7 +130,7 @@ pub(crate) fn recover(
         recovery.list_without_tail()?;
     }
     // Last: if anything above refused the store, they are what a repair would want to look at.
-    recovery.remove_strays(&strays)?;
+    recovery.remove_strays(&strays);
     recovery.finish()
 }
 
@@ -205,7 +205,7 @@ impl Recovery<'_> {
             };
             let listed = self.listed.active == Some(id)
                 || self.listed.sealed.iter().any(|sealed| sealed.id == id);
-            if !listed && id.0 <= FILE_ID_MAX {
+            if !listed && !entry.is_dir && id.0 <= FILE_ID_MAX {
                 strays.push(layout::data_file_path(self.dir, id));
                 // Ids are never reused, even of files that never counted.
                 self.listed.next = self.listed.next.max(FileId(id.0 + 1));
@@ -214,12 +214,16 @@ impl Recovery<'_> {
         Ok(strays)
     }
 
-    fn remove_strays(&self, strays: &[PathBuf]) -> Result<()> {
+    /// One that stays costs its space and is never read, so it is no reason not to open.
+    fn remove_strays(&self, strays: &[PathBuf]) {
         for path in strays {
-            tracing::info!(path = %path.display(), "removing a data file that is not listed");
-            self.fs.remove_file(path).map_err(|source| Error::io("remove", path, source))?;
+            match self.fs.remove_file(path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed an unlisted data file"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an unlisted data file");
+                }
+            }
         }
-        Ok(())
     }
 
     fn load_sealed(&mut self, sealed: &SealedFile) -> Result<()> {
@@ -293,6 +297,7 @@ impl Recovery<'_> {
         };
         self.count(&sealed);
         self.listed.sealed.push(sealed);
+        self.listed.sealed.sort_unstable_by_key(|sealed| sealed.id);
         self.list_without_tail()
     }
 

@@ -128,6 +128,7 @@ impl Partition {
         if let Some(active) = &self.active {
             let (mark, digest) = active.closing_mark();
             after.sealed.push(sealed_entry(active, digest));
+            after.sealed.sort_unstable_by_key(|sealed| sealed.id);
             seal = Some(Seal { data: active.data.clone(), end: active.end, mark });
         }
         after.active = new.as_ref().map(|new| new.id);
@@ -208,7 +209,8 @@ impl Partition {
 #[cold]
 pub(super) fn too_many_files(dir: &std::path::Path) -> Error {
     Error::invalid(format!(
-        "{}: a partition has at most {} data files: compact the store, or raise data_file_len_max",
+        "{}: a partition has at most {} data files: dump the store and load it into one with a larger \
+         data_file_len_max",
         dir.display(),
         crate::limits::FILES_PER_PARTITION_MAX
     ))

@@ -62,6 +62,18 @@ fn a_file_is_refused() {
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }
 
+/// Breaks if a directory that happens to have the name of a data file keeps a sound store shut.
+#[test]
+fn a_directory_named_like_a_data_file_is_left_alone() {
+    let store = Store::blocking();
+    wait(store.open_one().close()).unwrap();
+    std::fs::create_dir(store.path().join("partition-000/000000900.data")).unwrap();
+    let db = store.open_one();
+    wait(db.put("k", "v")).unwrap();
+    wait(db.close()).unwrap();
+    assert!(store.path().join("partition-000/000000900.data").is_dir());
+}
+
 /// Breaks if a process that was killed while it created a store has made the path unusable.
 #[test]
 fn a_creation_that_was_cut_short_is_completed() {

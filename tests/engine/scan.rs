@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::TryStreamExt;
 use futures::future::join_all;
-use ringcask::{Db, Durability, Scan};
+use ringcask::{Db, Durability, ErrorKind, Scan};
 
 use crate::support::{Store, bytes_of, each_disk, seed, wait};
 
@@ -208,5 +208,60 @@ fn a_scan_ends_once_and_stays_ended() {
         rest += 1;
     }
     assert!((3..=4).contains(&rest));
+    wait(db.close()).unwrap();
+}
+
+/// Breaks if a long record is judged by its head alone: one whose key was damaged would be missing from
+/// every scan, without a word.
+#[test]
+fn a_scan_says_that_the_key_of_a_long_record_is_damaged() {
+    let store = Store::sim(0);
+    let db = store.open_one();
+    wait(db.put("a long one", vec![1_u8; 3 << 20])).unwrap();
+    wait(db.put("a short one", "v")).unwrap();
+    let file = store.path().join(&store.data_files()[0]);
+    // File header, group header, record header, then the key.
+    store.disk().flip(file, 128 + 48 + 32 + 2, 0x20).unwrap();
+    let found: Result<Vec<_>, _> = wait(db.scan().keys().try_collect());
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
+    drop(db);
+}
+
+/// Breaks if a walk goes on to wherever the log ends by then: it would never catch up with its writers.
+#[test]
+fn a_scan_ends_where_the_log_ended_when_it_began() {
+    let store = Store::sim(0);
+    let db = store.open_one();
+    for n in 0..20 {
+        wait(db.put(format!("{n:02}"), vec![0_u8; 100_000]).durability(Durability::Buffered))
+            .unwrap();
+    }
+    let mut keys = db.scan().keys();
+    let mut pages_after = 0;
+    let found = wait(async {
+        let mut found = Vec::new();
+        loop {
+            // Between any two polls of the walk as much is written as a page holds.
+            let next = futures::future::poll_fn(|cx| {
+                std::task::Poll::Ready(futures::StreamExt::poll_next_unpin(&mut keys, cx))
+            })
+            .await;
+            match next {
+                std::task::Poll::Ready(Some(key)) => found.push(key.unwrap()),
+                std::task::Poll::Ready(None) => break found,
+                std::task::Poll::Pending => {
+                    pages_after += 1;
+                    assert!(pages_after < 10_000, "the walk does not end");
+                    for n in 0..10 {
+                        let put = db.put(format!("{n:02}"), vec![1_u8; 100_000]);
+                        put.durability(Durability::Buffered).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    let expected: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
+    assert_eq!(found, expected);
+    assert!(db.stats().total().pages < 10, "{} pages", db.stats().total().pages);
     wait(db.close()).unwrap();
 }
