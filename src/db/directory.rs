@@ -136,12 +136,7 @@ fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
         keyspace_next: KeyspaceId(1),
         keyspaces: Vec::new(),
     };
-    let identity = StoreIdentity {
-        store: manifest.store,
-        map_epoch: manifest.map_epoch,
-        partition_count: manifest.partition_count,
-        hash_key: manifest.hash_key,
-    };
+    let identity = StoreIdentity::of(&manifest);
     for id in (0..manifest.partition_count).map(PartitionId) {
         let dir = layout::partition_dir(root, id);
         fs.create_dir(&dir).map_err(|source| Error::io("create", &dir, source))?;

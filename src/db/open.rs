@@ -1,7 +1,7 @@
 //! Opening a store: choose how the disk is reached, find the directory, start the workers.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::directory::{open_directory, random};
@@ -56,12 +56,7 @@ fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
     let started = Instant::now();
     let access = choose_io(&options.io)?;
     let (root, manifest, lock) = open_directory(&access.fs, options, path)?;
-    let identity = StoreIdentity {
-        store: manifest.store,
-        map_epoch: manifest.map_epoch,
-        partition_count: manifest.partition_count,
-        hash_key: manifest.hash_key,
-    };
+    let identity = StoreIdentity::of(&manifest);
     let (shared, report) = start(options, &access, root, &identity, lock)?;
     tracing::info!(
         path = %shared.path.display(),
@@ -214,7 +209,7 @@ fn collect(
     worker_count: usize,
     partition_count: usize,
 ) -> Result<(Views, Report)> {
-    let views: Vec<OnceLock<_>> = (0..partition_count).map(|_| OnceLock::new()).collect();
+    let mut views = vec![None; partition_count];
     let mut report = Report::default();
     for _worker in 0..worker_count {
         let opened = loaded.recv().map_err(|_all_gone| {
@@ -222,9 +217,8 @@ fn collect(
         })??;
         for Opened { id, view, report: of_partition } in opened {
             report.add(&of_partition);
-            let _first = views[id.0 as usize].set(view);
+            views[id.0 as usize] = Some(view);
         }
     }
-    let views = views.into_iter().filter_map(OnceLock::into_inner).collect();
-    Ok((views, report))
+    Ok((views.into_iter().flatten().collect(), report))
 }

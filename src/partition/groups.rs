@@ -204,11 +204,11 @@ impl Groups {
     }
 
     /// The group to submit next, still at the head of the queue.
-    pub(super) fn front(&mut self) -> Option<&mut Group> {
+    pub(super) fn front(&mut self) -> Option<&Group> {
         if self.ready.is_empty() && !self.open.is_empty() {
             self.close_open();
         }
-        self.ready.front_mut()
+        self.ready.front()
     }
 
     pub(super) fn pop(&mut self) -> Option<Group> {

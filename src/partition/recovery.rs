@@ -20,6 +20,7 @@ use crate::log::format::data_header::{ExpectedFile, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::record::{Codec, RecordKind};
 use crate::log::layout;
+use crate::log::manifest::Manifest;
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_tail};
 use crate::route::{KeyHasher, PartitionMap};
@@ -39,6 +40,17 @@ pub(crate) struct StoreIdentity {
     pub(crate) map_epoch: u64,
     pub(crate) partition_count: u32,
     pub(crate) hash_key: [u8; 16],
+}
+
+impl StoreIdentity {
+    pub(crate) fn of(manifest: &Manifest) -> StoreIdentity {
+        StoreIdentity {
+            store: manifest.store,
+            map_epoch: manifest.map_epoch,
+            partition_count: manifest.partition_count,
+            hash_key: manifest.hash_key,
+        }
+    }
 }
 
 /// A partition as it is on disk.
