@@ -7,7 +7,7 @@
 //!
 //! Most tests need root and a tool or two. Where one is missing the test says `SKIPPED: … because …`
 //! on standard error and passes; with `RINGCASK_REQUIRE_KERNEL_TESTS=1` it fails. Random moments
-//! come from a seed that is printed; `RINGCASK_TEST_SEED` brings it back.
+//! come from a seed that is printed; `RINGCASK_SEED` brings it back.
 
 #[cfg(test)]
 mod child;

@@ -75,11 +75,11 @@ pub(crate) fn drivers() -> Vec<Io> {
 
 /// Random numbers of a test, from a seed that is printed when it fails.
 pub(crate) fn seeded() -> fastrand::Rng {
-    let seed = match std::env::var("RINGCASK_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("RINGCASK_TEST_SEED is a number"),
+    let seed = match std::env::var("RINGCASK_SEED") {
+        Ok(seed) => seed.parse().expect("RINGCASK_SEED is a number"),
         Err(_) => fastrand::u64(..),
     };
-    println!("RINGCASK_TEST_SEED={seed}");
+    println!("RINGCASK_SEED={seed}");
     fastrand::Rng::with_seed(seed)
 }
 
