@@ -14,6 +14,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 #[cfg(any(test, feature = "sim"))]
 use super::sim::SimFile;
 
+/// Leave nothing in the page cache that this transfer brought there.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
 /// An open file. `Send + Sync`; every method takes `&self`.
 pub(crate) struct File(Kind);
 
@@ -127,6 +130,69 @@ impl File {
             }
         }
         Ok(())
+    }
+
+    /// Writes all of `buf` without leaving it in the page cache once it is on disk, where kernel and
+    /// file system can do that (`RWF_DONTCACHE`, Linux 6.14), and like any other write elsewhere. Blocks.
+    pub(crate) fn write_all_uncached_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut written = 0;
+        while written < buf.len() {
+            let position = position_after(offset, written)?;
+            let count = match &self.0 {
+                Kind::Os(file) => {
+                    let parts = [io::IoSlice::new(&buf[written..])];
+                    rustix::io::pwritev2(file, &parts, position, DONTCACHE)
+                }
+                #[cfg(any(test, feature = "sim"))]
+                Kind::Sim(_) => Err(Errno::OPNOTSUPP),
+            };
+            match count {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    return self.write_all_at(&buf[written..], position);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`read_at`](Self::read_at), without bringing anything into the page cache that was not there,
+    /// where kernel and file system can do that. Also says whether all of it was there.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
+    pub(crate) fn read_uncached_at(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> io::Result<(usize, bool)> {
+        if self.read_now(buf, offset).is_ok_and(|count| count == buf.len()) {
+            return Ok((buf.len(), true));
+        }
+        let mut filled = 0;
+        while filled < buf.len() {
+            let position = position_after(offset, filled)?;
+            let count = match &self.0 {
+                Kind::Os(file) => {
+                    let mut parts = [io::IoSliceMut::new(&mut buf[filled..])];
+                    rustix::io::preadv2(file, &mut parts, position, DONTCACHE)
+                }
+                #[cfg(any(test, feature = "sim"))]
+                Kind::Sim(_) => Err(Errno::OPNOTSUPP),
+            };
+            match count {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    filled += self.read_at(&mut buf[filled..], position)?;
+                    break;
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok((filled, false))
     }
 
     /// Makes data and length durable (`fdatasync`). One call: std's own repeats it on `EINTR` (U4).

@@ -384,3 +384,24 @@ fn every_refusal_of_the_ring_has_its_own_advice() {
         .into();
     assert_eq!(hints.len(), 5);
 }
+
+/// With or without the kernel's help the bytes are the same, and a short file ends where it ends.
+#[test]
+fn transfers_around_the_page_cache_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = Fs::os().create_new(&dir.path().join("f")).unwrap();
+    let simulated = Fs::sim(SimDisk::new(1)).create_new(std::path::Path::new("/f")).unwrap();
+    let bytes: Vec<u8> = (0..300_000_u32).map(|index| index as u8).collect();
+    for file in [real, simulated] {
+        file.write_all_uncached_at(&bytes[..1000], 0).unwrap();
+        file.write_all_uncached_at(&bytes[1000..], 1000).unwrap();
+        file.sync_data().unwrap();
+        file.drop_pages().unwrap();
+        let mut read = vec![0; bytes.len() + 10];
+        let (count, _) = file.read_uncached_at(&mut read, 0).unwrap();
+        assert!(read[..count] == bytes);
+        let mut middle = [0; 100];
+        assert_eq!(file.read_uncached_at(&mut middle, 150_001).unwrap().0, 100);
+        assert_eq!(middle, bytes[150_001..150_101]);
+    }
+}

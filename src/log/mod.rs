@@ -12,6 +12,7 @@
 //! files      FILES ↔ struct
 //! scanner    a data file, front to back
 //! tail       what the end of a scan means
+//! writer     a data file that nobody waits for, front to back
 //! ```
 //!
 //! ## Invariants
@@ -28,6 +29,7 @@ pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod scanner;
 pub(crate) mod tail;
+pub(crate) mod writer;
 
 #[cfg(test)]
 mod test_file;
