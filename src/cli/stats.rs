@@ -33,11 +33,7 @@ fn stats_json(stats: &Stats) -> Value {
 
 fn partition_json(stats: &PartitionStats) -> Map<String, Value> {
     let counts = stats.counts().into_iter().map(|(name, count)| (name.to_owned(), count.into()));
-    let derived = [
-        ("dead_bytes".to_owned(), stats.dead_bytes().into()),
-        ("poisoned".to_owned(), stats.poisoned.clone().into()),
-    ];
-    counts.chain(derived).collect()
+    counts.chain([("poisoned".to_owned(), stats.poisoned.clone().into())]).collect()
 }
 
 fn print_stats(stats: &Stats, output: &mut Output) -> Result<(), Failure> {
@@ -48,7 +44,6 @@ fn print_stats(stats: &Stats, output: &mut Output) -> Result<(), Failure> {
     for (name, count) in total.counts() {
         output.line(format_args!("{name:<20} {count:>16}"))?;
     }
-    output.line(format_args!("{:<20} {:>16}", "dead_bytes", total.dead_bytes()))?;
     for (index, partition) in stats.partitions.iter().enumerate() {
         if let Some(why) = &partition.poisoned {
             output.line(format_args!("partition {index} takes no writes: {why}"))?;

@@ -250,15 +250,15 @@ async fn collect_partition(
 ) -> Result<Vec<Bytes>> {
     let mut keys = Vec::new();
     let mut from = Some(PagePosition::default());
-    let mut until = None;
+    let mut walk = None;
     while let Some(position) = from {
         let (reply, receiver) = reply_slot();
-        let request = Request::Page { from: position, until, reply };
+        let request = Request::Page { walk, from: position, reply };
         let page = Call::new(shared, shard, request, receiver).await?;
         // Copied, so that a short key does not keep its whole page alive.
         let matching = page.keys.iter().filter(|key| selection.matches(key));
         keys.extend(matching.map(|key| Bytes::copy_from_slice(key)));
-        until = Some(page.until);
+        walk = Some(page.walk);
         from = page.next;
     }
     Ok(keys)

@@ -24,7 +24,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 use super::file::File;
-use super::pool::{Cold, Pool};
+use super::pool::{Helper, Pool};
 use super::ring::{self, Ring};
 #[cfg(any(test, feature = "sim"))]
 use super::sim::SimDisk;
@@ -48,7 +48,10 @@ pub(crate) enum WriteMode {
 #[derive(Clone)]
 pub(crate) struct Disk {
     backend: Backend,
-    cold: Rc<Cold>,
+    /// For sequences that writers wait for.
+    cold: Rc<Helper>,
+    /// For what nobody waits for.
+    upkeep: Rc<Helper>,
 }
 
 #[derive(Clone)]
@@ -74,7 +77,11 @@ impl Disk {
     }
 
     fn new(backend: Backend) -> Disk {
-        Disk { backend, cold: Rc::default() }
+        Disk {
+            backend,
+            cold: Rc::new(Helper::new("ringcask-cold")),
+            upkeep: Rc::new(Helper::new("ringcask-upkeep")),
+        }
     }
 
     /// Writes all of `buf` at `offset`; the buffer comes back with the result.
@@ -184,6 +191,22 @@ impl Disk {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Op<Option<T>> {
+        self.help(&self.cold, job)
+    }
+
+    /// As [`cold`](Self::cold), in a queue of its own, so that no commit waits behind it.
+    pub(crate) fn upkeep<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Op<Option<T>> {
+        self.help(&self.upkeep, job)
+    }
+
+    fn help<T: Send + 'static>(
+        &self,
+        helper: &Rc<Helper>,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Op<Option<T>> {
         #[cfg(any(test, feature = "sim"))]
         if let Backend::Sim(_) = &self.backend {
             // On this thread: a real one would make the order of operations depend on the scheduler.
@@ -194,10 +217,10 @@ impl Disk {
             }
             .boxed_local();
         }
-        let cold = Rc::clone(&self.cold);
+        let helper = Rc::clone(helper);
         async move {
-            let reply = cold.run(job);
-            drop(cold);
+            let reply = helper.run(job);
+            drop(helper);
             reply.await.unwrap_or(None)
         }
         .boxed_local()
@@ -212,6 +235,7 @@ impl Disk {
             return;
         }
         self.cold.start();
+        self.upkeep.start();
     }
 
     /// Ready once everything started on this disk was handed to the kernel; see the module's

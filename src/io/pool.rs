@@ -1,8 +1,9 @@
-//! Helper threads of one worker: the blocking disk where there is no ring, and the cold thread.
+//! Helper threads of one worker: the blocking disk where there is no ring, and the helpers.
 //!
 //! Writes and syncs share one thread, so they happen in the order they were submitted; reads have
 //! four, so that a cold read waits neither for a sync nor for another read. Calls that would stop
-//! a worker (rotation, directory syncs) go to the cold thread, which a worker with a ring has too.
+//! a worker go to a helper, which a worker with a ring has too: one for what writers wait for
+//! (rotation, directory syncs), one for upkeep, which nobody waits for.
 //!
 //! The queues have no bound of their own: the worker's bounds on groups and reads in flight (W5)
 //! are theirs, and a queue that could be full would have to block the worker or fail a write.
@@ -73,17 +74,23 @@ impl Pool {
     }
 }
 
-/// The cold thread, started ahead or with its first job.
-#[derive(Default)]
-pub(super) struct Cold(OnceCell<Threads>);
+/// One thread that takes blocking jobs off a worker, started ahead or with its first job.
+pub(super) struct Helper {
+    name: &'static str,
+    threads: OnceCell<Threads>,
+}
 
-impl Cold {
+impl Helper {
+    pub(super) fn new(name: &'static str) -> Helper {
+        Helper { name, threads: OnceCell::new() }
+    }
+
     /// Best effort: the first job tries again.
     pub(super) fn start(&self) {
         let _started = self.threads();
     }
 
-    /// Runs `job` on the cold thread; the answer is `None` if it panicked.
+    /// Runs `job` on the thread; the answer is `None` if it panicked.
     pub(super) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -100,11 +107,11 @@ impl Cold {
     }
 
     fn threads(&self) -> Option<&Threads> {
-        if self.0.get().is_none() {
-            let threads = Threads::spawn("ringcask-cold", 1).ok()?;
-            return Some(self.0.get_or_init(|| threads));
+        if self.threads.get().is_none() {
+            let threads = Threads::spawn(self.name, 1).ok()?;
+            return Some(self.threads.get_or_init(|| threads));
         }
-        self.0.get()
+        self.threads.get()
     }
 }
 

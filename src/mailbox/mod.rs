@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 pub(crate) use admission::{Admission, Ticket};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
-pub(crate) use request::{Body, Durable, Page, PagePosition, Request};
+pub(crate) use request::{Body, Durable, Page, PagePosition, Request, Walk};
 
 /// The caller's end, shared by every handle of the store.
 pub(crate) struct Mailbox {

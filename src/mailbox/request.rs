@@ -1,9 +1,12 @@
 //! What callers ask of a partition.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::ReplySender;
 use crate::error::Result;
+use crate::log::data_file::DataFile;
 use crate::log::format::record::body_crc;
 use crate::types::{FileId, KeyHash};
 
@@ -63,10 +66,10 @@ pub(crate) enum Request {
     Sync {
         reply: ReplySender<Result<()>>,
     },
-    /// `until` is `None` for the first page of a walk, and what that page said for the others.
+    /// `walk` is `None` for the first page of a walk, and what that page said for the others.
     Page {
+        walk: Option<Arc<Walk>>,
         from: PagePosition,
-        until: Option<PagePosition>,
         reply: ReplySender<Result<Page>>,
     },
 }
@@ -82,10 +85,25 @@ impl Request {
     }
 }
 
-/// Where in a partition's log a page begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// What a walk over a partition's log reads: the files as they were when it began. They stay readable
+/// while it lasts, whatever compaction does.
+pub(crate) struct Walk {
+    /// Each with the end of its records then.
+    pub(crate) files: Vec<(Arc<DataFile>, u64)>,
+}
+
+impl Walk {
+    /// Whether the walk comes past this place.
+    pub(crate) fn covers(&self, file: FileId, offset: u64) -> bool {
+        self.files.iter().any(|(data, end)| data.id == file && offset < *end)
+    }
+}
+
+/// Where in a walk a page begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PagePosition {
-    pub(crate) file: FileId,
+    /// Which of the walk's files.
+    pub(crate) file: usize,
     pub(crate) offset: u64,
 }
 
@@ -93,8 +111,7 @@ pub(crate) struct PagePosition {
 /// in log order; slices of one buffer.
 pub(crate) struct Page {
     pub(crate) keys: Vec<Bytes>,
-    /// Where the log ended when the walk began.
-    pub(crate) until: PagePosition,
+    pub(crate) walk: Arc<Walk>,
     /// Where the next page begins; `None` when this was the last one.
     pub(crate) next: Option<PagePosition>,
 }

@@ -212,8 +212,7 @@ impl Partition {
                 Pending::DelMissing { .. } | Pending::Sync { .. } => {}
             }
         }
-        self.view.counters.live_bytes.set(self.usage.live_bytes());
-        self.view.counters.shadow_bytes.set(self.usage.shadow_bytes());
+        self.view.show_usage(&self.usage);
         if let Some(staged_at) = group.staged_at {
             self.view.counters.commit_latency.record(nanos_since(staged_at));
         }

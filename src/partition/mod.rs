@@ -41,7 +41,7 @@ pub(crate) use self::view::PartitionView;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
 use crate::keydir::{Keydir, Location, Usage};
-use crate::log::data_file::{ActiveDataFile, FileTable};
+use crate::log::data_file::{ActiveDataFile, DataFile, FileTable};
 use crate::log::files::FilesList;
 use crate::mailbox::{Inbox, ReplySender, Request};
 use crate::route::KeyHasher;
@@ -63,12 +63,26 @@ pub(crate) type Ops = FuturesUnordered<Op<(usize, Event)>>;
 
 /// How an operation ended.
 pub(crate) enum Event {
-    Committed { result: std::io::Result<()>, at_sync: bool, buf: Vec<u8> },
-    Undone { result: std::io::Result<()> },
+    Committed {
+        result: std::io::Result<()>,
+        at_sync: bool,
+        buf: Vec<u8>,
+    },
+    Undone {
+        result: std::io::Result<()>,
+    },
     Prewritten(PrewriteOutcome),
     Rotated(Option<Result<Rotated, RotationFailure>>),
-    Read { request: ReadRequest, location: Location, result: std::io::Result<Vec<u8>> },
-    PageRead { request: PageRequest, result: std::io::Result<Vec<u8>> },
+    Read {
+        request: ReadRequest,
+        location: Location,
+        data: Arc<DataFile>,
+        result: std::io::Result<Vec<u8>>,
+    },
+    PageRead {
+        request: PageRequest,
+        result: std::io::Result<Vec<u8>>,
+    },
 }
 
 /// One shard, owned by its worker.
@@ -193,7 +207,7 @@ impl Partition {
             Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
             Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
             Request::Sync { reply } => self.sync(reply),
-            Request::Page { from, until, reply } => self.page(from, until, reply, ops),
+            Request::Page { walk, from, reply } => self.page(walk, from, reply, ops),
         }
     }
 
@@ -206,8 +220,8 @@ impl Partition {
             Event::Undone { result } => self.commit_undone(result),
             Event::Prewritten(outcome) => self.prewrite_done(outcome),
             Event::Rotated(rotated) => self.rotate_done(rotated),
-            Event::Read { request, location, result } => {
-                self.read_done(request, location, result, ops);
+            Event::Read { request, location, data, result } => {
+                self.read_done(request, location, &data, result, ops);
             }
             Event::PageRead { request, result } => self.page_done(request, result, ops),
         }

@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::{Event, Ops, Partition};
 use crate::error::{Error, Result};
-use crate::keydir::FileSlot;
 use crate::limits;
 use crate::log::data_file::DataFile;
 use crate::log::format::data_header::DATA_HEADER_LEN;
 use crate::log::format::group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, RecordKind, decode_record};
-use crate::mailbox::{Page, PagePosition, ReplySender};
+use crate::mailbox::{Page, PagePosition, ReplySender, Walk};
+use crate::types::FileId;
 
 /// Read at a time. A longer commit group is read whole, which is at most `GROUP_LEN_MAX`, or by its
 /// head if it is one long record.
@@ -25,48 +25,55 @@ const _: () = assert!(
 
 /// A page on its way.
 pub(crate) struct PageRequest {
+    walk: Arc<Walk>,
     from: PagePosition,
-    until: PagePosition,
-    data: Arc<DataFile>,
     /// Bytes asked for.
     len: usize,
     reply: ReplySender<Result<Page>>,
 }
 
+impl PageRequest {
+    /// The file, and where the walk leaves it.
+    fn file(&self) -> (&DataFile, u64) {
+        let (data, end) = &self.walk.files[self.from.file];
+        (data, *end)
+    }
+}
+
 impl Partition {
     pub(super) fn page(
         &mut self,
+        walk: Option<Arc<Walk>>,
         from: PagePosition,
-        until: Option<PagePosition>,
         reply: ReplySender<Result<Page>>,
         ops: &mut Ops,
     ) {
-        // A walk that went on to wherever the log ends by then might never catch up with its writers.
-        let until = until.unwrap_or_else(|| self.log_end());
-        let next = self
-            .files
-            .iter()
-            .map(|(_, data)| data)
-            .filter(|data| data.id >= from.file && data.id <= until.file)
-            .min_by_key(|data| data.id);
-        let Some(data) = next.cloned() else {
-            return reply.send(Ok(Page { keys: Vec::new(), until, next: None }));
-        };
-        let offset = if data.id == from.file { from.offset } else { 0 };
-        let from = PagePosition { file: data.id, offset: offset.max(DATA_HEADER_LEN as u64) };
-        self.page_submit(PageRequest { from, until, data, len: PAGE_LEN, reply }, ops);
+        let walk = walk.unwrap_or_else(|| self.walk_begin());
+        if from.file >= walk.files.len() {
+            return reply.send(Ok(Page { keys: Vec::new(), walk, next: None }));
+        }
+        let from = PagePosition { offset: from.offset.max(DATA_HEADER_LEN as u64), ..from };
+        self.page_submit(PageRequest { walk, from, len: PAGE_LEN, reply }, ops);
+    }
+
+    /// A walk that went on to wherever the log ends by then might never catch up with its writers, so
+    /// it goes to where the log ends now.
+    fn walk_begin(&self) -> Arc<Walk> {
+        let files = self.files.iter().map(|(_, data)| (data.clone(), self.records_end(data)));
+        Arc::new(Walk { files: files.collect() })
     }
 
     fn page_submit(&mut self, mut request: PageRequest, ops: &mut Ops) {
         let (disk, index) = (self.disk.clone(), self.index);
-        let end = self.walk_end(&request.data, request.until);
+        let (_, end) = request.file();
         let left = end.saturating_sub(request.from.offset);
         request.len = request.len.min(usize::try_from(left).unwrap_or(usize::MAX));
         self.pages_in_flight += 1;
         self.view.counters.pages.add(1);
         self.view.counters.page_bytes.add(request.len as u64);
         ops.push(Box::pin(async move {
-            let result = disk.read(&request.data.file, request.len, request.from.offset).await;
+            let file = request.file().0.file.clone();
+            let result = disk.read(&file, request.len, request.from.offset).await;
             (index, Event::PageRead { request, result })
         }));
     }
@@ -78,21 +85,19 @@ impl Partition {
         ops: &mut Ops,
     ) {
         self.pages_in_flight -= 1;
-        let PageRequest { from, until, data, len, reply } = request;
-        let bytes = match result {
-            Ok(bytes) => bytes,
-            Err(source) => return reply.send(Err(Error::io("read a page of", &data.path, source))),
-        };
-        if bytes.len() < len {
-            let offset = from.offset + bytes.len() as u64;
-            return reply.send(Err(Error::corrupt(&data.path, offset, "the file was cut short")));
-        }
-        match self.page_keys(&data, from, until, bytes) {
-            Ok(PageRead::Page(page)) => reply.send(Ok(page)),
-            Ok(PageRead::Longer(len)) => {
-                self.page_submit(PageRequest { from, until, data, len, reply }, ops);
+        let (data, _) = request.file();
+        let read = match result {
+            Err(source) => Err(Error::io("read a page of", &data.path, source)),
+            Ok(bytes) if bytes.len() < request.len => {
+                let offset = request.from.offset + bytes.len() as u64;
+                Err(Error::corrupt(&data.path, offset, "the file was cut short"))
             }
-            Err(error) => reply.send(Err(error)),
+            Ok(bytes) => self.page_keys(&request, bytes),
+        };
+        match read {
+            Ok(PageRead::Page(page)) => request.reply.send(Ok(page)),
+            Ok(PageRead::Longer(len)) => self.page_submit(PageRequest { len, ..request }, ops),
+            Err(error) => request.reply.send(Err(error)),
         }
     }
 
@@ -109,16 +114,10 @@ impl Partition {
         }
     }
 
-    fn page_keys(
-        &self,
-        data: &DataFile,
-        from: PagePosition,
-        until: PagePosition,
-        bytes: Vec<u8>,
-    ) -> Result<PageRead> {
-        let end = self.walk_end(data, until);
+    fn page_keys(&self, request: &PageRequest, bytes: Vec<u8>) -> Result<PageRead> {
+        let PageRequest { walk, from, .. } = request;
+        let (data, end) = request.file();
         let damaged = |offset: u64, what| Error::corrupt(&data.path, offset, what);
-        let slot = self.files.iter().find(|(_, file)| file.id == data.id).map(|(slot, _)| slot);
         let buffer = Bytes::from(bytes);
         let mut keys = Vec::new();
         let mut at = 0;
@@ -149,7 +148,7 @@ impl Partition {
                 let key_at = GROUP_HEADER_LEN + record.header_len();
                 let key = key_at..key_at + usize::from(record.key_len);
                 let offset = offset + GROUP_HEADER_LEN as u64;
-                if !self.is_wanted(&record, &buffer[key.clone()], slot, offset, until) {
+                if !self.is_wanted(&record, &buffer[key.clone()], walk, (data.id, offset)) {
                     return Ok(PageRead::Longer(group_end));
                 }
                 keys.push(buffer.slice(key));
@@ -161,7 +160,7 @@ impl Partition {
                 let offset = from.offset + at as u64;
                 let record = decode_record(&buffer[at..group_end], data.identity)
                     .map_err(|what| damaged(offset, what))?;
-                if self.is_wanted(&record.header, record.key, slot, offset, until) {
+                if self.is_wanted(&record.header, record.key, walk, (data.id, offset)) {
                     let key_at = at + record.header.header_len();
                     keys.push(buffer.slice(key_at..key_at + record.key.len()));
                 }
@@ -169,44 +168,30 @@ impl Partition {
             }
         }
         let next = if from.offset + at as u64 >= end {
-            PagePosition { file: crate::types::FileId(from.file.0 + 1), offset: 0 }
+            PagePosition { file: from.file + 1, offset: 0 }
         } else {
             PagePosition { file: from.file, offset: from.offset + at as u64 }
         };
-        Ok(PageRead::Page(Page { keys, until, next: Some(next) }))
-    }
-
-    /// Where the log ends now.
-    fn log_end(&self) -> PagePosition {
-        match &self.active {
-            Some(active) => PagePosition { file: active.data.id, offset: active.end },
-            None => PagePosition { file: self.listed.next, offset: 0 },
-        }
-    }
-
-    /// Where a walk up to `until` leaves a file.
-    fn walk_end(&self, data: &DataFile, until: PagePosition) -> u64 {
-        let end = self.records_end(data);
-        if data.id == until.file { end.min(until.offset) } else { end }
+        Ok(PageRead::Page(Page { keys, walk: walk.clone(), next: Some(next) }))
     }
 
     /// Whether the key of the record at this place was there when the walk began and is still: its
-    /// newest record is this one, or was written since.
+    /// newest record is this one, or lies where the walk does not come by, because it was written or
+    /// moved there since.
     fn is_wanted(
         &self,
         header: &RecordHeader,
         key: &[u8],
-        slot: Option<FileSlot>,
-        offset: u64,
-        until: PagePosition,
+        walk: &Walk,
+        place: (FileId, u64),
     ) -> bool {
         let location = self.keydir.get(self.hasher.hash(header.keyspace, key));
         header.kind == RecordKind::Put
             && location.is_some_and(|location| {
-                let is_here = Some(location.slot) == slot && u64::from(location.offset) == offset;
-                let file = self.files.get(location.slot).map(|data| data.id);
-                let newest = file.map(|file| PagePosition { file, offset: location.offset.into() });
-                is_here || newest >= Some(until)
+                let file =
+                    self.files.get(location.slot).expect("K1: an entry points into a file").id;
+                let newest = (file, u64::from(location.offset));
+                newest == place || !walk.covers(newest.0, newest.1)
             })
     }
 }

@@ -7,7 +7,7 @@ use super::{Event, GetReply, Ops, Partition};
 use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
-use crate::log::data_file::{Checked, check_record};
+use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::types::{KeyHash, KeyspaceId};
 
 /// A get on its way.
@@ -38,16 +38,16 @@ impl Partition {
     }
 
     fn read_submit(&mut self, request: ReadRequest, location: Location, ops: &mut Ops) {
-        let data = self.files.get(location.slot).expect("K1: an entry points into an open file");
-        let (disk, file, index) = (self.disk.clone(), data.file.clone(), self.index);
+        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
+        let (disk, index) = (self.disk.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(len as u64);
         ops.push(Box::pin(async move {
-            let result = disk.read(&file, len, offset).await;
-            (index, Event::Read { request, location, result })
+            let result = disk.read(&data.file, len, offset).await;
+            (index, Event::Read { request, location, data, result })
         }));
     }
 
@@ -55,12 +55,13 @@ impl Partition {
         &mut self,
         request: ReadRequest,
         location: Location,
+        data: &DataFile,
         result: std::io::Result<Vec<u8>>,
         ops: &mut Ops,
     ) {
         self.reads_in_flight -= 1;
         self.reads_in_flight_bytes -= location.len as usize;
-        self.read_answer(request, location, result);
+        self.read_answer(request, location, data, result);
         self.read_advance(ops);
     }
 
@@ -69,9 +70,9 @@ impl Partition {
         &mut self,
         request: ReadRequest,
         location: Location,
+        data: &DataFile,
         result: std::io::Result<Vec<u8>>,
     ) {
-        let data = self.files.get(location.slot).expect("K1: files stay open while read").clone();
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(source) => {
@@ -84,7 +85,7 @@ impl Partition {
                 request.reply.send(Ok(Some(Bytes::from(bytes).slice(value))));
             }
             Checked::OtherKey => self.reply_missing(request),
-            Checked::Damaged(_) if self.keydir.get(request.hash) != Some(location) => {
+            Checked::Damaged(_) if !self.is_at(request.hash, location, data) => {
                 // The entry moved on while its record was read.
                 self.reads_waiting.push_front(request);
             }
@@ -94,6 +95,12 @@ impl Partition {
                 request.reply.send(Err(error));
             }
         }
+    }
+
+    /// Whether the newest record of `hash` is still this one; its slot may have another file by now.
+    fn is_at(&self, hash: KeyHash, location: Location, data: &DataFile) -> bool {
+        self.keydir.get(hash) == Some(location)
+            && self.files.get(location.slot).is_some_and(|file| file.id == data.id)
     }
 
     fn reply_missing(&mut self, request: ReadRequest) {

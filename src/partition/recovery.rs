@@ -173,6 +173,7 @@ struct Loading {
 impl Loading {
     fn take(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
         let header = record.header;
+        self.usage.records(slot, 1, u64::from(record.len));
         let hash = self.hasher.hash(header.keyspace, record.key);
         // Left behind by a repartition that was interrupted; another partition has it now.
         if self.map.partition_of(hash) != self.id {
@@ -186,7 +187,7 @@ impl Loading {
                 has_expiry: header.expires_at_ms.is_some(),
             }),
             RecordKind::Del => {
-                self.usage.shadow(slot, record.len);
+                self.usage.shadow(slot, 1, u64::from(record.len));
                 None
             }
             RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
@@ -373,12 +374,11 @@ impl Recovery<'_> {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));
         }
-        let keydir = loader.finish(|location| usage.put(location, None));
+        let keydir = loader.finish(|location| usage.live(location));
         let view = Arc::new(PartitionView::new(keydir.reader(), &self.files));
         view.counters.files.set(self.report.files);
         view.counters.log_bytes.set(self.log_bytes);
-        view.counters.live_bytes.set(usage.live_bytes());
-        view.counters.shadow_bytes.set(usage.shadow_bytes());
+        view.show_usage(&usage);
         self.report.keys = keydir.len();
         let spent = self.seqno_max.max(self.listed.seqno_floor);
         let next_seqno = spent.0.checked_add(SEQNO_STEP).map(Seqno).ok_or_else(|| {

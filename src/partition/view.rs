@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use arc_swap::ArcSwap;
 
 use crate::error::Error;
-use crate::keydir::KeydirReader;
+use crate::keydir::{KeydirReader, Usage};
 use crate::log::data_file::FileTable;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
 
@@ -42,6 +42,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) log_bytes: Counter,
     pub(crate) live_bytes: Counter,
     pub(crate) shadow_bytes: Counter,
+    pub(crate) dead_bytes: Counter,
     pub(crate) commit_latency: Recorder,
 }
 
@@ -65,6 +66,14 @@ impl PartitionView {
     /// The first failure stays: later ones follow from it.
     pub(crate) fn set_failure(&self, error: &Error) {
         let _first_wins = self.failure.set(error.clone());
+    }
+
+    /// For stats: what the files hold now.
+    pub(crate) fn show_usage(&self, usage: &Usage) {
+        let total = usage.total();
+        self.counters.live_bytes.set(total.live_bytes);
+        self.counters.shadow_bytes.set(total.shadow_bytes);
+        self.counters.dead_bytes.set(total.dead_bytes());
     }
 
     pub(crate) fn stats(&self, queue_depth: u64) -> PartitionStats {
@@ -94,6 +103,7 @@ impl PartitionView {
             log_bytes: counters.log_bytes.get(),
             live_bytes: counters.live_bytes.get(),
             shadow_bytes: counters.shadow_bytes.get(),
+            dead_bytes: counters.dead_bytes.get(),
             queue_depth,
             commit_latency: counters.commit_latency.snapshot(),
             poisoned: self.failure().map(ToString::to_string),

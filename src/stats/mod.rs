@@ -122,13 +122,8 @@ partition_stats! {
     live_bytes,
     /// Of these, of tombstones.
     shadow_bytes,
+    /// Of these, of records that are neither: what compaction can give back.
+    dead_bytes,
     /// Requests waiting in the mailbox.
     queue_depth,
-}
-
-impl PartitionStats {
-    /// Bytes in data files that compaction can give back.
-    pub fn dead_bytes(&self) -> u64 {
-        self.log_bytes.saturating_sub(self.live_bytes + self.shadow_bytes)
-    }
 }
