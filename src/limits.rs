@@ -23,6 +23,12 @@ pub const DATA_FILE_LEN_MIN: u64 = 4 << 10;
 /// Longest data file in bytes: the keydir keeps offsets as 29 bits of 8-byte units.
 pub const DATA_FILE_LEN_LIMIT: u64 = 1 << 32;
 
+/// Default of [`Options::data_file_records_max`](crate::Options::data_file_records_max): 2²⁰.
+pub const DATA_FILE_RECORDS_MAX_DEFAULT: u64 = 1 << 20;
+
+/// Bytes of keys at which a data file is sealed: a hint's builder has them all in memory.
+pub const DATA_FILE_KEY_BYTES_MAX: u64 = 128 << 20;
+
 /// Most data files of one partition: the keydir keeps the file as 16 bits.
 pub const FILES_PER_PARTITION_MAX: usize = 1 << 16;
 

@@ -76,6 +76,7 @@ pub struct Options {
     pub(crate) key_len_max: usize,
     pub(crate) value_len_max: usize,
     pub(crate) data_file_len_max: u64,
+    pub(crate) data_file_records_max: u64,
     pub(crate) mailbox_requests_max: usize,
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) prewrite: bool,
@@ -94,6 +95,7 @@ impl Default for Options {
             key_len_max: limits::KEY_LEN_MAX,
             value_len_max: limits::VALUE_LEN_MAX_DEFAULT,
             data_file_len_max: limits::DATA_FILE_LEN_MAX_DEFAULT,
+            data_file_records_max: limits::DATA_FILE_RECORDS_MAX_DEFAULT,
             mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             prewrite: true,
@@ -171,6 +173,14 @@ impl Options {
         self
     }
 
+    /// Number of records at which a data file is sealed, 1 to 2²⁴. Default: 2²⁰. What upkeep does with a
+    /// file at once, sorting its keys for the hint file above all, takes memory in proportion: some 30
+    /// bytes a record and its key.
+    pub fn data_file_records_max(mut self, count: u64) -> Options {
+        self.data_file_records_max = count;
+        self
+    }
+
     /// How many requests wait in the mailbox of one partition before callers wait. Default: 4,096.
     pub fn mailbox_requests_max(mut self, count: usize) -> Options {
         self.mailbox_requests_max = count;
@@ -217,6 +227,7 @@ impl Options {
             limits::DATA_FILE_LEN_MIN,
             limits::DATA_FILE_LEN_LIMIT,
         )?;
+        within("data_file_records_max", self.data_file_records_max, 1, 1 << 24)?;
         within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;
         within("mailbox_bytes_max", self.mailbox_bytes_max as u64, 1, 1 << 36)
     }

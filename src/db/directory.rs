@@ -7,11 +7,12 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Fs;
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
+use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
 use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest};
 use crate::options::Options;
-use crate::partition::recovery::{StoreIdentity, empty_files};
+use crate::partition::recovery::empty_files;
 use crate::types::{KeyspaceId, PartitionId, StoreId};
 use crate::worker;
 

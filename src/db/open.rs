@@ -9,10 +9,11 @@ use super::lifecycle::{Lifecycle, StoreLock};
 use super::{Db, Handle, Shard, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, probe_uring, uring_denied_hint};
+use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, mailbox};
 use crate::options::{Durability, Io, Options};
 use crate::partition::PartitionConfig;
-use crate::partition::recovery::{Report, StoreIdentity};
+use crate::partition::recovery::Report;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::PartitionId;
 use crate::worker::{self, Opened, Setup, Ticker, WorkerPlan};
@@ -120,7 +121,10 @@ fn start(
         config: PartitionConfig {
             identity: identity.clone(),
             open_id,
-            data_file_len_max: options.data_file_len_max,
+            bounds: FileBounds {
+                len_max: options.data_file_len_max,
+                records_max: options.data_file_records_max,
+            },
             prewrite: options.prewrite,
         },
     };

@@ -2,16 +2,120 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::io::File;
 use crate::keydir::FileSlot;
+use crate::limits;
 use crate::log::format::FormatError;
-use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
+use crate::log::format::data_header::{
+    DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, FileKind,
+};
 use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
 use crate::log::format::record::decode_record;
+use crate::log::manifest::Manifest;
 use crate::log::scanner::ReadAt;
-use crate::types::{FileId, KeyspaceId, Seqno};
+use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
+
+/// What the files of a store have in common (F2).
+#[derive(Clone)]
+pub(crate) struct StoreIdentity {
+    pub(crate) store: StoreId,
+    pub(crate) map_epoch: u64,
+    pub(crate) partition_count: u32,
+    pub(crate) hash_key: [u8; 16],
+}
+
+impl StoreIdentity {
+    pub(crate) fn of(manifest: &Manifest) -> StoreIdentity {
+        StoreIdentity {
+            store: manifest.store,
+            map_epoch: manifest.map_epoch,
+            partition_count: manifest.partition_count,
+            hash_key: manifest.hash_key,
+        }
+    }
+}
+
+/// Whose files these are: what the header of each says.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    pub(crate) identity: StoreIdentity,
+    pub(crate) partition: PartitionId,
+    /// Random; marks what was written by this open (F4).
+    pub(crate) open_id: u64,
+}
+
+impl Owner {
+    /// The seed of the checksums in a file (L3).
+    pub(crate) fn identity_of(&self, file: FileId) -> FileIdentity {
+        FileIdentity::new(self.identity.store, self.partition, file)
+    }
+
+    /// The header of a file that is written now.
+    pub(crate) fn header(&self, kind: FileKind, file: FileId) -> DataHeader {
+        DataHeader {
+            kind,
+            store: self.identity.store,
+            partition: self.partition,
+            partition_count: self.identity.partition_count,
+            file,
+            map_epoch: self.identity.map_epoch,
+            hash_key: self.identity.hash_key,
+            open_id: self.open_id,
+            created_at_ms: clock::now_ms(),
+        }
+    }
+
+    /// What the header of a file must say.
+    pub(crate) fn expected(&self, kind: FileKind, file: FileId) -> ExpectedFile {
+        ExpectedFile {
+            kind,
+            store: self.identity.store,
+            partition: self.partition,
+            file,
+            hash_key: self.identity.hash_key,
+        }
+    }
+}
+
+/// Bounds of a data file; one that would go over any of them is sealed before. A record that is longer
+/// than them gets a file of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileBounds {
+    pub(crate) len_max: u64,
+    pub(crate) records_max: u64,
+}
+
+impl FileBounds {
+    /// Whether a file may have this length, this many records, and this many bytes of keys.
+    pub(crate) fn admit(&self, len: u64, records: u64, key_bytes: u64) -> bool {
+        len <= self.len_max
+            && records <= self.records_max
+            && key_bytes <= limits::DATA_FILE_KEY_BYTES_MAX
+    }
+}
+
+/// Gives out the ids of new files of a partition, to its log and to compaction, each once (F1).
+#[derive(Clone)]
+pub(crate) struct FileIds(Arc<AtomicU64>);
+
+impl FileIds {
+    pub(crate) fn new(next: FileId) -> FileIds {
+        FileIds(Arc::new(AtomicU64::new(next.0)))
+    }
+
+    pub(crate) fn take(&self) -> FileId {
+        FileId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id that the next taker gets.
+    pub(crate) fn next(&self) -> FileId {
+        FileId(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// One data file, open. Shared by the worker and by readers on any thread.
 pub(crate) struct DataFile {
@@ -49,7 +153,7 @@ impl FileTable {
     pub(crate) fn insert(&mut self, file: Arc<DataFile>) -> Option<FileSlot> {
         let index = match self.slots.iter().position(Option::is_none) {
             Some(index) => index,
-            None if self.slots.len() < crate::limits::FILES_PER_PARTITION_MAX => {
+            None if self.slots.len() < limits::FILES_PER_PARTITION_MAX => {
                 self.slots.push(None);
                 self.slots.len() - 1
             }
@@ -59,8 +163,13 @@ impl FileTable {
         Some(FileSlot(index as u16))
     }
 
+    /// Takes the file out of its slot, which may get another one then.
+    pub(crate) fn remove(&mut self, slot: FileSlot) -> Option<Arc<DataFile>> {
+        self.slots.get_mut(usize::from(slot.0))?.take()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
-        self.iter().count() >= crate::limits::FILES_PER_PARTITION_MAX
+        self.iter().count() >= limits::FILES_PER_PARTITION_MAX
     }
 
     /// Every file with its slot.

@@ -122,31 +122,52 @@ pub(crate) fn scan(
     start: Chain,
     visit: &mut dyn FnMut(RecordAt<'_>),
 ) -> io::Result<Scan> {
-    let mut window = Window::new(reader, file_len);
-    let mut scan = Scan {
-        end: DATA_HEADER_LEN as u64,
-        groups: 0,
-        records: 0,
-        seqno_min: Seqno::default(),
-        seqno_max: Seqno::default(),
-        durable_through_max: 0,
-        chain: start,
-        stop: Stop::EndOfFile,
-    };
-    while scan.end < file_len && scan.closed().is_none() {
-        match read_group(&mut window, scan.end, identity, &scan.chain) {
-            Ok(group) => scan.take_group(&group, visit),
-            Err(Fault::Format(why)) => {
-                scan.stop = Stop::NoChain { offset: scan.end, why };
-                break;
-            }
-            Err(Fault::Io(error)) => return Err(error),
-        }
-    }
+    let mut scan = Scan::start(start);
+    scan.read_on(reader, file_len, identity, u64::MAX, visit)?;
     Ok(scan)
 }
 
 impl Scan {
+    /// Behind the header of a file, before its first group.
+    pub(crate) fn start(chain: Chain) -> Scan {
+        Scan {
+            end: DATA_HEADER_LEN as u64,
+            groups: 0,
+            records: 0,
+            seqno_min: Seqno::default(),
+            seqno_max: Seqno::default(),
+            durable_through_max: 0,
+            chain,
+            stop: Stop::EndOfFile,
+        }
+    }
+
+    /// Goes on where it stands for about `budget` bytes; true once there is nothing more to read.
+    pub(crate) fn read_on(
+        &mut self,
+        reader: &dyn ReadAt,
+        file_len: u64,
+        identity: FileIdentity,
+        budget: u64,
+        visit: &mut dyn FnMut(RecordAt<'_>),
+    ) -> io::Result<bool> {
+        let until = self.end.saturating_add(budget);
+        let mut window = Window::new(reader, file_len);
+        while self.end < file_len && self.stop == Stop::EndOfFile {
+            if self.end >= until {
+                return Ok(false);
+            }
+            match read_group(&mut window, self.end, identity, &self.chain) {
+                Ok(group) => self.take_group(&group, visit),
+                Err(Fault::Format(why)) => {
+                    self.stop = Stop::NoChain { offset: self.end, why };
+                }
+                Err(Fault::Io(error)) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// The file's digest, if the closing mark was reached.
     pub(crate) fn closed(&self) -> Option<u32> {
         match self.stop {

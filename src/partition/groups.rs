@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::log::data_file::{FileBounds, FileIds};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
 use crate::log::format::record::{RecordHeader, encode_record};
@@ -121,20 +122,25 @@ pub(super) struct Groups {
     target: FileId,
     /// Where the log of `target` ends after everything staged, or `None` if `target` is to be created.
     target_end: Option<u64>,
-    next_file: FileId,
+    /// Records and bytes of keys that were ever staged for `target`.
+    target_records: u64,
+    target_key_bytes: u64,
+    ids: FileIds,
     spare: Vec<Vec<u8>>,
 }
 
 impl Groups {
-    /// `next_file` is the first id never used (F1).
-    pub(super) fn new(next_file: FileId) -> Groups {
+    pub(super) fn new(ids: FileIds) -> Groups {
+        let target = ids.take();
         Groups {
-            open: Group::new(next_file, Vec::new()),
+            open: Group::new(target, Vec::new()),
             ready: VecDeque::new(),
             ready_bytes: 0,
-            target: next_file,
+            target,
             target_end: None,
-            next_file: FileId(next_file.0 + 1),
+            target_records: 0,
+            target_key_bytes: 0,
+            ids,
             spare: Vec::new(),
         }
     }
@@ -147,8 +153,8 @@ impl Groups {
         self.target
     }
 
-    pub(super) fn next_file(&self) -> FileId {
-        self.next_file
+    pub(super) fn ids(&self) -> &FileIds {
+        &self.ids
     }
 
     /// Records, and whoever else waits for the open group.
@@ -180,7 +186,7 @@ impl Groups {
 
     /// Makes the open group one that can take a record of `len` bytes: closes it if it is full, if
     /// the record must be alone (W5), or if the file is full.
-    pub(super) fn make_room(&mut self, len: u64, file_len_max: u64) {
+    pub(super) fn make_room(&mut self, len: u64, key_len: u64, bounds: FileBounds) {
         let alone = len > limits::GROUP_ALONE_LEN_BYTES as u64;
         let full = self.open.len() + len > limits::GROUP_LEN_MAX as u64
             || self.open.record_count as usize >= limits::GROUP_RECORDS_MAX
@@ -192,9 +198,14 @@ impl Groups {
         let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
         let file_len = end + self.open.len() + len + GROUP_HEADER_LEN as u64;
         let file_is_fresh = self.target_end.is_none() && !self.open.has_records();
-        if file_len > file_len_max && !file_is_fresh {
+        self.target_records += 1;
+        self.target_key_bytes += key_len;
+        let fits = bounds.admit(file_len, self.target_records, self.target_key_bytes);
+        if !fits && !file_is_fresh {
             self.close_open();
             self.begin_file();
+            self.target_records = 1;
+            self.target_key_bytes = key_len;
         }
     }
 
@@ -240,9 +251,10 @@ impl Groups {
 
     /// What is staged next goes into a file yet to be created.
     pub(super) fn begin_file(&mut self) {
-        self.target = self.next_file;
-        self.next_file = FileId(self.next_file.0 + 1);
+        self.target = self.ids.take();
         self.target_end = None;
+        self.target_records = 0;
+        self.target_key_bytes = 0;
         self.open.file = self.target;
     }
 

@@ -35,13 +35,14 @@ use self::commit::{Here, InFlight};
 use self::groups::{Group, Groups};
 use self::page::PageRequest;
 use self::read::ReadRequest;
-use self::recovery::StoreIdentity;
 use self::rotation::{Rotated, RotationFailure};
 pub(crate) use self::view::PartitionView;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
 use crate::keydir::{Keydir, Location, Usage};
-use crate::log::data_file::{ActiveDataFile, DataFile, FileTable};
+use crate::log::data_file::{
+    ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
+};
 use crate::log::files::FilesList;
 use crate::mailbox::{Inbox, ReplySender, Request};
 use crate::route::KeyHasher;
@@ -54,7 +55,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) identity: StoreIdentity,
     /// Random; marks what was written by this open (F4).
     pub(crate) open_id: u64,
-    pub(crate) data_file_len_max: u64,
+    pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
 }
 
@@ -91,6 +92,7 @@ pub(crate) struct Partition {
     /// Index in its worker, the first half of what [`Ops`] yields.
     index: usize,
     config: PartitionConfig,
+    owner: Owner,
     hasher: KeyHasher,
     dir: PathBuf,
     disk: Disk,
@@ -155,6 +157,7 @@ impl Partition {
             hasher: KeyHasher::new(&config.identity.hash_key),
             prewrite: Prewrite::new(config.prewrite),
             here: Here::default(),
+            owner: recovered.owner,
             config,
             dir: recovered.dir,
             disk,
@@ -164,7 +167,7 @@ impl Partition {
             keydir: recovered.keydir,
             usage: recovered.usage,
             files: recovered.files,
-            groups: Groups::new(recovered.listed.next),
+            groups: Groups::new(FileIds::new(recovered.listed.next)),
             listed: recovered.listed,
             active: None,
             next_seqno: recovered.next_seqno,

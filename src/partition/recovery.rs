@@ -8,23 +8,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::PartitionView;
 use super::rotation::{seal_file, too_many_files};
+use super::{PartitionConfig, PartitionView};
 use crate::error::{Error, Result};
 use crate::io::Fs;
 use crate::keydir::{FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
-use crate::log::data_file::{DataFile, FileTable};
+use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
-use crate::log::format::data_header::{ExpectedFile, FileKind};
+use crate::log::format::data_header::FileKind;
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::record::{Codec, RecordKind};
 use crate::log::layout;
-use crate::log::manifest::Manifest;
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_tail};
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::{FileId, PartitionId, Seqno, StoreId};
+use crate::types::{FileId, PartitionId, Seqno};
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
@@ -33,29 +32,10 @@ const SEQNO_STEP: u64 = 1 << 32;
 /// counting behind it.
 const FILE_ID_MAX: u64 = 1 << 48;
 
-/// What a partition needs to know about its store.
-#[derive(Clone)]
-pub(crate) struct StoreIdentity {
-    pub(crate) store: StoreId,
-    pub(crate) map_epoch: u64,
-    pub(crate) partition_count: u32,
-    pub(crate) hash_key: [u8; 16],
-}
-
-impl StoreIdentity {
-    pub(crate) fn of(manifest: &Manifest) -> StoreIdentity {
-        StoreIdentity {
-            store: manifest.store,
-            map_epoch: manifest.map_epoch,
-            partition_count: manifest.partition_count,
-            hash_key: manifest.hash_key,
-        }
-    }
-}
-
 /// A partition as it is on disk.
 pub(crate) struct Recovered {
     pub(super) id: PartitionId,
+    pub(super) owner: Owner,
     pub(super) dir: PathBuf,
     pub(super) fs: Fs,
     pub(super) keydir: Keydir,
@@ -109,15 +89,16 @@ pub(crate) fn recover(
     fs: &Fs,
     root: &Path,
     id: PartitionId,
-    identity: &StoreIdentity,
+    config: &PartitionConfig,
 ) -> Result<Recovered> {
     let dir = layout::partition_dir(root, id);
+    let identity = &config.identity;
     let mut recovery = Recovery {
         fs,
         listed: read_files(fs, &dir, id, identity)?,
         dir: &dir,
         id,
-        identity,
+        owner: Owner { identity: identity.clone(), partition: id, open_id: config.open_id },
         loading: Loading {
             id,
             hasher: KeyHasher::new(&identity.hash_key),
@@ -150,7 +131,7 @@ struct Recovery<'a> {
     fs: &'a Fs,
     dir: &'a Path,
     id: PartitionId,
-    identity: &'a StoreIdentity,
+    owner: Owner,
     listed: FilesList,
     loading: Loading,
     files: FileTable,
@@ -243,7 +224,7 @@ impl Recovery<'_> {
         let (slot, data) = self.open(sealed.id, false)?;
         let len = data.len()?;
         data.file.advise_sequential();
-        let expected = self.expected(sealed.id);
+        let expected = self.owner.expected(FileKind::Data, sealed.id);
         let verdict = read_sealed(&*data.file, len, &expected, sealed, &mut |record| {
             self.loading.take(slot, &record);
         })
@@ -271,7 +252,7 @@ impl Recovery<'_> {
         data.file.sync_all().map_err(io("sync"))?;
         data.file.drop_pages().map_err(io("drop the cached pages of"))?;
         let len = data.len()?;
-        let expected = self.expected(id);
+        let expected = self.owner.expected(FileKind::Data, id);
         let tail = read_tail(&*data.file, len, &expected, &mut |record| {
             self.loading.take(slot, &record);
         })
@@ -351,21 +332,10 @@ impl Recovery<'_> {
                 Error::io("open", &path, source)
             }
         })?;
-        let identity = self.expected(id).identity();
+        let identity = self.owner.identity_of(id);
         let data = Arc::new(DataFile { id, identity, path, file });
         let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
         Ok((slot, data))
-    }
-
-    /// What the header of a data file must say (F2).
-    fn expected(&self, file: FileId) -> ExpectedFile {
-        ExpectedFile {
-            kind: FileKind::Data,
-            store: self.identity.store,
-            partition: self.id,
-            file,
-            hash_key: self.identity.hash_key,
-        }
     }
 
     fn finish(mut self) -> Result<Recovered> {
@@ -387,6 +357,7 @@ impl Recovery<'_> {
         })?;
         Ok(Recovered {
             id: self.id,
+            owner: self.owner,
             dir: self.dir.to_owned(),
             fs: self.fs.clone(),
             keydir,

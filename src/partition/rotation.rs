@@ -14,13 +14,12 @@ use std::sync::Arc;
 
 use super::commit::InFlight;
 use super::{Event, Ops, Partition};
-use crate::clock;
 use crate::error::Error;
 use crate::io::{File, Fs};
 use crate::limits::FILES_LEN_MAX;
 use crate::log::data_file::{ActiveDataFile, DataFile};
 use crate::log::files::{FilesList, SealedFile};
-use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileIdentity, FileKind};
+use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::layout;
 use crate::types::FileId;
@@ -77,36 +76,21 @@ struct Job {
 }
 
 impl Partition {
-    pub(super) fn identity_of(&self, file: FileId) -> FileIdentity {
-        FileIdentity::new(self.config.identity.store, self.id, file)
-    }
-
     /// Moves the log to the file that the group at the head of the queue was encoded for.
     pub(super) fn rotate(&mut self, ops: &mut Ops) {
         if self.files.is_full() {
             return self.rotate_failed(&too_many_files(&self.dir));
         }
         let id = self.groups.front_file();
-        let header = DataHeader {
-            kind: FileKind::Data,
-            store: self.config.identity.store,
-            partition: self.id,
-            partition_count: self.config.identity.partition_count,
-            file: id,
-            map_epoch: self.config.identity.map_epoch,
-            hash_key: self.config.identity.hash_key,
-            open_id: self.config.open_id,
-            created_at_ms: clock::now_ms(),
-        };
-        let (header, header_crc) = header.encode();
+        let (header, header_crc) = self.owner.header(FileKind::Data, id).encode();
         let zeros = if self.prewrite.pays() { prewrite::FIRST_LEN } else { 0 };
         let new = NewFile {
             path: layout::data_file_path(&self.dir, id),
             header,
             header_crc,
             id,
-            identity: self.identity_of(id),
-            zeros: zeros.min(self.config.data_file_len_max.saturating_sub(DATA_HEADER_LEN as u64)),
+            identity: self.owner.identity_of(id),
+            zeros: zeros.min(self.config.bounds.len_max.saturating_sub(DATA_HEADER_LEN as u64)),
             prewrite: self.config.prewrite,
         };
         self.rotate_start(Some(new), ops);
@@ -132,7 +116,7 @@ impl Partition {
             seal = Some(Seal { data: active.data.clone(), end: active.end, mark });
         }
         after.active = new.as_ref().map(|new| new.id);
-        after.next = self.groups.next_file();
+        after.next = self.groups.ids().next();
         after.seqno_floor = self.seqno_floor;
         let job = Job {
             fs: self.fs.clone(),

@@ -76,8 +76,9 @@ impl Partition {
             value_len: body.value_len() as u32,
             body_crc: body.crc,
         };
-        self.groups.make_room(u64::from(header.record_len()), self.config.data_file_len_max);
-        let identity = self.identity_of(self.groups.target_file());
+        let (len, key_len) = (header.record_len().into(), header.key_len.into());
+        self.groups.make_room(len, key_len, self.config.bounds);
+        let identity = self.owner.identity_of(self.groups.target_file());
         let group = self.groups.open();
         if group.staged_at.is_none() {
             group.staged_at = Some(Instant::now());

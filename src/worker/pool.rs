@@ -90,7 +90,7 @@ fn run(
         let mut ready = Vec::new();
         let mut opened = Vec::new();
         for (partition_index, (id, inbox)) in partitions.into_iter().enumerate() {
-            let recovered = recovery::recover(&setup.fs, &setup.root, id, &setup.config.identity)?;
+            let recovered = recovery::recover(&setup.fs, &setup.root, id, &setup.config)?;
             opened.push(Opened { id, view: recovered.view().clone(), report: recovered.report });
             let config = setup.config.clone();
             ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
