@@ -64,8 +64,8 @@ pub use io::sim;
 
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};
-pub use options::{Durability, Io, Options};
-pub use stats::{Histogram, PartitionStats, Stats};
+pub use options::{Compaction, Durability, Io, Options};
+pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

@@ -1,6 +1,10 @@
 //! How a store is opened: every setting, its default, and what it trades.
 
+mod compaction;
+
 use std::time::Duration;
+
+pub use self::compaction::Compaction;
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -80,6 +84,7 @@ pub struct Options {
     pub(crate) mailbox_requests_max: usize,
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) prewrite: bool,
+    pub(crate) compaction: Compaction,
 }
 
 impl Default for Options {
@@ -99,6 +104,7 @@ impl Default for Options {
             mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             prewrite: true,
+            compaction: Compaction::new(),
         }
     }
 }
@@ -202,6 +208,12 @@ impl Options {
         self
     }
 
+    /// When and how fast dead records are given back. Default: [`Compaction::new`].
+    pub fn compaction(mut self, compaction: Compaction) -> Options {
+        self.compaction = compaction;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let within = |name: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
@@ -227,6 +239,7 @@ impl Options {
             limits::DATA_FILE_LEN_MIN,
             limits::DATA_FILE_LEN_LIMIT,
         )?;
+        self.compaction.check().map_err(|what| Error::invalid(format!("compaction: {what}")))?;
         within("data_file_records_max", self.data_file_records_max, 1, 1 << 24)?;
         within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;
         within("mailbox_bytes_max", self.mailbox_bytes_max as u64, 1, 1 << 36)

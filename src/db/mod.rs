@@ -1,6 +1,7 @@
 //! The caller's side: a handle that routes keys, drops requests into mailboxes, and awaits replies.
 
 mod call;
+mod compact;
 mod directory;
 mod lifecycle;
 mod open;

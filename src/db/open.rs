@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
@@ -10,8 +10,8 @@ use super::{Db, Handle, Shard, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, probe_uring, uring_denied_hint};
 use crate::log::data_file::{FileBounds, StoreIdentity};
-use crate::mailbox::{Doorbell, Inbox, Mailbox, mailbox};
-use crate::options::{Durability, Io, Options};
+use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
+use crate::options::{Compaction, Durability, Io, Options};
 use crate::partition::PartitionConfig;
 use crate::partition::recovery::Report;
 use crate::route::{KeyHasher, PartitionMap};
@@ -46,11 +46,16 @@ impl Options {
     }
 }
 
+/// How often upkeep is told that time has passed.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How a store reaches its disk, once decided.
 struct Access {
     fs: Fs,
     name: &'static str,
     driver: Box<dyn Fn() -> Driver>,
+    /// Not on the simulated disk, where a run should depend on its seed and not on time.
+    has_upkeep_timer: bool,
 }
 
 fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
@@ -65,6 +70,7 @@ fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
         workers = shared.worker_count,
         io = shared.io_name,
         files = report.files,
+        hints = report.hints,
         records = report.records,
         keys = report.keys,
         torn_bytes = report.torn_bytes,
@@ -76,7 +82,12 @@ fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
 }
 
 fn choose_io(io: &Io) -> Result<Access> {
-    let os = |name, driver: fn() -> Driver| Access { fs: Fs::os(), name, driver: Box::new(driver) };
+    let os = |name, driver: fn() -> Driver| Access {
+        fs: Fs::os(),
+        name,
+        driver: Box::new(driver),
+        has_upkeep_timer: true,
+    };
     match io {
         Io::Blocking => Ok(os("blocking", || Driver::Blocking)),
         Io::Uring => match probe_uring() {
@@ -98,7 +109,8 @@ fn choose_io(io: &Io) -> Result<Access> {
         Io::Sim(disk) => {
             let disk = disk.clone();
             let fs = Fs::sim(disk.clone());
-            Ok(Access { fs, name: "sim", driver: Box::new(move || Driver::Sim(disk.clone())) })
+            let driver = Box::new(move || Driver::Sim(disk.clone()));
+            Ok(Access { fs, name: "sim", driver, has_upkeep_timer: false })
         }
     }
 }
@@ -126,6 +138,7 @@ fn start(
                 records_max: options.data_file_records_max,
             },
             prewrite: options.prewrite,
+            compaction: compaction_of_worker(&options.compaction, worker_count),
         },
     };
     let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
@@ -168,8 +181,15 @@ fn start(
     }
     drop(loaded_sender);
     let started = collect(&loaded, worker_count, partition_count).and_then(|collected| {
+        let mut schedules = Vec::new();
         if let Durability::Interval(interval) = options.durability {
-            let ticker = Ticker::start(interval, doorbells)
+            schedules.push((Ticks::SYNC, interval));
+        }
+        if access.has_upkeep_timer {
+            schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
+        }
+        if !schedules.is_empty() {
+            let ticker = Ticker::start(&schedules, doorbells)
                 .map_err(|source| Error::io("start a timer for", &root, source))?;
             lifecycle.keep(ticker);
         }
@@ -204,6 +224,12 @@ fn start(
         lifecycle,
     };
     Ok((shared, report))
+}
+
+/// The rate is for all workers together, each of which has a thread for upkeep.
+fn compaction_of_worker(settings: &Compaction, worker_count: usize) -> Compaction {
+    let share = |rate: u64| (rate / worker_count as u64).max(1);
+    Compaction { bytes_per_sec: settings.bytes_per_sec.map(share), ..settings.clone() }
 }
 
 type Views = Vec<Arc<crate::partition::PartitionView>>;

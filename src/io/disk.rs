@@ -202,6 +202,10 @@ impl Disk {
         self.help(&self.upkeep, job)
     }
 
+    #[cfg_attr(
+        not(any(test, feature = "sim")),
+        expect(clippy::unused_self, reason = "only the simulated disk has no helpers")
+    )]
     fn help<T: Send + 'static>(
         &self,
         helper: &Rc<Helper>,

@@ -161,7 +161,6 @@ impl File {
 
     /// As [`read_at`](Self::read_at), without bringing anything into the page cache that was not there,
     /// where kernel and file system can do that. Also says whether all of it was there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
     pub(crate) fn read_uncached_at(
         &self,
         buf: &mut [u8],

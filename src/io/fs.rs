@@ -173,6 +173,18 @@ impl Fs {
         }
     }
 
+    /// Bytes that an unprivileged process may still write on the file system of `path`.
+    pub(crate) fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        match &self.0 {
+            Kind::Os => {
+                let stat = rustix::fs::statvfs(path)?;
+                Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => Ok(disk.free_bytes()),
+        }
+    }
+
     /// Makes every creation, rename and removal in this directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> io::Result<()> {
         match &self.0 {

@@ -185,6 +185,11 @@ impl SimDisk {
         self.state().faults.would_block = ratio;
     }
 
+    /// Bytes that may still be written.
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.state().free_bytes()
+    }
+
     /// Takes back every fault, the capacity included. A crash that happened stays.
     pub fn clear_faults(&self) {
         self.state().faults.clear();

@@ -182,7 +182,6 @@ impl Keydir {
     }
 
     /// Points `hash` at `new` if it points at `expected`, and returns whether it did (K4).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
     pub(crate) fn replace_if(&mut self, hash: KeyHash, expected: Location, new: Location) -> bool {
         let mut slots = self.directory.table(hash.table).write();
         match slots.find_mut(hash) {

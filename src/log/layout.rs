@@ -58,7 +58,6 @@ pub(crate) fn data_file_path(partition_dir: &Path, file: FileId) -> PathBuf {
     partition_dir.join(file_name(file, FileKind::Data))
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for hints"))]
 pub(crate) fn hint_file_path(partition_dir: &Path, file: FileId) -> PathBuf {
     partition_dir.join(file_name(file, FileKind::Hint))
 }

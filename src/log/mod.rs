@@ -6,11 +6,12 @@
 //! that were found on disk mean.
 //!
 //! ```text
-//! format/    bytes of a record, a commit group and a file header; no I/O
+//! format/    bytes of a record, a commit group, a file header and a hint; no I/O
 //! layout     names and paths
 //! manifest   MANIFEST ↔ struct
 //! files      FILES ↔ struct
 //! scanner    a data file, front to back
+//! hint_file  a data file's keys in order, so that it need not be scanned
 //! tail       what the end of a scan means
 //! writer     a data file that nobody waits for, front to back
 //! ```
@@ -25,6 +26,7 @@
 pub(crate) mod data_file;
 pub(crate) mod files;
 pub(crate) mod format;
+pub(crate) mod hint_file;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod scanner;

@@ -35,7 +35,6 @@ pub(crate) struct RecordAt<'a> {
     pub(crate) len: u32,
     pub(crate) header: &'a RecordHeader,
     pub(crate) key: &'a [u8],
-    #[cfg_attr(not(test), expect(dead_code, reason = "for verify and repair"))]
     pub(crate) value: &'a [u8],
 }
 
@@ -169,6 +168,7 @@ impl Scan {
     }
 
     /// The file's digest, if the closing mark was reached.
+    #[cfg(test)]
     pub(crate) fn closed(&self) -> Option<u32> {
         match self.stop {
             Stop::ClosingMark { digest } => Some(digest),
@@ -214,7 +214,7 @@ struct Group<'a> {
 }
 
 /// Keeps a failed read apart from bytes that were read and are not a group.
-enum Fault {
+pub(super) enum Fault {
     Io(io::Error),
     Format(FormatError),
 }
@@ -360,7 +360,7 @@ pub(crate) fn search_rest(
 }
 
 /// One piece of a file in memory, moved forward as it is asked for (SC2).
-struct Window<'r> {
+pub(super) struct Window<'r> {
     reader: &'r dyn ReadAt,
     file_len: u64,
     /// Offset of `buf` in the file.
@@ -371,14 +371,14 @@ struct Window<'r> {
 }
 
 impl<'r> Window<'r> {
-    fn new(reader: &'r dyn ReadAt, file_len: u64) -> Window<'r> {
+    pub(super) fn new(reader: &'r dyn ReadAt, file_len: u64) -> Window<'r> {
         Window { reader, file_len, start: 0, filled: 0, buf: Vec::new() }
     }
 
     /// The bytes at `offset`: `len` of them, or as many as the file has.
     ///
     /// `len` is a constant or was compared with the file's length.
-    fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+    pub(super) fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
         let available = usize::try_from(self.file_len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = len.min(available);
         let inside = offset.checked_sub(self.start).and_then(|inside| usize::try_from(inside).ok());

@@ -194,7 +194,7 @@ pub(crate) fn read_sealed(
         Opening::Sound { header, crc } => {
             let start = Chain::start(header.open_id, crc);
             let scan = scan(reader, file_len, expected.identity(), start, visit)?;
-            Ok(decide_sealed(&scan, file_len, listed))
+            Ok(judge_sealed(&scan, file_len, listed))
         }
         Opening::Faulty(fault) => Ok(decide_sealed_without_header(&fault)),
     }
@@ -205,7 +205,6 @@ pub(crate) fn read_sealed(
 ///
 /// It finds a file that is missing, shorter, longer, foreign, or of another digest; damage between
 /// the two ends is found when it is read.
-#[cfg_attr(not(test), expect(dead_code, reason = "for open with hints"))]
 pub(crate) fn read_sealed_ends(
     reader: &dyn ReadAt,
     file_len: u64,
@@ -237,7 +236,8 @@ pub(crate) fn read_sealed_ends(
     Ok(SealedVerdict::Corrupt { offset: mark_offset, why })
 }
 
-fn decide_sealed(scan: &Scan, file_len: u64, listed: &SealedFile) -> SealedVerdict {
+/// Holds what was read of a sealed file, up to its end, against its entry in `FILES`.
+pub(crate) fn judge_sealed(scan: &Scan, file_len: u64, listed: &SealedFile) -> SealedVerdict {
     let corrupt = |offset, why| SealedVerdict::Corrupt { offset, why };
     match &scan.stop {
         Stop::NoChain { why, .. } if why.is_newer() => SealedVerdict::Refuse { why: why.clone() },

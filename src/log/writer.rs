@@ -8,8 +8,6 @@
 //! - **WR1** The file holds the same structures as one that the partition wrote: header, groups that
 //!   chain, closing mark. No group claims that anything was durable, because nothing was.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "for compaction and repair"))]
-
 use std::io;
 use std::sync::Arc;
 
@@ -111,7 +109,7 @@ impl FileWriter {
     }
 
     /// Closes the file and makes it durable; its name is for the caller to sync.
-    pub(crate) fn finish(mut self) -> io::Result<SealedFile> {
+    pub(crate) fn finish(&mut self) -> io::Result<SealedFile> {
         self.close_group();
         let (mark, digest) = self.chain.closing_mark(DATA_HEADER_LEN as u64).encode(self.identity);
         self.buf.extend_from_slice(&mark);

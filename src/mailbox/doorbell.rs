@@ -1,15 +1,30 @@
 //! Wakes a worker that sleeps, and costs next to nothing when it does not.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::task::Waker;
 
 use futures::task::AtomicWaker;
+
+/// What a timer asks a worker to look at; a set of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticks(u8);
+
+impl Ticks {
+    /// What was acknowledged is to be synced.
+    pub(crate) const SYNC: Ticks = Ticks(1);
+    /// Upkeep may have a reason that only time gives.
+    pub(crate) const UPKEEP: Ticks = Ticks(2);
+
+    pub(crate) fn has(self, other: Ticks) -> bool {
+        self.0 & other.0 != 0
+    }
+}
 
 /// Shared by every mailbox of one worker.
 #[derive(Default)]
 pub(crate) struct Doorbell {
     sleeping: AtomicBool,
-    tick: AtomicBool,
+    ticks: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -25,19 +40,19 @@ impl Doorbell {
     }
 
     /// Called by a timer: the worker should look at what is due.
-    pub(crate) fn tick(&self) {
-        self.tick.store(true, Ordering::Relaxed);
+    pub(crate) fn tick(&self, ticks: Ticks) {
+        self.ticks.fetch_or(ticks.0, Ordering::Relaxed);
         self.ring();
     }
 
-    /// Called by the worker: whether a timer rang since the last look.
-    pub(crate) fn take_tick(&self) -> bool {
-        self.has_tick() && self.tick.swap(false, Ordering::AcqRel)
+    /// Called by the worker: which timers rang since the last look.
+    pub(crate) fn take_ticks(&self) -> Ticks {
+        if self.has_tick() { Ticks(self.ticks.swap(0, Ordering::AcqRel)) } else { Ticks::default() }
     }
 
-    /// Whether [`Doorbell::take_tick`] would be true.
+    /// Whether [`Doorbell::take_ticks`] would have any.
     pub(crate) fn has_tick(&self) -> bool {
-        self.tick.load(Ordering::Relaxed)
+        self.ticks.load(Ordering::Relaxed) != 0
     }
 
     /// Called by the worker before it returns to its executor: from here on it may be woken. The

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub(crate) use admission::{Admission, Ticket};
-pub(crate) use doorbell::Doorbell;
+pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
 pub(crate) use request::{Body, Durable, Page, PagePosition, Request, Walk};
 

@@ -8,6 +8,7 @@ use super::ReplySender;
 use crate::error::Result;
 use crate::log::data_file::DataFile;
 use crate::log::format::record::body_crc;
+use crate::stats::Compacted;
 use crate::types::{FileId, KeyHash};
 
 /// How far a write must have come before it is acknowledged; the per-write form of
@@ -72,6 +73,14 @@ pub(crate) enum Request {
         from: PagePosition,
         reply: ReplySender<Result<Page>>,
     },
+    /// Compacts what gains anything; with `only`, of these files alone.
+    Compact {
+        only: Option<Vec<FileId>>,
+        reply: ReplySender<Result<Compacted>>,
+    },
+    CompactCancel {
+        reply: ReplySender<Result<()>>,
+    },
 }
 
 impl Request {
@@ -80,7 +89,10 @@ impl Request {
         match self {
             Request::Put { body, .. } | Request::Del { body, .. } => body.len(),
             Request::Get { key, .. } => key.len(),
-            Request::Sync { .. } | Request::Page { .. } => 0,
+            Request::Sync { .. }
+            | Request::Page { .. }
+            | Request::Compact { .. }
+            | Request::CompactCancel { .. } => 0,
         }
     }
 }

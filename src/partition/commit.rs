@@ -49,8 +49,7 @@ impl Partition {
             let (file, len, has_records) = (front.file, front.len(), front.has_records());
             let active = self.active.as_ref().map(|active| active.data.id);
             if has_records && active != Some(file) {
-                // Zeros that are still being written would land behind the cut of the old file.
-                if !self.prewrite.is_in_flight() {
+                if self.may_leave_file() {
                     self.rotate(ops);
                 }
                 return;
@@ -65,7 +64,19 @@ impl Partition {
                 self.commit_barrier(group, ops);
             }
         }
+        let is_left = matches!(self.in_flight, InFlight::None)
+            && self.groups.is_empty()
+            && self.active.as_ref().map(|active| active.data.id) == self.upkeep.compactor.sealing();
+        if is_left && self.active.is_some() && self.may_leave_file() && self.poisoned.is_none() {
+            return self.seal(ops);
+        }
         self.prewrite_advance(ops);
+    }
+
+    /// Zeros that are still being written would land behind the cut of the old file; and `FILES` changes
+    /// by one hand at a time (CM2).
+    fn may_leave_file(&self) -> bool {
+        !self.prewrite.is_in_flight() && !self.upkeep.compactor.is_listing()
     }
 
     /// One write, and a sync unless nobody asked or the write brings its own.
@@ -244,12 +255,13 @@ impl Partition {
         self.fail_group(group, &told);
         self.in_flight = InFlight::Undo;
         ops.push(Box::pin(async move {
-            let written = file.len().unwrap_or(u64::MAX) > start;
-            let result = if written {
-                let zeros = vec![0; GROUP_HEADER_LEN];
-                disk.write(&file, zeros, start, WriteMode::Plain).await.0
-            } else {
+            // No more than was written: on a full disk there is no space for a byte behind it.
+            let written = file.len().map_or(u64::MAX, |len| len.saturating_sub(start));
+            let zeros = vec![0; written.min(GROUP_HEADER_LEN as u64) as usize];
+            let result = if zeros.is_empty() {
                 Ok(())
+            } else {
+                disk.write(&file, zeros, start, WriteMode::Plain).await.0
             };
             (index, Event::Undone { result })
         }));

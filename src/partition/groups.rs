@@ -249,6 +249,14 @@ impl Groups {
         self.ready.push_back(group);
     }
 
+    /// What is staged next goes into another file than what was staged before.
+    pub(super) fn leave_file(&mut self) {
+        self.close_open();
+        if self.target_end.is_some() {
+            self.begin_file();
+        }
+    }
+
     /// What is staged next goes into a file yet to be created.
     pub(super) fn begin_file(&mut self) {
         self.target = self.ids.take();

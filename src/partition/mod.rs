@@ -13,12 +13,15 @@
 //! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
 
 mod commit;
+mod compaction;
 mod groups;
+mod listing;
 mod page;
 mod prewrite;
 mod read;
 pub(crate) mod recovery;
 mod rotation;
+mod upkeep;
 mod view;
 mod write;
 
@@ -33,9 +36,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::commit::{Here, InFlight};
 use self::groups::{Group, Groups};
+use self::listing::ChangeFailure;
 use self::page::PageRequest;
 use self::read::ReadRequest;
-use self::rotation::{Rotated, RotationFailure};
+use self::rotation::Rotated;
+use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
@@ -44,7 +49,8 @@ use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
-use crate::mailbox::{Inbox, ReplySender, Request};
+use crate::mailbox::{Inbox, ReplySender, Request, Ticks};
+use crate::options::Compaction;
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
 use crate::upkeep::prewrite::{Outcome as PrewriteOutcome, Prewrite};
@@ -57,6 +63,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) open_id: u64,
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
+    pub(crate) compaction: Compaction,
 }
 
 /// Operations under way, of all partitions of one worker.
@@ -73,7 +80,7 @@ pub(crate) enum Event {
         result: std::io::Result<()>,
     },
     Prewritten(PrewriteOutcome),
-    Rotated(Option<Result<Rotated, RotationFailure>>),
+    Rotated(Option<Result<Rotated, ChangeFailure>>),
     Read {
         request: ReadRequest,
         location: Location,
@@ -84,6 +91,7 @@ pub(crate) enum Event {
         request: PageRequest,
         result: std::io::Result<Vec<u8>>,
     },
+    Upkept(UpkeepEvent),
 }
 
 /// One shard, owned by its worker.
@@ -121,6 +129,7 @@ pub(crate) struct Partition {
     unsynced: bool,
     prewrite: Prewrite,
     here: Here,
+    upkeep: Upkeep,
 
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
@@ -157,6 +166,7 @@ impl Partition {
             hasher: KeyHasher::new(&config.identity.hash_key),
             prewrite: Prewrite::new(config.prewrite),
             here: Here::default(),
+            upkeep: Upkeep::new(recovered.hints_due),
             owner: recovered.owner,
             config,
             dir: recovered.dir,
@@ -211,6 +221,8 @@ impl Partition {
             Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
             Request::Sync { reply } => self.sync(reply),
             Request::Page { walk, from, reply } => self.page(walk, from, reply, ops),
+            Request::Compact { only, reply } => self.compact(only, reply),
+            Request::CompactCancel { reply } => self.compact_cancel(reply),
         }
     }
 
@@ -227,21 +239,26 @@ impl Partition {
                 self.read_done(request, location, &data, result, ops);
             }
             Event::PageRead { request, result } => self.page_done(request, result, ops),
+            Event::Upkept(event) => self.upkeep_done(event, ops),
         }
     }
 
     /// Starts whatever can be started; called after requests and events were handled.
     pub(crate) fn advance(&mut self, ops: &mut Ops) {
         self.commit_advance(ops);
+        self.upkeep_advance(ops);
         if self.inbox.is_closed() && self.is_idle() && self.inbox.is_empty() && !self.finished {
             self.finish_advance(ops);
         }
     }
 
-    /// A timer asks for what was acknowledged to be synced.
-    pub(crate) fn tick(&mut self) {
-        if self.unsynced && self.poisoned.is_none() {
+    /// Timers rang.
+    pub(crate) fn tick(&mut self, ticks: Ticks) {
+        if ticks.has(Ticks::SYNC) && self.unsynced && self.poisoned.is_none() {
             self.groups.request_sync();
+        }
+        if ticks.has(Ticks::UPKEEP) {
+            self.upkeep_tick();
         }
     }
 
@@ -249,6 +266,7 @@ impl Partition {
     pub(crate) fn has_work(&self) -> bool {
         (!self.inbox.is_empty() && self.has_room())
             || (self.inbox.is_closed() && self.is_idle() && !self.finished)
+            || self.upkeep_has_work()
     }
 
     /// Closed, everything answered, the log sealed.
@@ -272,6 +290,7 @@ impl Partition {
         matches!(self.in_flight, InFlight::None)
             && self.groups.is_empty()
             && !self.prewrite.is_in_flight()
+            && self.upkeep.is_idle()
             && self.reads_in_flight == 0
             && self.reads_waiting.is_empty()
             && self.pages_in_flight == 0

@@ -18,12 +18,14 @@ use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::FileKind;
 use crate::log::format::group::GROUP_HEADER_LEN;
+use crate::log::format::hint::block::HintEntry;
 use crate::log::format::record::{Codec, RecordKind};
 use crate::log::layout;
 use crate::log::scanner::RecordAt;
-use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_tail};
+use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{FileId, PartitionId, Seqno};
+use crate::upkeep::hints::read_hint;
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
@@ -41,6 +43,7 @@ pub(crate) struct Recovered {
     pub(super) keydir: Keydir,
     pub(super) usage: Usage,
     pub(super) files: FileTable,
+    pub(super) hints_due: Vec<FileId>,
     pub(super) listed: FilesList,
     pub(super) next_seqno: Seqno,
     pub(super) view: Arc<PartitionView>,
@@ -57,6 +60,8 @@ impl Recovered {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) files: u64,
+    /// Of these, loaded from their hints.
+    pub(crate) hints: u64,
     pub(crate) records: u64,
     pub(crate) keys: u64,
     pub(crate) torn_bytes: u64,
@@ -65,6 +70,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn add(&mut self, other: &Report) {
         self.files += other.files;
+        self.hints += other.hints;
         self.records += other.records;
         self.keys += other.keys;
         self.torn_bytes += other.torn_bytes;
@@ -108,6 +114,7 @@ pub(crate) fn recover(
             unknown: None,
         },
         files: FileTable::default(),
+        hints_due: Vec::new(),
         log_bytes: 0,
         seqno_max: Seqno(0),
         report: Report::default(),
@@ -135,6 +142,8 @@ struct Recovery<'a> {
     listed: FilesList,
     loading: Loading,
     files: FileTable,
+    /// Files that were read themselves.
+    hints_due: Vec<FileId>,
     log_bytes: u64,
     seqno_max: Seqno,
     report: Report,
@@ -152,37 +161,52 @@ struct Loading {
 }
 
 impl Loading {
-    fn take(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
+    /// A record of a file that is read itself.
+    fn take_record(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
         let header = record.header;
         self.usage.records(slot, 1, u64::from(record.len));
-        let hash = self.hasher.hash(header.keyspace, record.key);
+        if header.kind == RecordKind::Del {
+            self.usage.shadow(slot, 1, u64::from(record.len));
+        }
+        let entry = HintEntry {
+            keyspace: header.keyspace,
+            key: record.key,
+            kind: header.kind,
+            seqno: header.seqno,
+            offset: record.offset as u32,
+            len: record.len,
+            expires_at_ms: header.expires_at_ms,
+            codec: header.codec,
+            batch: header.batch,
+        };
+        self.take(slot, &entry);
+    }
+
+    /// What a file says about a key.
+    fn take(&mut self, slot: FileSlot, entry: &HintEntry<'_>) {
+        let hash = self.hasher.hash(entry.keyspace, entry.key);
         // Left behind by a repartition that was interrupted; another partition has it now.
         if self.map.partition_of(hash) != self.id {
             return;
         }
-        let what = match header.kind {
+        let what = match entry.kind {
             RecordKind::Put => Some(Location {
                 slot,
-                offset: record.offset as u32,
-                len: record.len,
-                has_expiry: header.expires_at_ms.is_some(),
+                offset: entry.offset,
+                len: entry.len,
+                has_expiry: entry.expires_at_ms.is_some(),
             }),
-            RecordKind::Del => {
-                self.usage.shadow(slot, 1, u64::from(record.len));
-                None
-            }
+            RecordKind::Del => None,
             RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
                 self.unknown.get_or_insert("a record of a kind");
                 return;
             }
         };
-        if header.codec != Codec::default()
-            || header.batch.is_some()
-            || header.expires_at_ms.is_some()
+        if entry.codec != Codec::default() || entry.batch.is_some() || entry.expires_at_ms.is_some()
         {
             self.unknown.get_or_insert("a record with an attribute");
         }
-        self.loader.offer(hash, header.seqno, what);
+        self.loader.offer(hash, entry.seqno, what);
     }
 }
 
@@ -193,14 +217,13 @@ impl Recovery<'_> {
         let io = |source| Error::io("list", self.dir, source);
         let mut strays = Vec::new();
         for entry in self.fs.read_dir(self.dir).map_err(io)? {
-            let Some((id, FileKind::Data)) = layout::parse_file_name(&entry.name.to_string_lossy())
-            else {
+            let Some((id, kind)) = layout::parse_file_name(&entry.name.to_string_lossy()) else {
                 continue;
             };
             let listed = self.listed.active == Some(id)
                 || self.listed.sealed.iter().any(|sealed| sealed.id == id);
             if !listed && !entry.is_dir && id.0 <= FILE_ID_MAX {
-                strays.push(layout::data_file_path(self.dir, id));
+                strays.push(self.dir.join(layout::file_name(id, kind)));
                 // Ids are never reused, even of files that never counted.
                 self.listed.next = self.listed.next.max(FileId(id.0 + 1));
             }
@@ -212,33 +235,52 @@ impl Recovery<'_> {
     fn remove_strays(&self, strays: &[PathBuf]) {
         for path in strays {
             match self.fs.remove_file(path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed an unlisted data file"),
+                Ok(()) => tracing::info!(path = %path.display(), "removed an unlisted file"),
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove an unlisted data file");
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an unlisted file");
                 }
             }
         }
     }
 
+    /// Reads the hint of a sealed file, or else the file itself (H1).
     fn load_sealed(&mut self, sealed: &SealedFile) -> Result<()> {
         let (slot, data) = self.open(sealed.id, false)?;
         let len = data.len()?;
-        data.file.advise_sequential();
         let expected = self.owner.expected(FileKind::Data, sealed.id);
-        let verdict = read_sealed(&*data.file, len, &expected, sealed, &mut |record| {
-            self.loading.take(slot, &record);
-        })
-        .map_err(|source| Error::io("read", &data.path, source))?;
-        match verdict {
-            SealedVerdict::Intact => {}
-            SealedVerdict::Corrupt { offset, why } => {
-                return Err(Error::corrupt(&data.path, offset, why));
-            }
-            SealedVerdict::Refuse { why } => return Err(Error::newer(&data.path, why)),
+        let io = |source| Error::io("read", &data.path, source);
+        let refuse = |verdict| match verdict {
+            SealedVerdict::Intact => Ok(()),
+            SealedVerdict::Corrupt { offset, why } => Err(Error::corrupt(&data.path, offset, why)),
+            SealedVerdict::Refuse { why } => Err(Error::newer(&data.path, why)),
+        };
+        refuse(read_sealed_ends(&*data.file, len, &expected, sealed).map_err(io)?)?;
+        if self.load_hint(slot, sealed) {
+            self.report.hints += 1;
+        } else {
+            data.file.advise_sequential();
+            let verdict = read_sealed(&*data.file, len, &expected, sealed, &mut |record| {
+                self.loading.take_record(slot, &record);
+            });
+            refuse(verdict.map_err(io)?)?;
+            self.hints_due.push(sealed.id);
         }
         data.file.advise_random();
         self.count(sealed);
         Ok(())
+    }
+
+    fn load_hint(&mut self, slot: FileSlot, sealed: &SealedFile) -> bool {
+        // Entries that were taken before a hint turns out damaged do no harm: the file says the same.
+        let totals = read_hint(self.fs, self.dir, &self.owner, sealed, |hint| {
+            let visited = hint.visit(&mut |entry| self.loading.take(slot, &entry))?;
+            Ok(visited.map(|()| hint.summary().totals))
+        });
+        let Some(totals) = totals else { return false };
+        let usage = &mut self.loading.usage;
+        usage.records(slot, sealed.records, totals.record_bytes);
+        usage.shadow(slot, totals.tombstone_records, totals.tombstone_bytes);
+        true
     }
 
     /// Cuts, seals and lists the file that was active when the store was last used.
@@ -254,7 +296,7 @@ impl Recovery<'_> {
         let len = data.len()?;
         let expected = self.owner.expected(FileKind::Data, id);
         let tail = read_tail(&*data.file, len, &expected, &mut |record| {
-            self.loading.take(slot, &record);
+            self.loading.take_record(slot, &record);
         })
         .map_err(io("read"))?;
         tracing::debug!(path = %data.path.display(), row = ?tail.row, "judged the log's last file");
@@ -290,6 +332,7 @@ impl Recovery<'_> {
             seqno_max: scan.map_or(Seqno(0), |scan| scan.seqno_max),
         };
         self.count(&sealed);
+        self.hints_due.push(id);
         self.listed.sealed.push(sealed);
         self.listed.sealed.sort_unstable_by_key(|sealed| sealed.id);
         self.list_without_tail()
@@ -363,6 +406,7 @@ impl Recovery<'_> {
             keydir,
             usage,
             files: self.files,
+            hints_due: self.hints_due,
             listed: self.listed,
             next_seqno,
             view,

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::commit::InFlight;
+use super::listing::{ChangeFailure, replace_files};
 use super::{Event, Ops, Partition};
 use crate::error::Error;
 use crate::io::{File, Fs};
-use crate::limits::FILES_LEN_MAX;
 use crate::log::data_file::{ActiveDataFile, DataFile};
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity, FileKind};
@@ -38,16 +38,6 @@ struct Begun {
     ahead: Option<Arc<File>>,
     header_crc: u32,
     prewritten: u64,
-}
-
-/// A sequence that did not.
-pub(crate) enum RotationFailure {
-    /// Nothing is lost and `FILES` is what it was: the next write tries again with another file. The
-    /// old one may be sealed already, so nothing is written to it any more; sealing it again gives
-    /// the same bytes.
-    Again(Error),
-    /// A sync failed, or it is unknown what `FILES` says on disk (D1).
-    Poison(&'static str, std::io::Error),
 }
 
 struct Seal {
@@ -96,13 +86,19 @@ impl Partition {
         self.rotate_start(Some(new), ops);
     }
 
-    /// Seals the log; the partition is finished then. Called when nothing is left to do.
+    /// Seals the log, and is finished once every file has its hint. Called when nothing else is left to
+    /// do.
     pub(super) fn finish_advance(&mut self, ops: &mut Ops) {
         self.sealing = true;
-        if self.active.is_none() || self.poisoned.is_some() {
+        if self.active.is_some() && self.poisoned.is_none() {
+            self.seal(ops);
+        } else if !self.upkeep.has_hints_due() || self.poisoned.is_some() {
             self.finished = true;
-            return;
         }
+    }
+
+    /// Seals the active file without another one after it.
+    pub(super) fn seal(&mut self, ops: &mut Ops) {
         self.rotate_start(None, ops);
     }
 
@@ -133,12 +129,14 @@ impl Partition {
         ));
     }
 
-    pub(super) fn rotate_done(&mut self, rotated: Option<Result<Rotated, RotationFailure>>) {
+    pub(super) fn rotate_done(&mut self, rotated: Option<Result<Rotated, ChangeFailure>>) {
         self.in_flight = InFlight::None;
         match rotated {
             Some(Ok(rotated)) => self.rotate_succeeded(rotated),
-            Some(Err(RotationFailure::Again(error))) => self.rotate_failed(&error),
-            Some(Err(RotationFailure::Poison(what, source))) => {
+            // The next write tries again with another file. The old one may be sealed already, so nothing
+            // is written to it any more; sealing it again gives the same bytes.
+            Some(Err(ChangeFailure::Again(error))) => self.rotate_failed(&error),
+            Some(Err(ChangeFailure::Poison(what, source))) => {
                 self.poison(what, &source);
             }
             None => {
@@ -159,18 +157,16 @@ impl Partition {
                 len = active.end,
                 "data file sealed"
             );
+            self.upkeep.file_sealed(active.data.id);
         }
         self.unsynced = false;
         self.listed = rotated.listed;
-        let Some(Begun { data, ahead, header_crc, prewritten }) = rotated.new else {
-            self.finished = true;
-            return;
-        };
+        let Some(Begun { data, ahead, header_crc, prewritten }) = rotated.new else { return };
         let slot = self.files.insert(data.clone()).expect("`rotate` found room for it");
         counters.files.add(1);
         counters.log_bytes.add(DATA_HEADER_LEN as u64);
         self.prewrite.begin_file(ahead.is_some());
-        self.view.files.store(Arc::new(self.files.clone()));
+        self.view.show_files(&self.files);
         let open_id = self.config.open_id;
         self.active =
             Some(ActiveDataFile::begin(data, slot, ahead, open_id, header_crc, prewritten));
@@ -212,7 +208,7 @@ fn sealed_entry(active: &ActiveDataFile, digest: u32) -> SealedFile {
 }
 
 impl Job {
-    fn run(self) -> Result<Rotated, RotationFailure> {
+    fn run(self) -> Result<Rotated, ChangeFailure> {
         if let Some(seal) = &self.seal {
             seal_file(&seal.data.file, seal.end, &seal.mark)
                 .map_err(|(step, source)| step.failure(&seal.data.path, source))?;
@@ -221,18 +217,18 @@ impl Job {
             Some(new) => Some(self.create(new)?),
             None => None,
         };
-        self.list(&self.after).inspect_err(|failure| {
+        replace_files(&self.fs, &self.dir, &self.before, &self.after).inspect_err(|failure| {
             // If FILES may name the new file it has to stay, or the next open misses it.
-            if matches!(failure, RotationFailure::Again(_)) {
+            if matches!(failure, ChangeFailure::Again(_)) {
                 self.remove_new();
             }
         })?;
         Ok(Rotated { listed: self.after, new })
     }
 
-    fn create(&self, new: &NewFile) -> Result<Begun, RotationFailure> {
+    fn create(&self, new: &NewFile) -> Result<Begun, ChangeFailure> {
         let file = self.fs.create_new(&new.path).map_err(|source| {
-            RotationFailure::Again(Error::io("create data file", &new.path, source))
+            ChangeFailure::Again(Error::io("create data file", &new.path, source))
         })?;
         let mut prewritten = DATA_HEADER_LEN as u64;
         let written = file.write_all_at(&new.header, 0).and_then(|()| {
@@ -246,7 +242,7 @@ impl Job {
         });
         if let Err(source) = written {
             self.remove_new();
-            return Err(RotationFailure::Again(Error::io("begin data file", &new.path, source)));
+            return Err(ChangeFailure::Again(Error::io("begin data file", &new.path, source)));
         }
         file.advise_random();
         let (id, identity, path) = (new.id, new.identity, new.path.clone());
@@ -254,23 +250,6 @@ impl Job {
         let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
         let data = Arc::new(DataFile { id, identity, path, file });
         Ok(Begun { data, ahead, header_crc: new.header_crc, prewritten })
-    }
-
-    /// Replaces `FILES`; if that failed but the new text is there, it may or may not survive a power
-    /// cut, and going on could acknowledge records in a file that is not listed after it.
-    fn list(&self, files: &FilesList) -> Result<(), RotationFailure> {
-        let path = self.dir.join(layout::FILES);
-        let staged = self
-            .fs
-            .stage_file(&self.dir, layout::FILES, &files.encode())
-            .map_err(|source| RotationFailure::Again(Error::io("replace", &path, source)))?;
-        let Err(source) = staged.commit() else { return Ok(()) };
-        match self.fs.read_file(&path, FILES_LEN_MAX) {
-            Ok(bytes) if bytes == self.before.encode() => {
-                Err(RotationFailure::Again(Error::io("replace", &path, source)))
-            }
-            _ => Err(RotationFailure::Poison("replacing FILES", source)),
-        }
     }
 
     /// An unlisted file is never read; removing it only gives back its space.
@@ -288,10 +267,10 @@ pub(super) enum SealStep {
 }
 
 impl SealStep {
-    fn failure(self, path: &std::path::Path, source: std::io::Error) -> RotationFailure {
+    fn failure(self, path: &std::path::Path, source: std::io::Error) -> ChangeFailure {
         match self {
-            SealStep::Write => RotationFailure::Again(Error::io("seal data file", path, source)),
-            SealStep::Sync => RotationFailure::Poison("the sync of a sealed data file", source),
+            SealStep::Write => ChangeFailure::Again(Error::io("seal data file", path, source)),
+            SealStep::Sync => ChangeFailure::Poison("the sync of a sealed data file", source),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What callers see of a partition without asking its worker: the keydir to look up, the open files
 //! to read, the counters to add up. One writer, the worker; any number of readers (DESIGN §4).
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -39,6 +39,12 @@ pub(crate) struct WorkerCounters {
     pub(crate) prewritten_bytes: Counter,
     pub(crate) files: Counter,
     pub(crate) rotations: Counter,
+    pub(crate) hints: Counter,
+    pub(crate) hint_bytes: Counter,
+    pub(crate) compactions: Counter,
+    pub(crate) compactions_failed: Counter,
+    pub(crate) compaction_read_bytes: Counter,
+    pub(crate) compaction_written_bytes: Counter,
     pub(crate) log_bytes: Counter,
     pub(crate) live_bytes: Counter,
     pub(crate) shadow_bytes: Counter,
@@ -66,6 +72,11 @@ impl PartitionView {
     /// The first failure stays: later ones follow from it.
     pub(crate) fn set_failure(&self, error: &Error) {
         let _first_wins = self.failure.set(error.clone());
+    }
+
+    /// For readers: the files there are now.
+    pub(crate) fn show_files(&self, files: &FileTable) {
+        self.files.store(Arc::new(files.clone()));
     }
 
     /// For stats: what the files hold now.
@@ -100,6 +111,12 @@ impl PartitionView {
             prewritten_bytes: counters.prewritten_bytes.get(),
             files: counters.files.get(),
             rotations: counters.rotations.get(),
+            hints: counters.hints.get(),
+            hint_bytes: counters.hint_bytes.get(),
+            compactions: counters.compactions.get(),
+            compactions_failed: counters.compactions_failed.get(),
+            compaction_read_bytes: counters.compaction_read_bytes.get(),
+            compaction_written_bytes: counters.compaction_written_bytes.get(),
             log_bytes: counters.log_bytes.get(),
             live_bytes: counters.live_bytes.get(),
             shadow_bytes: counters.shadow_bytes.get(),

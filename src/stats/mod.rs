@@ -45,6 +45,35 @@ impl Stats {
     }
 }
 
+/// What a compaction did; see [`Db::compact`](crate::Db::compact).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// Data files that are gone.
+    pub files_removed: u64,
+    /// Data files that took their place.
+    pub files_written: u64,
+    /// Bytes of data files that are gone.
+    pub bytes_removed: u64,
+    /// Bytes of data files that took their place.
+    pub bytes_written: u64,
+    /// Records that were copied.
+    pub records_kept: u64,
+    /// Records that no longer counted.
+    pub records_dropped: u64,
+}
+
+impl Compacted {
+    pub(crate) fn add(&mut self, other: &Compacted) {
+        self.files_removed += other.files_removed;
+        self.files_written += other.files_written;
+        self.bytes_removed += other.bytes_removed;
+        self.bytes_written += other.bytes_written;
+        self.records_kept += other.records_kept;
+        self.records_dropped += other.records_dropped;
+    }
+}
+
 macro_rules! partition_stats {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Counts of one partition; see [`Stats`].
@@ -116,6 +145,18 @@ partition_stats! {
     files,
     /// Times a data file was sealed and a new one begun.
     rotations,
+    /// Hint files written.
+    hints,
+    /// Bytes of these.
+    hint_bytes,
+    /// Compactions that went through.
+    compactions,
+    /// Compactions that failed; nothing is lost by one.
+    compactions_failed,
+    /// Bytes of the files that compactions removed.
+    compaction_read_bytes,
+    /// Bytes of the files that compactions wrote.
+    compaction_written_bytes,
     /// Bytes in data files up to their logical ends.
     log_bytes,
     /// Of these, of records that are the newest of their key.

@@ -22,7 +22,7 @@ pub(crate) use ticker::Ticker;
 
 use crate::error::Result;
 use crate::io::Disk;
-use crate::mailbox::Doorbell;
+use crate::mailbox::{Doorbell, Ticks};
 use crate::partition::{Ops, Partition, poll_ops};
 
 struct Worker {
@@ -39,8 +39,9 @@ impl Worker {
 
     /// Takes requests, starts operations, acts on those that ended; true if anything happened.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.doorbell.take_tick() {
-            self.partitions.iter_mut().for_each(Partition::tick);
+        let ticks = self.doorbell.take_ticks();
+        if ticks != Ticks::default() {
+            self.partitions.iter_mut().for_each(|partition| partition.tick(ticks));
         }
         let mut happened = false;
         for partition in &mut self.partitions {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use futures::future::join_all;
-use ringcask::{Db, Durability, ErrorKind};
+use ringcask::{Compaction, Db, Durability, ErrorKind};
 
 use crate::support::{Store, bytes_of, contents, each_disk, get, seed, wait};
 
@@ -19,7 +19,11 @@ fn thousands_of_records_over_many_files_are_right_now_and_after_reopen() {
     each_disk(|store| {
         for (file_len, count) in [(4 << 10, 300_usize), (16 << 10, 1000), (64 << 10, 2000)] {
             let mut random = fastrand::Rng::with_seed(seed);
-            let options = || store.options().data_file_len_max(file_len).partitions(2);
+            // Compaction would make the number of files a matter of time.
+            let options = || {
+                let options = store.options().compaction(Compaction::off());
+                options.data_file_len_max(file_len).partitions(2)
+            };
             let db = store.open_with(options());
             let mut expected = contents(&db);
             for batch in 0..10 {
@@ -87,7 +91,7 @@ fn an_oversized_record_gets_a_file_of_its_own() {
 fn sealed_files_are_never_touched_again() {
     use std::os::unix::fs::MetadataExt;
     for store in [Store::uring(), Store::blocking()] {
-        let options = || store.options().data_file_len_max(8 << 10);
+        let options = || store.options().data_file_len_max(8 << 10).compaction(Compaction::off());
         let look = |file: &String| {
             let metadata = std::fs::metadata(store.path().join(file)).unwrap();
             (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
@@ -265,6 +269,7 @@ fn damage_in_a_sealed_file_is_reported() {
         wait(db.put(format!("{n}"), vec![n; 300])).unwrap();
     }
     wait(db.close()).unwrap();
+    store.spoil_hints();
     let files = store.data_files();
     for file in [&files[0], &files[1], files.last().unwrap()] {
         let path = store.path().join(file);

@@ -156,6 +156,15 @@ impl Store {
         }
     }
 
+    /// Makes every hint file useless, so that opening reads the data files themselves.
+    pub(crate) fn spoil_hints(&self) {
+        for file in self.image().into_keys() {
+            if Path::new(&file).extension().is_some_and(|extension| extension == "hint") {
+                self.write(&file, b"");
+            }
+        }
+    }
+
     /// Every file of the store with its bytes, the lock aside.
     pub(crate) fn image(&self) -> BTreeMap<String, Vec<u8>> {
         let mut image = BTreeMap::new();

@@ -320,6 +320,10 @@ impl State {
         }
     }
 
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used))
+    }
+
     fn account(&mut self, id: InodeId, len_before: u64, len: u64) {
         if self.inodes.get(&id).is_some_and(|inode| inode.named) {
             self.used = self.used - len_before + len;

@@ -114,7 +114,6 @@ pub(crate) struct DataHeader {
 }
 
 impl DataHeader {
-    #[cfg(test)]
     pub(crate) fn identity(&self) -> FileIdentity {
         FileIdentity::new(self.store, self.partition, self.file)
     }

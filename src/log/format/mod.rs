@@ -1,4 +1,4 @@
-//! Bytes of the data file, and nothing else: encoders and decoders without any I/O.
+//! Bytes of data and hint files, and nothing else: encoders and decoders without any I/O.
 //!
 //! Everything is little-endian with explicit widths. The layout of a structure is stated once, in
 //! the table at the head of its module; the constants under that table are the only offsets that
@@ -12,6 +12,7 @@
 
 pub(crate) mod data_header;
 pub(crate) mod group;
+pub(crate) mod hint;
 pub(crate) mod record;
 
 use std::borrow::Cow;
@@ -49,6 +50,10 @@ pub(crate) enum FormatError {
     /// The bytes are sound and belong to another file or store.
     #[error("the file belongs to another {0}")]
     Foreign(&'static str),
+
+    /// The hint is sound and was made from its data file when that was another.
+    #[error("the hint does not match its data file")]
+    Stale,
 
     /// The group is sound and does not follow the one before it.
     #[error("the commit group does not chain: {0}")]

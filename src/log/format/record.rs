@@ -89,7 +89,7 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    fn from_byte(byte: u8) -> Option<RecordKind> {
+    pub(super) fn from_byte(byte: u8) -> Option<RecordKind> {
         match byte {
             1 => Some(RecordKind::Put),
             2 => Some(RecordKind::Del),
@@ -128,11 +128,11 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    fn to_byte(self) -> u8 {
+    pub(super) fn to_byte(self) -> u8 {
         self.compression as u8 | (self.encryption as u8) << 4
     }
 
-    fn from_byte(byte: u8) -> Result<Codec, FormatError> {
+    pub(super) fn from_byte(byte: u8) -> Result<Codec, FormatError> {
         let compression = match byte & 0x0f {
             0 => Compression::None,
             1 => Compression::Lz4,

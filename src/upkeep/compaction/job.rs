@@ -1,0 +1,351 @@
+//! Copies what counts of some files into new ones, in steps.
+//!
+//! Runs beside the worker, which goes on writing and serving: what a step finds in the keydir may have
+//! changed when the job ends. So the job only prepares. It leaves new files, durable and not listed, and a
+//! list of moves; the worker lists the files, makes each move whose record is still the newest of its key
+//! (K4), and then lets go of the inputs (C2).
+//!
+//! ## Invariants
+//! - **CJ1** A record is copied with its sequence number, key, value and body checksum as they are, after
+//!   both checksums were verified; only the header's checksum is another, because it names the file.
+//! - **CJ2** What is left out is a record that the keydir did not point at when it was looked at, or a
+//!   tombstone that [`tombstones`](super::tombstones) gave up. Whatever superseded it must be durable
+//!   before the inputs are let go: that is the worker's to see to.
+//! - **CJ3** A job that fails or is given up leaves nothing behind once [`Job::discard`] has run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::policy::Pace;
+use super::tombstones::{Reading, Tombstones};
+use crate::error::{Error, Result};
+use crate::io::{File, Fs};
+use crate::keydir::{FileSlot, KeydirReader, Location};
+use crate::log::data_file::{DataFile, FileBounds, FileIds, Owner};
+use crate::log::files::SealedFile;
+use crate::log::format::data_header::FileKind;
+use crate::log::format::record::{RecordHeader, RecordKind};
+use crate::log::hint_file::HintBuilder;
+use crate::log::layout;
+use crate::log::scanner::{RecordAt, Scan};
+use crate::log::writer::FileWriter;
+use crate::route::KeyHasher;
+use crate::types::{FileId, KeyHash};
+use crate::upkeep::hints::{Uncached, check_sealed, opened_chain, write_hint};
+
+/// Bytes of an input that one step reads.
+const STEP_LEN: u64 = 1 << 20;
+
+/// What a job needs of its partition.
+pub(crate) struct Surroundings {
+    pub(crate) fs: Fs,
+    pub(crate) dir: PathBuf,
+    pub(crate) owner: Owner,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) keydir: KeydirReader,
+    pub(crate) ids: FileIds,
+    pub(crate) bounds: FileBounds,
+    pub(crate) pace: Pace,
+}
+
+/// A file to compact.
+pub(crate) struct Input {
+    pub(crate) slot: FileSlot,
+    pub(crate) data: Arc<DataFile>,
+    pub(crate) sealed: SealedFile,
+}
+
+/// A record that was copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Move {
+    pub(crate) hash: KeyHash,
+    pub(crate) from: Location,
+    /// Offset in the output.
+    pub(crate) to: u32,
+}
+
+/// A new file, durable with its hint.
+pub(crate) struct Output {
+    pub(crate) data: Arc<DataFile>,
+    pub(crate) sealed: SealedFile,
+    pub(crate) moves: Vec<Move>,
+    pub(crate) record_bytes: u64,
+    pub(crate) shadow_records: u64,
+    pub(crate) shadow_bytes: u64,
+    pub(crate) hint_len: u64,
+}
+
+/// Where a job stands after a step.
+pub(crate) enum Progress {
+    /// It is decided which tombstones stay; whoever runs the job may give it up now, for nothing has been
+    /// written.
+    Decided {
+        tombstones_kept: u64,
+    },
+    Copying,
+    Done,
+}
+
+/// What a job has done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    read_bytes: u64,
+    written_bytes: u64,
+}
+
+pub(crate) struct Job {
+    surroundings: Surroundings,
+    inputs: Vec<Input>,
+    tombstones: Tombstones,
+    is_decided: bool,
+    /// Index of the input that is being read, and how far.
+    reading: usize,
+    scan: Option<Scan>,
+    writing: Option<Writing>,
+    outputs: Vec<Output>,
+    tally: Tally,
+}
+
+/// An output that is not complete yet.
+struct Writing {
+    path: PathBuf,
+    file: Arc<File>,
+    id: FileId,
+    writer: FileWriter,
+    hint: HintBuilder,
+    moves: Vec<Move>,
+    key_bytes: u64,
+    record_bytes: u64,
+    shadow_records: u64,
+    shadow_bytes: u64,
+}
+
+impl Job {
+    /// `outside` is every sealed file that is not among the inputs.
+    pub(crate) fn new(
+        surroundings: Surroundings,
+        inputs: Vec<Input>,
+        outside: &[SealedFile],
+    ) -> Job {
+        let sealed: Vec<SealedFile> = inputs.iter().map(|input| input.sealed).collect();
+        Job {
+            surroundings,
+            tombstones: Tombstones::new(&sealed, outside),
+            inputs,
+            is_decided: false,
+            reading: 0,
+            scan: None,
+            writing: None,
+            outputs: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(crate) fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// What a job that is done leaves to its partition: what goes, and what comes.
+    pub(crate) fn into_parts(self) -> (Vec<Input>, Vec<Output>) {
+        (self.inputs, self.outputs)
+    }
+
+    /// Does some of the work, and waits as long as the pace asks for.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged input, which then stays as it is; `NoSpace` and `Io`.
+    pub(crate) fn step(&mut self) -> Result<Progress> {
+        let started = Instant::now();
+        let before = self.tally;
+        let progress = self.work()?;
+        let moved = (self.tally.read_bytes - before.read_bytes)
+            + (self.tally.written_bytes - before.written_bytes);
+        let wait = self.surroundings.pace.wait(moved, started.elapsed());
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
+        Ok(progress)
+    }
+
+    fn work(&mut self) -> Result<Progress> {
+        if !self.is_decided {
+            let Surroundings { fs, dir, owner, hasher, keydir, .. } = &self.surroundings;
+            let reading = Reading { fs, dir, owner, hasher, keydir };
+            self.is_decided = self.tombstones.step(&reading);
+            if self.is_decided && !self.tombstones.has_unlisted() {
+                return Ok(Progress::Decided { tombstones_kept: self.tombstones.needed_count() });
+            }
+            return Ok(Progress::Copying);
+        }
+        if self.reading < self.inputs.len() {
+            self.copy()?;
+            return Ok(Progress::Copying);
+        }
+        self.finish_output()?;
+        let Surroundings { fs, dir, .. } = &self.surroundings;
+        fs.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
+        Ok(Progress::Done)
+    }
+
+    /// Copies what counts of the next stretch of an input.
+    fn copy(&mut self) -> Result<()> {
+        let input = &self.inputs[self.reading];
+        let (slot, data, sealed) = (input.slot, input.data.clone(), input.sealed);
+        let reader = Uncached::new(&data.file);
+        let mut scan = match self.scan.take() {
+            Some(scan) => scan,
+            None => Scan::start(opened_chain(&reader, &data, &sealed, &self.surroundings.owner)?),
+        };
+        let before = scan.end;
+        let budget = self.surroundings.pace.step_len(STEP_LEN);
+        let mut outcome = Ok(());
+        let is_read = scan
+            .read_on(&reader, sealed.len, data.identity, budget, &mut |record| {
+                if outcome.is_ok() {
+                    outcome = self.take(slot, sealed.id, &record);
+                }
+            })
+            .map_err(|source| Error::io("read", &data.path, source))?;
+        outcome?;
+        self.tally.read_bytes += scan.end - before;
+        self.write_out(reader.was_cached())?;
+        if is_read {
+            check_sealed(&scan, &data, &sealed)?;
+            self.reading += 1;
+        } else {
+            self.scan = Some(scan);
+        }
+        Ok(())
+    }
+
+    /// Copies a record if it counts.
+    fn take(&mut self, slot: FileSlot, file: FileId, record: &RecordAt<'_>) -> Result<()> {
+        let RecordAt { offset, len, header, key, value } = *record;
+        let hash = self.surroundings.hasher.hash(header.keyspace, key);
+        let newest = self.surroundings.keydir.lookup(hash, |location| location);
+        let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
+        match header.kind {
+            RecordKind::Put => {
+                let Some(from) = newest.filter(is_here) else { return Ok(()) };
+                let to = self.push(hash, header, len, [key, value])?;
+                let writing = self.writing.as_mut().expect("`push` has just written to it");
+                writing.moves.push(Move { hash, from, to });
+            }
+            RecordKind::Del => {
+                if newest.is_some() || !self.tombstones.is_needed(file, hash, header.seqno) {
+                    return Ok(());
+                }
+                self.push(hash, header, len, [key, value])?;
+                let writing = self.writing.as_mut().expect("`push` has just written to it");
+                writing.shadow_records += 1;
+                writing.shadow_bytes += u64::from(len);
+            }
+            // A store that has any of these is refused when it is opened.
+            RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
+                self.push(hash, header, len, [key, value])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a record to the output, or to the next one if it is full; returns its offset there (CJ1).
+    fn push(
+        &mut self,
+        hash: KeyHash,
+        header: &RecordHeader,
+        len: u32,
+        body: [&[u8]; 2],
+    ) -> Result<u32> {
+        let key_bytes = u64::from(header.key_len);
+        let bounds = self.surroundings.bounds;
+        let is_full = self.writing.as_ref().is_some_and(|writing| {
+            let records = writing.writer.record_count() + 1;
+            !bounds.admit(writing.writer.len_with(len), records, writing.key_bytes + key_bytes)
+        });
+        if is_full {
+            self.finish_output()?;
+        }
+        if self.writing.is_none() {
+            self.writing = Some(self.begin_output()?);
+        }
+        let writing = self.writing.as_mut().expect("it was just begun");
+        let offset = writing.writer.push(header, body);
+        writing.hint.push(hash, header, body[0], offset, len);
+        writing.key_bytes += key_bytes;
+        writing.record_bytes += u64::from(len);
+        Ok(offset as u32)
+    }
+
+    fn begin_output(&self) -> Result<Writing> {
+        let Surroundings { fs, dir, owner, ids, .. } = &self.surroundings;
+        let id = ids.take();
+        let path = layout::data_file_path(dir, id);
+        let file = fs.create_new(&path).map_err(|source| Error::io("create", &path, source))?;
+        file.advise_random();
+        Ok(Writing {
+            writer: FileWriter::begin(file.clone(), &owner.header(FileKind::Data, id)),
+            path,
+            file,
+            id,
+            hint: HintBuilder::new(),
+            moves: Vec::new(),
+            key_bytes: 0,
+            record_bytes: 0,
+            shadow_records: 0,
+            shadow_bytes: 0,
+        })
+    }
+
+    fn write_out(&mut self, keep_cached: bool) -> Result<()> {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        self.tally.written_bytes += writing.writer.buffered_len() as u64;
+        writing
+            .writer
+            .write_out(keep_cached)
+            .map_err(|source| Error::io("write", &writing.path, source))
+    }
+
+    /// Closes the output, and makes it and its hint durable.
+    fn finish_output(&mut self) -> Result<()> {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let Surroundings { fs, dir, owner, .. } = &self.surroundings;
+        let io = |path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| Error::io("write", &path, source)
+        };
+        let sealed = writing.writer.finish().map_err(io(&writing.path))?;
+        let hint = std::mem::take(&mut writing.hint);
+        let hint_len = write_hint(fs, dir, owner, &sealed, hint)
+            .map_err(io(&layout::hint_file_path(dir, writing.id)))?;
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        self.tally.written_bytes += hint_len;
+        self.outputs.push(Output {
+            data: Arc::new(DataFile {
+                id: writing.id,
+                identity: owner.identity_of(writing.id),
+                path: writing.path,
+                file: writing.file,
+            }),
+            sealed,
+            moves: writing.moves,
+            record_bytes: writing.record_bytes,
+            shadow_records: writing.shadow_records,
+            shadow_bytes: writing.shadow_bytes,
+            hint_len,
+        });
+        Ok(())
+    }
+
+    /// Removes what was written, none of which is listed.
+    pub(crate) fn discard(self) {
+        let Surroundings { fs, dir, .. } = &self.surroundings;
+        let ids = self.outputs.iter().map(|output| output.sealed.id);
+        for id in ids.chain(self.writing.iter().map(|writing| writing.id)) {
+            for path in [layout::data_file_path(dir, id), layout::hint_file_path(dir, id)] {
+                // One that stays is a stray, which the next open removes.
+                drop(fs.remove_file(&path));
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Which deletions are still needed (C1).
+//!
+//! A tombstone shadows the older records of its key. While any of them may lie in a file that stays, it
+//! has to stay too, or the key would come back with the next open. So every file outside the inputs
+//! that holds older records at all is asked whether it may hold the key: its hint has a filter. A filter
+//! that says "maybe" of a key that is not there keeps a tombstone for one more compaction, no more.
+//!
+//! ## Invariants
+//! - **TO1** A tombstone is given up only if the keydir has a newer record of its key, or if each file
+//!   outside the inputs either begins above its sequence number or has a filter that excludes the key.
+//! - **TO2** What cannot be read is taken to hold every key.
+
+use std::path::Path;
+
+use hashbrown::HashTable;
+
+use crate::io::Fs;
+use crate::keydir::KeydirReader;
+use crate::log::data_file::Owner;
+use crate::log::files::SealedFile;
+use crate::log::format::record::RecordKind;
+use crate::log::hint_file::HintFile;
+use crate::route::KeyHasher;
+use crate::types::{FileId, KeyHash, Seqno};
+use crate::upkeep::hints::read_hint;
+
+/// The newest tombstone of a key in the inputs.
+struct Candidate {
+    hash: KeyHash,
+    seqno: Seqno,
+    is_needed: bool,
+}
+
+/// Decides over the tombstones of some files, one file a step.
+pub(super) struct Tombstones {
+    candidates: HashTable<Candidate>,
+    needed: usize,
+    /// Inputs whose tombstones could not be listed: all of them stay.
+    unlisted: Vec<FileId>,
+    /// Inputs that are still to be listed.
+    inputs: Vec<SealedFile>,
+    /// Files that stay and are still to be asked.
+    outside: Vec<SealedFile>,
+}
+
+/// What reading hints takes.
+pub(super) struct Reading<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) dir: &'a Path,
+    pub(super) owner: &'a Owner,
+    pub(super) hasher: &'a KeyHasher,
+    pub(super) keydir: &'a KeydirReader,
+}
+
+impl Tombstones {
+    /// `inputs` are to be compacted, `outside` is every other sealed file. The active file need not be
+    /// asked: it holds nothing older than a sealed one.
+    pub(super) fn new(inputs: &[SealedFile], outside: &[SealedFile]) -> Tombstones {
+        let oldest_outside =
+            outside.iter().filter(|file| file.records > 0).map(|file| file.seqno_min);
+        let oldest_outside = oldest_outside.min().unwrap_or(Seqno(u64::MAX));
+        // Only these can have tombstones with anything older outside.
+        let inputs = inputs.iter().filter(|input| input.seqno_max > oldest_outside);
+        Tombstones {
+            candidates: HashTable::new(),
+            needed: 0,
+            unlisted: Vec::new(),
+            inputs: inputs.copied().collect(),
+            outside: outside.iter().filter(|file| file.records > 0).copied().collect(),
+        }
+    }
+
+    /// Looks at one file; true once every tombstone is decided over.
+    pub(super) fn step(&mut self, reading: &Reading<'_>) -> bool {
+        if let Some(input) = self.inputs.pop() {
+            self.list(&input, reading);
+        } else if self.needed < self.candidates.len() {
+            match self.outside.pop() {
+                Some(outside) => self.ask(&outside, reading),
+                None => return true,
+            }
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Tombstones that stay.
+    pub(super) fn needed_count(&self) -> u64 {
+        self.needed as u64
+    }
+
+    /// Whether any input's tombstones stay unseen.
+    pub(super) fn has_unlisted(&self) -> bool {
+        !self.unlisted.is_empty()
+    }
+
+    /// Whether the tombstone `seqno` of `hash`, which lies in `file`, has to stay. The keydir is the
+    /// caller's to ask once more.
+    pub(super) fn is_needed(&self, file: FileId, hash: KeyHash, seqno: Seqno) -> bool {
+        self.unlisted.contains(&file)
+            || self
+                .candidates
+                .find(hash.bucket, |candidate| candidate.hash == hash)
+                .is_some_and(|candidate| candidate.is_needed && candidate.seqno == seqno)
+    }
+
+    fn list(&mut self, input: &SealedFile, reading: &Reading<'_>) {
+        let candidates = &mut self.candidates;
+        let listed = read_hint(reading.fs, reading.dir, reading.owner, input, |hint| {
+            hint.visit(&mut |entry| {
+                if entry.kind != RecordKind::Del {
+                    return;
+                }
+                let hash = reading.hasher.hash(entry.keyspace, entry.key);
+                // TO1: the newer record shadows whatever the tombstone did.
+                if reading.keydir.lookup(hash, |_| ()).is_some() {
+                    return;
+                }
+                let seqno = entry.seqno;
+                let candidate = candidates
+                    .entry(hash.bucket, |known| known.hash == hash, |known| known.hash.bucket)
+                    .or_insert(Candidate { hash, seqno, is_needed: false })
+                    .into_mut();
+                candidate.seqno = candidate.seqno.max(seqno);
+            })
+        });
+        if listed.is_none() {
+            self.unlisted.push(input.id); // TO2
+        }
+    }
+
+    fn ask(&mut self, outside: &SealedFile, reading: &Reading<'_>) {
+        let is_older = |candidate: &Candidate| candidate.seqno > outside.seqno_min;
+        if !self.candidates.iter().any(|candidate| !candidate.is_needed && is_older(candidate)) {
+            return;
+        }
+        let ask = |hint: &HintFile<'_>| hint.filter();
+        let filter = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
+        for candidate in &mut self.candidates {
+            let may_hold =
+                || filter.as_ref().is_none_or(|filter| filter.may_contain(candidate.hash));
+            if !candidate.is_needed && is_older(candidate) && may_hold() {
+                candidate.is_needed = true;
+                self.needed += 1;
+            }
+        }
+    }
+}
