@@ -32,6 +32,9 @@ pub const DATA_FILE_KEY_BYTES_MAX: u64 = 128 << 20;
 /// Most data files of one partition: the keydir keeps the file as 16 bits.
 pub const FILES_PER_PARTITION_MAX: usize = 1 << 16;
 
+/// Data files that stay open by default, all partitions together, if the process may open twice as many.
+pub const OPEN_FILES_MAX_DEFAULT: usize = 10_000;
+
 /// Most partitions of a store.
 pub const PARTITIONS_MAX: u32 = 4096;
 

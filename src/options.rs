@@ -85,6 +85,7 @@ pub struct Options {
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
+    pub(crate) open_files_max: Option<usize>,
 }
 
 impl Default for Options {
@@ -105,6 +106,7 @@ impl Default for Options {
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             prewrite: true,
             compaction: Compaction::new(),
+            open_files_max: None,
         }
     }
 }
@@ -211,6 +213,14 @@ impl Options {
     /// When and how fast dead records are given back. Default: [`Compaction::new`].
     pub fn compaction(mut self, compaction: Compaction) -> Options {
         self.compaction = compaction;
+        self
+    }
+
+    /// How many data files stay open, all partitions together; those longest unused are closed, and
+    /// opened again when they are read. Default: half of what the process may open (`ulimit -n`), at most
+    /// 10,000. At least one file a partition stays open.
+    pub fn open_files_max(mut self, count: usize) -> Options {
+        self.open_files_max = Some(count);
         self
     }
 

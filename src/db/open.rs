@@ -8,7 +8,8 @@ use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::{Db, Handle, Shard, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Driver, Fs, probe_uring, uring_denied_hint};
+use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
+use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, Options};
@@ -139,6 +140,7 @@ fn start(
             },
             prewrite: options.prewrite,
             compaction: compaction_of_worker(&options.compaction, worker_count),
+            open_files_max: (open_files_max(options) / partition_count).max(1),
         },
     };
     let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
@@ -224,6 +226,10 @@ fn start(
         lifecycle,
     };
     Ok((shared, report))
+}
+
+fn open_files_max(options: &Options) -> usize {
+    options.open_files_max.unwrap_or_else(|| (descriptors_max() / 2).min(OPEN_FILES_MAX_DEFAULT))
 }
 
 /// The rate is for all workers together, each of which has a thread for upkeep.

@@ -5,6 +5,7 @@
 //! goes to the worker, who alone may call something damaged.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -29,7 +30,10 @@ pub(super) fn read_now(view: &PartitionView, hash: KeyHash, key: &[u8]) -> ReadN
         view.gets_missing.add(1);
         return ReadNow::Missing;
     };
-    let value = files.get(location.slot).and_then(|data| read_record(data, location, key));
+    let value = files.get(location.slot).and_then(|data| {
+        data.note_used(view.clock.load(Ordering::Relaxed));
+        read_record(data, location, key)
+    });
     match value {
         Some(value) => {
             view.gets_hop_free.add(1);
@@ -70,8 +74,8 @@ fn read_checked(
     key: &[u8],
     bytes: &mut [u8],
 ) -> Option<std::ops::Range<usize>> {
-    let read = data.file.read_now(bytes, u64::from(location.offset)).ok()?;
-    if read < bytes.len() {
+    let read = data.with_open(|file| file.read_now(bytes, u64::from(location.offset)))?;
+    if read.ok()? < bytes.len() {
         return None;
     }
     match check_record(bytes, data.identity, KeyspaceId(0), key) {

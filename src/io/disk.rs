@@ -52,6 +52,8 @@ pub(crate) struct Disk {
     cold: Rc<Helper>,
     /// For what nobody waits for.
     upkeep: Rc<Helper>,
+    /// For files that readers wait for.
+    opening: Rc<Helper>,
 }
 
 #[derive(Clone)]
@@ -81,6 +83,7 @@ impl Disk {
             backend,
             cold: Rc::new(Helper::new("ringcask-cold")),
             upkeep: Rc::new(Helper::new("ringcask-upkeep")),
+            opening: Rc::new(Helper::new("ringcask-open")),
         }
     }
 
@@ -202,6 +205,14 @@ impl Disk {
         self.help(&self.upkeep, job)
     }
 
+    /// As [`cold`](Self::cold), in a queue of its own for files that reads need.
+    pub(crate) fn open<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Op<Option<T>> {
+        self.help(&self.opening, job)
+    }
+
     #[cfg_attr(
         not(any(test, feature = "sim")),
         expect(clippy::unused_self, reason = "only the simulated disk has no helpers")
@@ -240,6 +251,7 @@ impl Disk {
         }
         self.cold.start();
         self.upkeep.start();
+        self.opening.start();
     }
 
     /// Ready once everything started on this disk was handed to the kernel; see the module's

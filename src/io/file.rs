@@ -269,6 +269,12 @@ pub(super) fn position_after(offset: u64, count: usize) -> io::Result<u64> {
         .ok_or_else(|| Errno::FBIG.into())
 }
 
+/// How many descriptors this process may have open.
+pub(crate) fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 #[cfg(any(test, feature = "sim"))]
 #[cold]
 fn mismatch(message: &'static str) -> io::Error {

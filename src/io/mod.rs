@@ -30,7 +30,7 @@ mod tests;
 
 pub(crate) use disk::{Disk, Op, WriteMode};
 pub(crate) use driver::{Driver, probe_uring, uring_denied_hint};
-pub(crate) use file::File;
+pub(crate) use file::{File, descriptors_max};
 pub(crate) use fs::{Fs, LockFile};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use sim::SimDisk;

@@ -3,7 +3,8 @@
 //! Writes and syncs share one thread, so they happen in the order they were submitted; reads have
 //! four, so that a cold read waits neither for a sync nor for another read. Calls that would stop
 //! a worker go to a helper, which a worker with a ring has too: one for what writers wait for
-//! (rotation, directory syncs), one for upkeep, which nobody waits for.
+//! (rotation, directory syncs), one for files that readers wait for, one for upkeep, which nobody waits
+//! for.
 //!
 //! The queues have no bound of their own: the worker's bounds on groups and reads in flight (W5)
 //! are theirs, and a queue that could be full would have to block the worker or fail a write.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
+
 use crate::clock;
-use crate::error::{Error, Result};
-use crate::io::File;
+use crate::io::{File, Fs};
 use crate::keydir::FileSlot;
 use crate::limits;
 use crate::log::format::FormatError;
@@ -117,18 +118,73 @@ impl FileIds {
     }
 }
 
-/// One data file, open. Shared by the worker and by readers on any thread.
+/// One data file, shared by the worker and by readers on any thread.
+///
+/// Its descriptor may be given up while it is not used (a process has only so many), and is opened again
+/// by whoever may wait for that; the file, once gone from the directory, could not be.
 pub(crate) struct DataFile {
     pub(crate) id: FileId,
     pub(crate) identity: FileIdentity,
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<File>,
+    /// `None` while it is given up.
+    handle: ArcSwapOption<File>,
+    /// When it was last read, on a clock that moves when files are opened.
+    used_at: AtomicU64,
 }
 
 impl DataFile {
-    /// Its length in bytes now.
-    pub(crate) fn len(&self) -> Result<u64> {
-        self.file.len().map_err(|source| Error::io("read the length of", &self.path, source))
+    pub(crate) fn new(
+        id: FileId,
+        identity: FileIdentity,
+        path: PathBuf,
+        file: Arc<File>,
+    ) -> Arc<DataFile> {
+        let handle = ArcSwapOption::from(Some(file));
+        Arc::new(DataFile { id, identity, path, handle, used_at: AtomicU64::new(0) })
+    }
+
+    /// Calls `read` with the open file; `None` if its descriptor is given up.
+    pub(crate) fn with_open<R>(&self, read: impl FnOnce(&File) -> R) -> Option<R> {
+        self.handle.load().as_deref().map(read)
+    }
+
+    pub(crate) fn opened(&self) -> Option<Arc<File>> {
+        self.handle.load_full()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.load().is_some()
+    }
+
+    /// The open file, or else one that is opened for the caller alone. Blocks.
+    pub(crate) fn open(&self, fs: &Fs) -> std::io::Result<Arc<File>> {
+        if let Some(file) = self.opened() {
+            return Ok(file);
+        }
+        let file = fs.open_read(&self.path)?;
+        file.advise_random();
+        Ok(file)
+    }
+
+    /// From here on readers use `file`, which [`open`](Self::open) returned.
+    pub(crate) fn keep_open(&self, file: Arc<File>) {
+        self.handle.store(Some(file));
+    }
+
+    /// Gives up the descriptor; it is closed when whoever reads through it is done.
+    pub(crate) fn give_up(&self) -> Option<Arc<File>> {
+        self.handle.swap(None)
+    }
+
+    /// Notes a read at `now`; costs a load while the clock stands still.
+    pub(crate) fn note_used(&self, now: u64) {
+        if self.used_at.load(Ordering::Relaxed) != now {
+            self.used_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
     }
 }
 
@@ -138,7 +194,7 @@ impl ReadAt for File {
     }
 }
 
-/// The open data files of a partition by slot: what a keydir entry points into.
+/// The data files of a partition by slot: what a keydir entry points into.
 #[derive(Clone, Default)]
 pub(crate) struct FileTable {
     slots: Vec<Option<Arc<DataFile>>>,
@@ -187,6 +243,8 @@ impl FileTable {
 /// - **AF2** Groups are contiguous: one begins where the one before it ends.
 pub(crate) struct ActiveDataFile {
     pub(crate) data: Arc<DataFile>,
+    /// Stays open.
+    pub(crate) file: Arc<File>,
     pub(crate) slot: FileSlot,
     /// The same file through another descriptor, for writing zeros ahead. The kernel reports a failed
     /// write-back once to each; shared, a step of zeros could take the report that a commit needs.
@@ -207,6 +265,7 @@ impl ActiveDataFile {
     /// A file that holds nothing but its header, which is durable, and zeros up to `prewritten`.
     pub(crate) fn begin(
         data: Arc<DataFile>,
+        file: Arc<File>,
         slot: FileSlot,
         ahead: Option<Arc<File>>,
         open_id: u64,
@@ -215,6 +274,7 @@ impl ActiveDataFile {
     ) -> ActiveDataFile {
         ActiveDataFile {
             data,
+            file,
             slot,
             ahead,
             end: DATA_HEADER_LEN as u64,

@@ -82,7 +82,7 @@ impl Partition {
     /// One write, and a sync unless nobody asked or the write brings its own.
     fn commit_submit(&mut self, mut group: Group, ops: &mut Ops) {
         let active = self.active.as_ref().expect("a group is submitted to the active file");
-        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        let (disk, file, index) = (self.disk.clone(), active.file.clone(), self.index);
         let payload_len = (group.buf.len() - GROUP_HEADER_LEN) as u32;
         let header =
             active.chain.group(payload_len, group.payload_crc, group.record_count, active.durable);
@@ -136,7 +136,7 @@ impl Partition {
         let Some(active) = unsynced.filter(|_| group.needs_sync) else {
             return self.commit_publish(group, 0);
         };
-        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        let (disk, file, index) = (self.disk.clone(), active.file.clone(), self.index);
         self.in_flight_len = 0;
         self.in_flight = InFlight::Group(group);
         ops.push(Box::pin(async move {
@@ -242,7 +242,7 @@ impl Partition {
     /// can never come alive (D1).
     fn commit_undo(&mut self, group: Group, error: &std::io::Error, ops: &mut Ops) {
         let active = self.active.as_ref().expect("the file written to stays until rotation");
-        let (disk, file, index) = (self.disk.clone(), active.data.file.clone(), self.index);
+        let (disk, file, index) = (self.disk.clone(), active.file.clone(), self.index);
         let (path, start) = (active.data.path.clone(), active.end);
         self.view.counters.commits_failed.add(1);
         let copied = match error.raw_os_error() {

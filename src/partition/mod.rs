@@ -15,6 +15,7 @@
 mod commit;
 mod compaction;
 mod groups;
+mod handles;
 mod listing;
 mod page;
 mod prewrite;
@@ -36,6 +37,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::commit::{Here, InFlight};
 use self::groups::{Group, Groups};
+use self::handles::Opened;
 use self::listing::ChangeFailure;
 use self::page::PageRequest;
 use self::read::ReadRequest;
@@ -64,6 +66,8 @@ pub(crate) struct PartitionConfig {
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
+    /// Sealed files that stay open.
+    pub(crate) open_files_max: usize,
 }
 
 /// Operations under way, of all partitions of one worker.
@@ -85,10 +89,12 @@ pub(crate) enum Event {
         request: ReadRequest,
         location: Location,
         data: Arc<DataFile>,
+        opened: Opened,
         result: std::io::Result<Vec<u8>>,
     },
     PageRead {
         request: PageRequest,
+        opened: Opened,
         result: std::io::Result<Vec<u8>>,
     },
     Upkept(UpkeepEvent),
@@ -235,10 +241,14 @@ impl Partition {
             Event::Undone { result } => self.commit_undone(result),
             Event::Prewritten(outcome) => self.prewrite_done(outcome),
             Event::Rotated(rotated) => self.rotate_done(rotated),
-            Event::Read { request, location, data, result } => {
+            Event::Read { request, location, data, opened, result } => {
+                self.handles_keep(&data, opened);
                 self.read_done(request, location, &data, result, ops);
             }
-            Event::PageRead { request, result } => self.page_done(request, result, ops),
+            Event::PageRead { request, opened, result } => {
+                self.handles_keep(&request.data(), opened);
+                self.page_done(request, result, ops);
+            }
             Event::Upkept(event) => self.upkeep_done(event, ops),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::handles::open;
 use super::{Event, Ops, Partition};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -33,6 +34,10 @@ pub(crate) struct PageRequest {
 }
 
 impl PageRequest {
+    pub(super) fn data(&self) -> Arc<DataFile> {
+        self.walk.files[self.from.file].0.clone()
+    }
+
     /// The file, and where the walk leaves it.
     fn file(&self) -> (&DataFile, u64) {
         let (data, end) = &self.walk.files[self.from.file];
@@ -71,10 +76,15 @@ impl Partition {
         self.pages_in_flight += 1;
         self.view.counters.pages.add(1);
         self.view.counters.page_bytes.add(request.len as u64);
+        let (fs, data) = (self.fs.clone(), request.data());
         ops.push(Box::pin(async move {
-            let file = request.file().0.file.clone();
-            let result = disk.read(&file, request.len, request.from.offset).await;
-            (index, Event::PageRead { request, result })
+            let (opened, result) = match open(&disk, fs, data).await {
+                Ok((file, opened)) => {
+                    (opened, disk.read(&file, request.len, request.from.offset).await)
+                }
+                Err(error) => (None, Err(error)),
+            };
+            (index, Event::PageRead { request, opened, result })
         }));
     }
 

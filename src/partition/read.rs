@@ -1,8 +1,11 @@
 //! Reads that need the worker: records that are not in the page cache, and whatever a caller's
 //! hop-free read was not sure about (G2).
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
+use super::handles::open;
 use super::{Event, GetReply, Ops, Partition};
 use crate::error::Error;
 use crate::keydir::Location;
@@ -45,9 +48,14 @@ impl Partition {
         self.reads_in_flight_bytes += len;
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(len as u64);
+        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        let fs = self.fs.clone();
         ops.push(Box::pin(async move {
-            let result = disk.read(&data.file, len, offset).await;
-            (index, Event::Read { request, location, data, result })
+            let (opened, result) = match open(&disk, fs, data.clone()).await {
+                Ok((file, opened)) => (opened, disk.read(&file, len, offset).await),
+                Err(error) => (None, Err(error)),
+            };
+            (index, Event::Read { request, location, data, opened, result })
         }));
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::rotation::{seal_file, too_many_files};
 use super::{PartitionConfig, PartitionView};
 use crate::error::{Error, Result};
-use crate::io::Fs;
+use crate::io::{File, Fs};
 use crate::keydir::{FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
@@ -115,6 +115,8 @@ pub(crate) fn recover(
         },
         files: FileTable::default(),
         hints_due: Vec::new(),
+        opened: 0,
+        open_files_max: config.open_files_max,
         log_bytes: 0,
         seqno_max: Seqno(0),
         report: Report::default(),
@@ -144,6 +146,9 @@ struct Recovery<'a> {
     files: FileTable,
     /// Files that were read themselves.
     hints_due: Vec<FileId>,
+    /// Descriptors of data files, of which so many may stay open.
+    opened: usize,
+    open_files_max: usize,
     log_bytes: u64,
     seqno_max: Seqno,
     report: Report,
@@ -245,27 +250,27 @@ impl Recovery<'_> {
 
     /// Reads the hint of a sealed file, or else the file itself (H1).
     fn load_sealed(&mut self, sealed: &SealedFile) -> Result<()> {
-        let (slot, data) = self.open(sealed.id, false)?;
-        let len = data.len()?;
+        let (slot, data, file) = self.open(sealed.id, false)?;
         let expected = self.owner.expected(FileKind::Data, sealed.id);
         let io = |source| Error::io("read", &data.path, source);
+        let len = file.len().map_err(io)?;
         let refuse = |verdict| match verdict {
             SealedVerdict::Intact => Ok(()),
             SealedVerdict::Corrupt { offset, why } => Err(Error::corrupt(&data.path, offset, why)),
             SealedVerdict::Refuse { why } => Err(Error::newer(&data.path, why)),
         };
-        refuse(read_sealed_ends(&*data.file, len, &expected, sealed).map_err(io)?)?;
+        refuse(read_sealed_ends(&*file, len, &expected, sealed).map_err(io)?)?;
         if self.load_hint(slot, sealed) {
             self.report.hints += 1;
         } else {
-            data.file.advise_sequential();
-            let verdict = read_sealed(&*data.file, len, &expected, sealed, &mut |record| {
+            file.advise_sequential();
+            let verdict = read_sealed(&*file, len, &expected, sealed, &mut |record| {
                 self.loading.take_record(slot, &record);
             });
             refuse(verdict.map_err(io)?)?;
             self.hints_due.push(sealed.id);
         }
-        data.file.advise_random();
+        file.advise_random();
         self.count(sealed);
         Ok(())
     }
@@ -285,17 +290,17 @@ impl Recovery<'_> {
 
     /// Cuts, seals and lists the file that was active when the store was last used.
     fn load_tail(&mut self, id: FileId) -> Result<()> {
-        let (slot, data) = self.open(id, true)?;
+        let (slot, data, file) = self.open(id, true)?;
         let io = |attempt: &'static str| {
             let path = &data.path;
             move |source| Error::io(attempt, path, source)
         };
         // Only what the drive has counts: pages of a failed sync look clean and are not.
-        data.file.sync_all().map_err(io("sync"))?;
-        data.file.drop_pages().map_err(io("drop the cached pages of"))?;
-        let len = data.len()?;
+        file.sync_all().map_err(io("sync"))?;
+        file.drop_pages().map_err(io("drop the cached pages of"))?;
+        let len = file.len().map_err(io("read the length of"))?;
         let expected = self.owner.expected(FileKind::Data, id);
-        let tail = read_tail(&*data.file, len, &expected, &mut |record| {
+        let tail = read_tail(&*file, len, &expected, &mut |record| {
             self.loading.take_record(slot, &record);
         })
         .map_err(io("read"))?;
@@ -304,15 +309,15 @@ impl Recovery<'_> {
         let (len, digest) = match tail.verdict {
             TailVerdict::Sealed { len, digest } => {
                 // What lies behind the mark is space written ahead.
-                data.file.set_len(len).map_err(io("cut"))?;
-                data.file.sync_all().map_err(io("sync"))?;
+                file.set_len(len).map_err(io("cut"))?;
+                file.sync_all().map_err(io("sync"))?;
                 (len, digest)
             }
             TailVerdict::Seal { end, dropped } => {
                 self.report_torn(&data.path, end, dropped);
                 let chain = log.expect("a log that is to be sealed was read").scan.chain;
                 let (mark, digest) = chain.closing_mark(end).encode(expected.identity());
-                seal_file(&data.file, end, &mark)
+                seal_file(&file, end, &mark)
                     .map_err(|(_, source)| Error::io("seal", &data.path, source))?;
                 (end + GROUP_HEADER_LEN as u64, digest)
             }
@@ -321,7 +326,7 @@ impl Recovery<'_> {
             }
             TailVerdict::Refuse { why } => return Err(Error::newer(&data.path, why)),
         };
-        data.file.advise_random();
+        file.advise_random();
         let scan = log.map(|log| &log.scan);
         let sealed = SealedFile {
             id,
@@ -364,7 +369,7 @@ impl Recovery<'_> {
             .map_err(|source| Error::io("replace", &self.dir.join(layout::FILES), source))
     }
 
-    fn open(&mut self, id: FileId, write: bool) -> Result<(FileSlot, Arc<DataFile>)> {
+    fn open(&mut self, id: FileId, write: bool) -> Result<(FileSlot, Arc<DataFile>, Arc<File>)> {
         let path = layout::data_file_path(self.dir, id);
         let opened = if write { self.fs.open_write(&path) } else { self.fs.open_read(&path) };
         let file = opened.map_err(|source| {
@@ -376,9 +381,13 @@ impl Recovery<'_> {
             }
         })?;
         let identity = self.owner.identity_of(id);
-        let data = Arc::new(DataFile { id, identity, path, file });
+        let data = DataFile::new(id, identity, path, file.clone());
         let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
-        Ok((slot, data))
+        self.opened += 1;
+        if self.opened > self.open_files_max {
+            data.give_up();
+        }
+        Ok((slot, data, file))
     }
 
     fn finish(mut self) -> Result<Recovered> {

@@ -35,13 +35,15 @@ pub(crate) struct Rotated {
 /// A new file that holds its header and zeros.
 struct Begun {
     data: Arc<DataFile>,
+    file: Arc<File>,
     ahead: Option<Arc<File>>,
     header_crc: u32,
     prewritten: u64,
 }
 
 struct Seal {
-    data: Arc<DataFile>,
+    path: PathBuf,
+    file: Arc<File>,
     end: u64,
     mark: [u8; GROUP_HEADER_LEN],
 }
@@ -109,7 +111,8 @@ impl Partition {
             let (mark, digest) = active.closing_mark();
             after.sealed.push(sealed_entry(active, digest));
             after.sealed.sort_unstable_by_key(|sealed| sealed.id);
-            seal = Some(Seal { data: active.data.clone(), end: active.end, mark });
+            let (path, file) = (active.data.path.clone(), active.file.clone());
+            seal = Some(Seal { path, file, end: active.end, mark });
         }
         after.active = new.as_ref().map(|new| new.id);
         after.next = self.groups.ids().next();
@@ -161,15 +164,16 @@ impl Partition {
         }
         self.unsynced = false;
         self.listed = rotated.listed;
-        let Some(Begun { data, ahead, header_crc, prewritten }) = rotated.new else { return };
+        let Some(Begun { data, file, ahead, header_crc, prewritten }) = rotated.new else { return };
         let slot = self.files.insert(data.clone()).expect("`rotate` found room for it");
         counters.files.add(1);
         counters.log_bytes.add(DATA_HEADER_LEN as u64);
         self.prewrite.begin_file(ahead.is_some());
         self.view.show_files(&self.files);
+        self.handles_trim();
         let open_id = self.config.open_id;
         self.active =
-            Some(ActiveDataFile::begin(data, slot, ahead, open_id, header_crc, prewritten));
+            Some(ActiveDataFile::begin(data, file, slot, ahead, open_id, header_crc, prewritten));
     }
 
     /// What was encoded for the new file cannot be written; later writes try with another one.
@@ -210,8 +214,8 @@ fn sealed_entry(active: &ActiveDataFile, digest: u32) -> SealedFile {
 impl Job {
     fn run(self) -> Result<Rotated, ChangeFailure> {
         if let Some(seal) = &self.seal {
-            seal_file(&seal.data.file, seal.end, &seal.mark)
-                .map_err(|(step, source)| step.failure(&seal.data.path, source))?;
+            seal_file(&seal.file, seal.end, &seal.mark)
+                .map_err(|(step, source)| step.failure(&seal.path, source))?;
         }
         let new = match &self.new {
             Some(new) => Some(self.create(new)?),
@@ -248,8 +252,8 @@ impl Job {
         let (id, identity, path) = (new.id, new.identity, new.path.clone());
         // Without it nothing is written ahead, which is slower and not wrong.
         let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
-        let data = Arc::new(DataFile { id, identity, path, file });
-        Ok(Begun { data, ahead, header_crc: new.header_crc, prewritten })
+        let data = DataFile::new(id, identity, path, file.clone());
+        Ok(Begun { data, file, ahead, header_crc: new.header_crc, prewritten })
     }
 
     /// An unlisted file is never read; removing it only gives back its space.

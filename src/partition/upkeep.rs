@@ -13,7 +13,7 @@ use super::compaction::{Compactor, Stepped};
 use super::listing::ChangeFailure;
 use super::{Event, Ops, Partition};
 use crate::error::Result;
-use crate::io::Fs;
+use crate::io::{File, Fs};
 use crate::log::data_file::DataFile;
 use crate::types::FileId;
 use crate::upkeep::hints::HintJob;
@@ -27,8 +27,8 @@ pub(crate) enum UpkeepEvent {
     Compaction(Option<Stepped>),
     /// The outputs of a compaction are in `FILES`, and its inputs are not any more.
     Listed(Option<Result<(), ChangeFailure>>),
-    /// Files that readers still hold.
-    Released(Option<Vec<Arc<DataFile>>>),
+    /// What readers still hold.
+    Released(Option<Released>),
 }
 
 /// What upkeep is about in one partition.
@@ -42,11 +42,12 @@ pub(super) struct Upkeep {
     released: Released,
 }
 
-/// Files that no entry points into any more.
+/// Files that no entry points into any more, and descriptors that were given up.
 #[derive(Default)]
-struct Released {
+pub(crate) struct Released {
     names: Vec<PathBuf>,
     files: Vec<Arc<DataFile>>,
+    handles: Vec<Arc<File>>,
     /// Nothing changed since readers were last seen to hold all of `files`.
     is_waiting: bool,
 }
@@ -79,6 +80,12 @@ impl Upkeep {
     ) {
         self.released.names.extend(names);
         self.released.files.push(data);
+        self.released.is_waiting = false;
+    }
+
+    /// Descriptors that are closed once nobody reads through them (G3).
+    pub(super) fn release_handles(&mut self, handles: Vec<Arc<File>>) {
+        self.released.handles.extend(handles);
         self.released.is_waiting = false;
     }
 }
@@ -118,9 +125,12 @@ impl Partition {
             UpkeepEvent::Listed(listed) => self.compaction_listed(listed, ops),
             UpkeepEvent::Released(held) => {
                 self.upkeep.is_busy = false;
+                let Released { names, files, handles, .. } = held.unwrap_or_default();
                 let released = &mut self.upkeep.released;
-                released.is_waiting = released.files.is_empty();
-                released.files.extend(held.unwrap_or_default());
+                released.is_waiting = released.is_empty();
+                released.names.extend(names);
+                released.files.extend(files);
+                released.handles.extend(handles);
             }
         }
     }
@@ -139,13 +149,11 @@ impl Partition {
 
     fn release_advance(&mut self, ops: &mut Ops) -> bool {
         let released = &mut self.upkeep.released;
-        if (released.files.is_empty() && released.names.is_empty()) || released.is_waiting {
+        if released.is_empty() || released.is_waiting {
             return false;
         }
-        let names = std::mem::take(&mut released.names);
-        let files = std::mem::take(&mut released.files);
-        let fs = self.fs.clone();
-        self.upkeep_step(ops, move || release(&fs, &names, files), UpkeepEvent::Released);
+        let (fs, released) = (self.fs.clone(), std::mem::take(released));
+        self.upkeep_step(ops, move || released.step(&fs), UpkeepEvent::Released);
         true
     }
 
@@ -202,21 +210,42 @@ impl Partition {
     }
 }
 
-/// Removes names, and closes the files that nobody reads; returns the others.
-fn release(fs: &Fs, names: &[PathBuf], mut files: Vec<Arc<DataFile>>) -> Vec<Arc<DataFile>> {
-    for name in names {
-        match fs.remove_file(name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %name.display(), %error, "cannot remove a compacted file");
+impl Released {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.files.is_empty() && self.handles.is_empty()
+    }
+
+    /// Removes names, and closes what nobody reads; returns the rest.
+    fn step(mut self, fs: &Fs) -> Released {
+        for data in self.files.iter().filter(|data| is_held(data)) {
+            // Whoever walks over it could not open it once its name is gone.
+            match data.open(fs) {
+                Ok(file) => data.keep_open(file),
+                Err(error) => {
+                    tracing::warn!(path = %data.path.display(), %error, "cannot remove a file in use");
+                    return self;
+                }
             }
-            _ => {}
         }
+        for name in self.names.drain(..) {
+            match fs.remove_file(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %name.display(), %error, "cannot remove a compacted file");
+                }
+                _ => {}
+            }
+        }
+        self.files.retain(is_held);
+        self.handles.retain(is_held);
+        if !self.is_empty() {
+            std::thread::sleep(READERS_WAIT);
+            self.files.retain(is_held);
+            self.handles.retain(is_held);
+        }
+        self
     }
-    let is_held = |data: &Arc<DataFile>| Arc::strong_count(data) > 1;
-    files.retain(is_held);
-    if !files.is_empty() {
-        std::thread::sleep(READERS_WAIT);
-        files.retain(is_held);
-    }
-    files
+}
+
+fn is_held<T>(shared: &Arc<T>) -> bool {
+    Arc::strong_count(shared) > 1
 }

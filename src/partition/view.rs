@@ -1,6 +1,7 @@
 //! What callers see of a partition without asking its worker: the keydir to look up, the open files
 //! to read, the counters to add up. One writer, the worker; any number of readers (DESIGN §4).
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -14,6 +15,8 @@ pub(crate) struct PartitionView {
     pub(crate) keydir: KeydirReader,
     /// Changed after the keydir no longer points into what goes, and before it points into what comes.
     pub(crate) files: ArcSwap<FileTable>,
+    /// Moves when a file is opened: what its reads are dated by, to find the one longest unused.
+    pub(crate) clock: AtomicU64,
     failure: OnceLock<Error>,
     pub(crate) counters: WorkerCounters,
     pub(crate) gets_hop_free: Striped,
@@ -38,6 +41,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) syncs: Counter,
     pub(crate) prewritten_bytes: Counter,
     pub(crate) files: Counter,
+    pub(crate) files_open: Counter,
+    pub(crate) files_opened: Counter,
     pub(crate) rotations: Counter,
     pub(crate) hints: Counter,
     pub(crate) hint_bytes: Counter,
@@ -57,6 +62,7 @@ impl PartitionView {
         PartitionView {
             keydir,
             files: ArcSwap::from_pointee(files.clone()),
+            clock: AtomicU64::new(1),
             failure: OnceLock::new(),
             counters: WorkerCounters::default(),
             gets_hop_free: Striped::default(),
@@ -110,6 +116,8 @@ impl PartitionView {
             syncs: counters.syncs.get(),
             prewritten_bytes: counters.prewritten_bytes.get(),
             files: counters.files.get(),
+            files_open: counters.files_open.get(),
+            files_opened: counters.files_opened.get(),
             rotations: counters.rotations.get(),
             hints: counters.hints.get(),
             hint_bytes: counters.hint_bytes.get(),

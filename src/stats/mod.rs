@@ -143,6 +143,10 @@ partition_stats! {
     commits_failed,
     /// Data files, the active one included.
     files,
+    /// Of these, with an open descriptor.
+    files_open,
+    /// Times a descriptor that had been given up was opened again.
+    files_opened,
     /// Times a data file was sealed and a new one begun.
     rotations,
     /// Hint files written.

@@ -157,7 +157,8 @@ impl HintJob {
     pub(crate) fn step(&mut self) -> Result<Option<u64>> {
         let HintJob { data, sealed, builder, hasher, .. } = self;
         let io = |source| Error::io("read", &data.path, source);
-        let reader = Uncached::new(&data.file);
+        let file = data.open(&self.fs).map_err(io)?;
+        let reader = Uncached::new(&file);
         let scan = match &mut self.scan {
             Some(scan) => scan,
             none => {
@@ -174,7 +175,7 @@ impl HintJob {
         if !is_read {
             return Ok(None);
         }
-        check_sealed(scan, data, sealed)?;
+        check_sealed(scan, &file, data, sealed)?;
         let builder = std::mem::take(builder);
         let written = write_hint(&self.fs, &self.dir, &self.owner, sealed, builder);
         let path = || layout::hint_file_path(&self.dir, sealed.id);
@@ -199,8 +200,13 @@ pub(crate) fn opened_chain(
 }
 
 /// Whether what was read of a sealed file, up to its end, is what is listed.
-pub(crate) fn check_sealed(scan: &Scan, data: &DataFile, sealed: &SealedFile) -> Result<()> {
-    let len = data.len()?;
+pub(crate) fn check_sealed(
+    scan: &Scan,
+    file: &File,
+    data: &DataFile,
+    sealed: &SealedFile,
+) -> Result<()> {
+    let len = file.len().map_err(|source| Error::io("read the length of", &data.path, source))?;
     match judge_sealed(scan, len, sealed) {
         SealedVerdict::Intact => Ok(()),
         SealedVerdict::Corrupt { offset, why } => Err(Error::corrupt(&data.path, offset, why)),

@@ -192,7 +192,9 @@ impl Job {
     fn copy(&mut self) -> Result<()> {
         let input = &self.inputs[self.reading];
         let (slot, data, sealed) = (input.slot, input.data.clone(), input.sealed);
-        let reader = Uncached::new(&data.file);
+        let io = |source| Error::io("read", &data.path, source);
+        let file = data.open(&self.surroundings.fs).map_err(io)?;
+        let reader = Uncached::new(&file);
         let mut scan = match self.scan.take() {
             Some(scan) => scan,
             None => Scan::start(opened_chain(&reader, &data, &sealed, &self.surroundings.owner)?),
@@ -206,12 +208,12 @@ impl Job {
                     outcome = self.take(slot, sealed.id, &record);
                 }
             })
-            .map_err(|source| Error::io("read", &data.path, source))?;
+            .map_err(io)?;
         outcome?;
         self.tally.read_bytes += scan.end - before;
         self.write_out(reader.was_cached())?;
         if is_read {
-            check_sealed(&scan, &data, &sealed)?;
+            check_sealed(&scan, &file, &data, &sealed)?;
             self.reading += 1;
         } else {
             self.scan = Some(scan);
@@ -321,12 +323,12 @@ impl Job {
         let Some(writing) = self.writing.take() else { return Ok(()) };
         self.tally.written_bytes += hint_len;
         self.outputs.push(Output {
-            data: Arc::new(DataFile {
-                id: writing.id,
-                identity: owner.identity_of(writing.id),
-                path: writing.path,
-                file: writing.file,
-            }),
+            data: DataFile::new(
+                writing.id,
+                owner.identity_of(writing.id),
+                writing.path,
+                writing.file,
+            ),
             sealed,
             moves: writing.moves,
             record_bytes: writing.record_bytes,

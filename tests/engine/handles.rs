@@ -1,0 +1,96 @@
+//! Descriptors: a store with more files than the process may open works all the same.
+
+use ringcask::{Compaction, Durability};
+
+use crate::support::{Store, contents, each_disk, get, wait};
+
+/// Descriptors of this process that are open on data files of the store.
+fn open_data_files(store: &Store) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        let name = target.to_string_lossy().into_owned();
+        let is_data = name.trim_end_matches(" (deleted)").ends_with(".data");
+        count += usize::from(target.starts_with(store.path()) && is_data);
+    }
+    count
+}
+
+/// Breaks if a descriptor is not given up, or a file that was given up is not opened again.
+#[test]
+fn files_beyond_the_limit_are_closed_and_opened_when_they_are_read() {
+    each_disk(|store| {
+        let options = || {
+            let options = store.options().partitions(1).data_file_len_max(4096);
+            options.open_files_max(3).compaction(Compaction::off())
+        };
+        let db = store.open_with(options());
+        for n in 0..200_u32 {
+            let value = vec![n as u8; 400];
+            wait(db.put(n.to_le_bytes(), value).durability(Durability::Buffered)).unwrap();
+        }
+        let check = |db: &ringcask::Db| {
+            for n in (0..200_u32).chain((0..200).rev()) {
+                assert_eq!(get(db, n.to_le_bytes()).unwrap(), vec![n as u8; 400]);
+            }
+            assert_eq!(contents(db).len(), 200);
+        };
+        check(&db);
+        let total = db.stats().total();
+        assert!(
+            total.files > 15 && total.files_open <= 4,
+            "{} of {}",
+            total.files_open,
+            total.files
+        );
+        assert!(total.files_opened > 20, "{}", total.files_opened);
+        wait(db.close()).unwrap();
+
+        let db = store.open_with(options());
+        assert!(db.stats().total().files_open <= 3);
+        check(&db);
+        // Closing is for upkeep, which may be a little behind.
+        for _ in 0..500 {
+            if store.is_sim() || open_data_files(store) <= 4 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(store.is_sim() || open_data_files(store) <= 4);
+        wait(db.close()).unwrap();
+        assert_eq!(open_data_files(store), 0);
+    });
+}
+
+/// Breaks if a scan needs a file that compaction removed while its descriptor was given up.
+#[test]
+fn a_scan_outlives_files_whose_descriptors_were_given_up() {
+    each_disk(|store| {
+        let options = store.options().partitions(1).data_file_len_max(4096).open_files_max(1);
+        let db = store.open_with(options.compaction(Compaction::off()));
+        for n in 0..100_u32 {
+            wait(db.put(n.to_le_bytes(), vec![n as u8; 300])).unwrap();
+        }
+        for n in (0..100_u32).step_by(2) {
+            wait(db.put(n.to_le_bytes(), vec![n as u8; 301])).unwrap();
+        }
+        let mut scan = db.scan();
+        let (first, _) = wait(scan.next()).unwrap().unwrap();
+        assert_eq!(first[..], 0_u32.to_le_bytes());
+        let mut keys = 1;
+        let mut done = None;
+        while let Some(entry) = wait(scan.next()) {
+            let (key, value) = entry.unwrap();
+            let n = u32::from_le_bytes(key[..].try_into().unwrap());
+            assert_eq!(value, vec![n as u8; 300 + usize::from(n % 2 == 0)]);
+            keys += 1;
+            if keys == 10 {
+                done = Some(wait(db.compact()).unwrap());
+            }
+        }
+        assert_eq!(keys, 100);
+        assert!(done.unwrap().records_dropped >= 50);
+        drop(scan);
+        wait(db.close()).unwrap();
+    });
+}
