@@ -19,6 +19,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -54,6 +55,7 @@ pub(crate) struct Disk {
     upkeep: Rc<Helper>,
     /// For files that readers wait for.
     opening: Rc<Helper>,
+    timer: Rc<Helper>,
 }
 
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl Disk {
             cold: Rc::new(Helper::new("ringcask-cold")),
             upkeep: Rc::new(Helper::new("ringcask-upkeep")),
             opening: Rc::new(Helper::new("ringcask-open")),
+            timer: Rc::new(Helper::new("ringcask-timer")),
         }
     }
 
@@ -211,6 +214,15 @@ impl Disk {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Op<Option<T>> {
         self.help(&self.opening, job)
+    }
+
+    /// Lets time pass. Pauses of one worker come one after the other.
+    pub(crate) fn pause(&self, pause: Duration) -> Op<()> {
+        let passed = self.help(&self.timer, move || std::thread::sleep(pause));
+        async move {
+            let _panicked = passed.await;
+        }
+        .boxed_local()
     }
 
     #[cfg_attr(

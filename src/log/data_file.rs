@@ -90,7 +90,19 @@ pub(crate) struct FileBounds {
     pub(crate) records_max: u64,
 }
 
+/// Data files of a small partition are not shorter than this, in bytes.
+const FITTED_LEN_MIN: u64 = 32 << 20;
+/// A partition's live data is spread over about this many files.
+const FITTED_FILES: u64 = 8;
+
 impl FileBounds {
+    /// The bounds for a partition with so much live data. Compaction takes whole files, so it has a better
+    /// choice, and needs less space at once, when there are several even of a small store.
+    pub(crate) fn fit(&self, live_bytes: u64) -> FileBounds {
+        let len = (live_bytes / FITTED_FILES).max(FITTED_LEN_MIN);
+        FileBounds { len_max: len.min(self.len_max), ..*self }
+    }
+
     /// Whether a file may have this length, this many records, and this many bytes of keys.
     pub(crate) fn admit(&self, len: u64, records: u64, key_bytes: u64) -> bool {
         len <= self.len_max

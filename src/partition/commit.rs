@@ -38,6 +38,8 @@ pub(super) enum InFlight {
     Group(Group),
     /// A group failed and its header is being zeroed.
     Undo,
+    /// Nothing, until compaction has caught up a little (W6).
+    Pause,
     /// The log moves to a new file, or is being sealed for good.
     Rotation,
 }
@@ -57,6 +59,9 @@ impl Partition {
             if has_records && self.prewrite_would_overlap(len) {
                 return;
             }
+            if has_records && !self.pause.is_zero() {
+                return self.commit_pause(ops);
+            }
             let Some(group) = self.groups.pop() else { break };
             if has_records {
                 self.commit_submit(group, ops);
@@ -71,6 +76,23 @@ impl Partition {
             return self.seal(ops);
         }
         self.prewrite_advance(ops);
+    }
+
+    fn commit_pause(&mut self, ops: &mut Ops) {
+        let (disk, index) = (self.disk.clone(), self.index);
+        let pause = std::mem::take(&mut self.pause);
+        self.view.counters.throttled_nanos.add(pause.as_nanos() as u64);
+        self.in_flight = InFlight::Pause;
+        ops.push(Box::pin(async move {
+            disk.pause(pause).await;
+            (index, Event::Paused)
+        }));
+    }
+
+    pub(super) fn commit_paused(&mut self) {
+        if matches!(self.in_flight, InFlight::Pause) {
+            self.in_flight = InFlight::None;
+        }
     }
 
     /// Zeros that are still being written would land behind the cut of the old file; and `FILES` changes
@@ -90,6 +112,7 @@ impl Partition {
         group.buf[..GROUP_HEADER_LEN].copy_from_slice(&encoded);
         group.header_crc = header_crc;
 
+        self.submitted_at = Instant::now();
         let start = active.end;
         let dsync = group.needs_sync
             && active.durable == start
@@ -99,6 +122,8 @@ impl Partition {
         let sync = group.needs_sync && !dsync;
         if group.needs_sync {
             self.prewrite.note_group(group.len());
+        } else {
+            self.prewrite.note_unsynced_group();
         }
         if dsync {
             self.view.counters.commits_dsync.add(1);
@@ -161,6 +186,7 @@ impl Partition {
         match result {
             Ok(()) => {
                 let start = self.commit_written(&group, at_sync);
+                self.pause = self.compaction_pause(self.submitted_at.elapsed());
                 self.commit_publish(group, start);
             }
             Err(error) if at_sync => {

@@ -17,7 +17,7 @@
 //! - **CM3** Before its file leaves the table of files no keydir entry points into it.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::commit::InFlight;
 use super::listing::{ChangeFailure, replace_files};
@@ -35,6 +35,7 @@ use crate::stats::Compacted;
 use crate::types::FileId;
 use crate::upkeep::compaction::job::{Input, Job, Output, Progress, Surroundings};
 use crate::upkeep::compaction::policy::{self, FileFacts, Pace, Reason, Room};
+use crate::upkeep::throttle::Debt;
 
 /// Moves made in one turn of the worker: some tenths of a millisecond.
 const MOVES_A_TURN: usize = 1024;
@@ -305,7 +306,7 @@ impl Partition {
             hasher: self.hasher.clone(),
             keydir: self.keydir.reader(),
             ids: self.groups.ids().clone(),
-            bounds: self.config.bounds,
+            bounds: self.bounds,
             pace: Pace::new(self.config.compaction.bytes_per_sec),
         };
         self.upkeep.compactor.reason = Some(reason);
@@ -548,6 +549,31 @@ impl Partition {
         compactor.look();
     }
 
+    /// How long writers pause after a group that took so long. Only while compaction is at it: what it
+    /// cannot help is no reason to wait.
+    pub(super) fn compaction_pause(&self, took: Duration) -> Duration {
+        if self.upkeep.compactor.is_idle() {
+            self.view.counters.compaction_debt_bytes.set(0);
+            return Duration::ZERO;
+        }
+        let debt = self.compaction_debt();
+        self.view.counters.compaction_debt_bytes.set(debt.bytes());
+        debt.pause(took)
+    }
+
+    fn compaction_debt(&self) -> Debt {
+        let total = self.usage.total();
+        let active =
+            self.active.as_ref().map(|active| self.usage.file(active.slot)).unwrap_or_default();
+        let dead_bytes = total.dead_bytes() - active.dead_bytes();
+        Debt {
+            dead_bytes,
+            kept_bytes: total.record_bytes - active.record_bytes - dead_bytes,
+            dead_ratio: self.config.compaction.dead_ratio,
+            file_len: self.bounds.len_max,
+        }
+    }
+
     fn file_facts(&self) -> Vec<FileFacts> {
         let compactor = &self.upkeep.compactor;
         let facts = self.files.iter().filter_map(|(slot, data)| {
@@ -573,7 +599,7 @@ impl Partition {
         // Where it cannot be told, a write will.
         let free_bytes = self.fs.free_bytes(&self.dir).unwrap_or(u64::MAX);
         let (part, whole) = FREE_PART;
-        Room { file_len_max: self.config.bounds.len_max, free_bytes: free_bytes / whole * part }
+        Room { file_len_max: self.bounds.len_max, free_bytes: free_bytes / whole * part }
     }
 }
 

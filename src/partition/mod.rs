@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -83,6 +83,7 @@ pub(crate) enum Event {
     Undone {
         result: std::io::Result<()>,
     },
+    Paused,
     Prewritten(PrewriteOutcome),
     Rotated(Option<Result<Rotated, ChangeFailure>>),
     Read {
@@ -106,6 +107,8 @@ pub(crate) struct Partition {
     /// Index in its worker, the first half of what [`Ops`] yields.
     index: usize,
     config: PartitionConfig,
+    /// Of the data files that are begun now ([`FileBounds::fit`]).
+    bounds: FileBounds,
     owner: Owner,
     hasher: KeyHasher,
     dir: PathBuf,
@@ -126,6 +129,10 @@ pub(crate) struct Partition {
     seqno_floor: Seqno,
     groups: Groups,
     in_flight: InFlight,
+    /// How long the next group waits, because compaction is behind (W6).
+    pause: Duration,
+    /// When the group in flight, or the last one, was submitted.
+    submitted_at: Instant,
     /// Bytes behind the log's end that the group in flight takes.
     in_flight_len: u64,
     /// Keys staged or in flight, counted by a few bits of their hash: says whether a deletion of a
@@ -174,6 +181,7 @@ impl Partition {
             here: Here::default(),
             upkeep: Upkeep::new(recovered.hints_due),
             owner: recovered.owner,
+            bounds: config.bounds.fit(recovered.usage.total().live_bytes),
             config,
             dir: recovered.dir,
             disk,
@@ -189,6 +197,8 @@ impl Partition {
             next_seqno: recovered.next_seqno,
             seqno_floor: recovered.next_seqno,
             in_flight: InFlight::None,
+            pause: Duration::ZERO,
+            submitted_at: Instant::now(),
             in_flight_len: 0,
             staged_keys: StagedKeys(Box::new([0; 4096])),
             unsynced: false,
@@ -239,6 +249,7 @@ impl Partition {
                 self.commit_done(result, at_sync, buf, ops);
             }
             Event::Undone { result } => self.commit_undone(result),
+            Event::Paused => self.commit_paused(),
             Event::Prewritten(outcome) => self.prewrite_done(outcome),
             Event::Rotated(rotated) => self.rotate_done(rotated),
             Event::Read { request, location, data, opened, result } => {

@@ -17,7 +17,7 @@ impl Partition {
             end: active.end,
             in_flight_len: self.in_flight_len,
             prewritten: active.prewritten,
-            file_len_max: self.config.bounds.len_max,
+            file_len_max: self.bounds.len_max,
         };
         let Some(step) = self.prewrite.begin_step(&log) else { return };
         self.view.counters.prewritten_bytes.add(step.end - step.start);

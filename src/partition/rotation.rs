@@ -82,7 +82,7 @@ impl Partition {
             header_crc,
             id,
             identity: self.owner.identity_of(id),
-            zeros: zeros.min(self.config.bounds.len_max.saturating_sub(DATA_HEADER_LEN as u64)),
+            zeros: zeros.min(self.bounds.len_max.saturating_sub(DATA_HEADER_LEN as u64)),
             prewrite: self.config.prewrite,
         };
         self.rotate_start(Some(new), ops);
@@ -163,6 +163,7 @@ impl Partition {
             self.upkeep.file_sealed(active.data.id);
         }
         self.unsynced = false;
+        self.bounds = self.config.bounds.fit(self.usage.total().live_bytes);
         self.listed = rotated.listed;
         let Some(Begun { data, file, ahead, header_crc, prewritten }) = rotated.new else { return };
         let slot = self.files.insert(data.clone()).expect("`rotate` found room for it");

@@ -77,7 +77,7 @@ impl Partition {
             body_crc: body.crc,
         };
         let (len, key_len) = (header.record_len().into(), header.key_len.into());
-        self.groups.make_room(len, key_len, self.config.bounds);
+        self.groups.make_room(len, key_len, self.bounds);
         let identity = self.owner.identity_of(self.groups.target_file());
         let group = self.groups.open();
         if group.staged_at.is_none() {

@@ -157,6 +157,10 @@ partition_stats! {
     compactions,
     /// Compactions that failed; nothing is lost by one.
     compactions_failed,
+    /// Nanoseconds that writers were held back, because compaction was behind.
+    throttled_nanos,
+    /// Dead bytes beyond those at which compaction starts, while it is at work.
+    compaction_debt_bytes,
     /// Bytes of the files that compactions removed.
     compaction_read_bytes,
     /// Bytes of the files that compactions wrote.

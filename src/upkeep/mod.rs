@@ -7,3 +7,4 @@
 pub(crate) mod compaction;
 pub(crate) mod hints;
 pub(crate) mod prewrite;
+pub(crate) mod throttle;

@@ -60,6 +60,14 @@ impl Prewrite {
         *average = if *average == 0 { len } else { (*average * 7 + len) / 8 };
     }
 
+    /// A group that nobody wants durable is on its way. Zeros do nothing for such, and after some of them
+    /// they do not pay any more.
+    pub(crate) fn note_unsynced_group(&mut self) {
+        if self.group_len_average > 0 {
+            self.note_group(2 * GROUP_LEN_MAX);
+        }
+    }
+
     /// The log moved to a new file.
     pub(crate) fn begin_file(&mut self, possible: bool) {
         self.refused = !possible;
@@ -120,6 +128,22 @@ mod tests {
         assert_eq!(Prewrite::new(true).begin_step(&end), None);
         assert_eq!(with_groups_of(GROUP_LEN_MAX + 1).begin_step(&end), None);
         assert!(with_groups_of(GROUP_LEN_MAX).begin_step(&end).is_some());
+    }
+
+    /// Breaks if a store that was loaded with durable puts goes on writing zeros for buffered ones.
+    #[test]
+    fn zeros_stop_when_nothing_is_durable() {
+        let mut prewrite = with_groups_of(100);
+        prewrite.note_unsynced_group();
+        assert!(prewrite.pays(), "one among durable ones is nothing");
+        for _ in 0..10 {
+            prewrite.note_unsynced_group();
+        }
+        assert!(!prewrite.pays());
+        for _ in 0..20 {
+            prewrite.note_group(100);
+        }
+        assert!(prewrite.pays());
     }
 
     /// PW1: anything else would overwrite records with zeros.
