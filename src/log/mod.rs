@@ -13,6 +13,7 @@
 //! scanner    a data file, front to back
 //! hint_file  a data file's keys in order, so that it need not be scanned
 //! tail       what the end of a scan means
+//! salvage    a damaged data file, front to back: what in it is sound, what is not
 //! writer     a data file that nobody waits for, front to back
 //! ```
 //!
@@ -29,6 +30,7 @@ pub(crate) mod format;
 pub(crate) mod hint_file;
 pub(crate) mod layout;
 pub(crate) mod manifest;
+pub(crate) mod salvage;
 pub(crate) mod scanner;
 pub(crate) mod tail;
 pub(crate) mod writer;

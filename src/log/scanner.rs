@@ -256,7 +256,8 @@ fn read_group<'w>(
     Ok(Group { header, header_crc, records })
 }
 
-fn verify_payload<'a>(
+/// The records of a group whose bytes are all there, if every one of them verifies (SC1).
+pub(in crate::log) fn verify_payload<'a>(
     header: &GroupHeader,
     payload: &'a [u8],
     identity: FileIdentity,

@@ -63,7 +63,18 @@ impl TestFile {
     }
 
     /// Appends a group of puts.
-    pub(super) fn group(mut self, durable_through: u64, pairs: &[(&str, &str)]) -> TestFile {
+    pub(super) fn group(self, durable_through: u64, pairs: &[(&str, &str)]) -> TestFile {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        self.group_of_bytes(durable_through, &pairs)
+    }
+
+    /// Appends a group of puts of any bytes.
+    pub(super) fn group_of_bytes(
+        mut self,
+        durable_through: u64,
+        pairs: &[(&[u8], &[u8])],
+    ) -> TestFile {
         let mut payload = Vec::new();
         let mut payload_crc = PayloadCrc::default();
         for (index, (key, value)) in pairs.iter().enumerate() {
@@ -77,11 +88,10 @@ impl TestFile {
                 raw_len: None,
                 key_len: key.len() as u16,
                 value_len: value.len() as u32,
-                body_crc: body_crc(key.as_bytes(), value.as_bytes()),
+                body_crc: body_crc(key, value),
             };
             self.seqno += 1;
-            let body = [key.as_bytes(), value.as_bytes()];
-            payload_crc.push(encode_record(&mut payload, self.identity, &header, body));
+            payload_crc.push(encode_record(&mut payload, self.identity, &header, [key, value]));
         }
         let count = pairs.len() as u32;
         let header = self.chain.group(payload.len() as u32, payload_crc, count, durable_through);

@@ -230,6 +230,19 @@ impl RecordHeader {
         }
     }
 
+    /// Whether `bytes` can be the start of a header that this build writes.
+    ///
+    /// What a search over megabytes tests before it computes a checksum.
+    #[inline]
+    pub(crate) fn may_start_with(bytes: &[u8]) -> bool {
+        let Some(fixed) = bytes.first_chunk::<RECORD_HEADER_LEN>() else { return false };
+        let flags = u16_at(fixed, AT_FLAGS).unwrap_or(u16::MAX);
+        let extension_len = u16_at(fixed, AT_EXTENSION_LEN).unwrap_or(u16::MAX);
+        flags & !FLAGS_KNOWN == 0
+            && u32::from(extension_len) == flags.count_ones() * EXTENSION_FIELD_LEN as u32
+            && u8_at(fixed, AT_KIND).is_ok_and(|kind| RecordKind::from_byte(kind).is_some())
+    }
+
     /// The header's bytes in front of zeros, and its checksum.
     #[inline]
     fn encode(&self, identity: FileIdentity) -> ([u8; RECORD_HEADER_LEN_MAX], u32) {
@@ -332,22 +345,27 @@ pub(crate) fn decode_record(
     identity: FileIdentity,
 ) -> Result<Record<'_>, FormatError> {
     let (header, header_crc) = RecordHeader::decode(bytes, identity)?;
-    let record_len = header.record_len() as usize;
-    let incomplete = FormatError::Incomplete { need: record_len };
-    let Some(rest) = bytes.get(header.header_len()..record_len) else {
-        return Err(incomplete);
-    };
-    let Some((key, rest)) = rest.split_at_checked(usize::from(header.key_len)) else {
-        return Err(incomplete);
-    };
-    let Some((value, padding)) = rest.split_at_checked(header.value_len as usize) else {
-        return Err(incomplete);
+    let Some((key, value, padding)) = split_body(bytes, &header) else {
+        return Err(FormatError::Incomplete { need: header.record_len() as usize });
     };
     check_crc("record body", header.body_crc, body_crc(key, value))?;
     if padding.iter().any(|byte| *byte != 0) {
         return Err(FormatError::invalid("the padding of a record is not zero"));
     }
     Ok(Record { header, header_crc, key, value })
+}
+
+/// Key, value and padding of the record at the start of `bytes`, whose header verified; none of the
+/// three is. `None` if some of it is missing.
+#[inline]
+pub(in crate::log) fn split_body<'a>(
+    bytes: &'a [u8],
+    header: &RecordHeader,
+) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
+    let rest = bytes.get(header.header_len()..header.record_len() as usize)?;
+    let (key, rest) = rest.split_at_checked(usize::from(header.key_len))?;
+    let (value, padding) = rest.split_at_checked(header.value_len as usize)?;
+    Some((key, value, padding))
 }
 
 #[cfg(test)]
