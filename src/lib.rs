@@ -53,6 +53,7 @@ mod log;
 mod mailbox;
 mod options;
 mod partition;
+mod report;
 mod route;
 mod stats;
 mod types;
@@ -65,6 +66,7 @@ pub use io::sim;
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{Compaction, Durability, Io, Options};
+pub use report::{Damage, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 
 /// The README's examples compile and run.

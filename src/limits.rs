@@ -90,3 +90,9 @@ pub const KEYDIR_TABLE_BUCKETS: usize = 16 << 10;
 /// it: with 1 MiB durable puts of 64 and 256 callers are 12–15 % faster than with 4 MiB, and their
 /// p99.9 falls from 8–10 ms to 2–4 ms; steps of 512 KiB are slower again.
 pub const PREWRITE_LEN_MAX: u64 = 1 << 20;
+
+/// Most ranges of damage that one report lists; the others are counted.
+pub const DAMAGE_REPORTED_MAX: usize = 1 << 16;
+
+/// Bytes of keys in one report of damage.
+pub const DAMAGE_KEY_BYTES_MAX: usize = 16 << 20;

@@ -65,20 +65,21 @@ pub(super) fn open_directory(
 }
 
 /// What a directory is, judged without changing it.
-enum Found {
+pub(super) enum Found {
     Store,
     /// Nothing, or a creation that was cut short.
     Room,
     Foreign(String),
 }
 
-/// Names that a creation leaves behind when it is cut short.
+/// Names that a creation, or a repair of MANIFEST, leaves behind when it is cut short.
 fn is_leftover(name: &str) -> bool {
     name == layout::LOCK
+        || layout::is_aside_of(name, layout::MANIFEST)
         || name.strip_suffix(layout::TEMPORARY_SUFFIX).is_some_and(|name| name == layout::MANIFEST)
 }
 
-fn look(fs: &Fs, root: &Path) -> Result<Found> {
+pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
     let io = |source| Error::io("look into", root, source);
     if !fs.exists(root).map_err(io)? {
         return Ok(Found::Room);
@@ -180,7 +181,7 @@ fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
 }
 
 #[cold]
-fn foreign(path: &Path, what: &str) -> Error {
+pub(super) fn foreign(path: &Path, what: &str) -> Error {
     Error::new(
         ErrorKind::NotAStore,
         format!(

@@ -3,12 +3,15 @@
 mod call;
 mod compact;
 mod directory;
+mod examine;
 mod lifecycle;
 mod open;
 mod put;
 mod read;
+mod repair;
 mod scan;
 mod value;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

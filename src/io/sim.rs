@@ -211,6 +211,15 @@ impl SimDisk {
         self.state().plant(path.as_ref(), bytes)
     }
 
+    /// Removes a file, durably, and with it whatever else changed in its directory. Not an operation:
+    /// neither counted nor subject to faults.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        self.state().uproot(path.as_ref())
+    }
+
     /// The names in a directory, sorted; empty if there is no such directory.
     pub fn list(&self, path: impl AsRef<Path>) -> Vec<String> {
         let entries = self.state().list(path.as_ref()).unwrap_or_default();

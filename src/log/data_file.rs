@@ -38,6 +38,16 @@ impl StoreIdentity {
             hash_key: manifest.hash_key,
         }
     }
+
+    /// What the header of a file must say.
+    pub(crate) fn expected(
+        &self,
+        kind: FileKind,
+        partition: PartitionId,
+        file: FileId,
+    ) -> ExpectedFile {
+        ExpectedFile { kind, store: self.store, partition, file, hash_key: self.hash_key }
+    }
 }
 
 /// Whose files these are: what the header of each says.
@@ -72,13 +82,7 @@ impl Owner {
 
     /// What the header of a file must say.
     pub(crate) fn expected(&self, kind: FileKind, file: FileId) -> ExpectedFile {
-        ExpectedFile {
-            kind,
-            store: self.identity.store,
-            partition: self.partition,
-            file,
-            hash_key: self.identity.hash_key,
-        }
+        self.identity.expected(kind, self.partition, file)
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 const PARTITION_PREFIX: &str = "partition-";
 const DATA_SUFFIX: &str = ".data";
 const HINT_SUFFIX: &str = ".hint";
+const ASIDE_SUFFIX: &str = ".damaged";
 
 pub(crate) fn partition_dir_name(partition: PartitionId) -> String {
     format!("{PARTITION_PREFIX}{partition}")
@@ -79,6 +80,33 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(FileId, FileKind)> {
     (file != FileId::default() && is_display_of(digits, file)).then_some((file, kind))
 }
 
+/// The name that a damaged file gets when a repair sets it aside, the `number`th of its kind from 1: then
+/// no name of the store is like it, and nothing reads or removes it.
+pub(crate) fn aside_name(name: &str, number: u32) -> String {
+    if number == 1 {
+        format!("{name}{ASIDE_SUFFIX}")
+    } else {
+        format!("{name}{ASIDE_SUFFIX}.{number}")
+    }
+}
+
+/// Whether `name` is one under which a file called `original` was set aside.
+pub(crate) fn is_aside_of(name: &str, original: &str) -> bool {
+    let rest = name.strip_prefix(original).and_then(|rest| rest.strip_prefix(ASIDE_SUFFIX));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The data file that was set aside under this name, and the how manieth of its id it is.
+pub(crate) fn parse_aside_name(name: &str) -> Option<(FileId, u32)> {
+    let (original, number) = name.split_once(ASIDE_SUFFIX)?;
+    let number = match number.strip_prefix('.') {
+        Some(digits) => digits.parse().ok()?,
+        None => 1,
+    };
+    let (file, kind) = parse_file_name(original)?;
+    (kind == FileKind::Data && aside_name(original, number) == name).then_some((file, number))
+}
+
 /// LY1: also refuses the `+7` that `parse` takes for a number.
 fn is_display_of(digits: &str, number: impl fmt::Display) -> bool {
     digits == number.to_string()
@@ -109,6 +137,21 @@ mod tests {
         assert_eq!(dir, Path::new("data/partition-000"));
         assert_eq!(data_file_path(&dir, FileId(1)), dir.join("000000001.data"));
         assert_eq!(hint_file_path(&dir, FileId(1)), dir.join("000000001.hint"));
+    }
+
+    #[test]
+    fn names_of_what_was_set_aside_come_back() {
+        for number in [1, 2, 17] {
+            let name = aside_name("000000003.data", number);
+            assert_eq!(parse_aside_name(&name), Some((FileId(3), number)), "{name}");
+            assert_eq!(parse_file_name(&name), None, "{name}");
+        }
+        assert_eq!(aside_name("MANIFEST", 1), "MANIFEST.damaged");
+        for name in
+            ["000000003.data", "3.data.damaged", "000000003.data.damaged.1", "FILES.damaged"]
+        {
+            assert_eq!(parse_aside_name(name), None, "{name}");
+        }
     }
 
     /// Without LY1 an editor's backup or a copy with another number of zeros would be opened.

@@ -23,8 +23,6 @@
 //! - **SV3** Lengths are used only after the checksum over them holds, and memory is taken only for
 //!   lengths that the file really has (L1).
 
-#![cfg_attr(not(test), expect(dead_code, reason = "for verify and repair"))]
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;

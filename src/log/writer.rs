@@ -72,6 +72,7 @@ impl FileWriter {
         self.buf.len()
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
     pub(crate) fn record_count(&self) -> u64 {
         self.records
     }

@@ -21,8 +21,10 @@ mod page;
 mod prewrite;
 mod read;
 pub(crate) mod recovery;
+pub(crate) mod repair;
 mod rotation;
 mod upkeep;
+pub(crate) mod verify;
 mod view;
 mod write;
 

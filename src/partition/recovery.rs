@@ -32,7 +32,7 @@ const SEQNO_STEP: u64 = 1 << 32;
 
 /// No partition lives to give out this id; a file of a larger one is a stranger, and no reason to go on
 /// counting behind it.
-const FILE_ID_MAX: u64 = 1 << 48;
+pub(super) const FILE_ID_MAX: u64 = 1 << 48;
 
 /// A partition as it is on disk.
 pub(crate) struct Recovered {

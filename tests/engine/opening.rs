@@ -152,17 +152,7 @@ fn newer_versions_are_refused_as_newer() {
         let db = store.open_one();
         wait(db.put("k", "v")).unwrap();
         wait(db.close()).unwrap();
-        let mut bytes = store.read(file);
-        if file == "MANIFEST" {
-            let text = String::from_utf8(bytes).unwrap();
-            let body = text.rfind("# crc32c").unwrap();
-            let newer = text[..body].replace("format_version = 1", "format_version = 2");
-            let crc = crc32c(newer.as_bytes());
-            bytes = format!("{newer}# crc32c = \"{crc:08x}\"\n").into_bytes();
-        } else {
-            // Both keep their version in the two bytes behind the magic number.
-            bytes[8] = 2;
-        }
+        let bytes = of_newer_version(file, store.read(file));
         store.write(file, &bytes);
         let before = store.image();
         let error = refuse(&store, store.options(), ErrorKind::NewerFormat);
@@ -170,6 +160,20 @@ fn newer_versions_are_refused_as_newer() {
         assert!(error.to_string().contains(name), "{error}");
         assert_eq!(store.image(), before);
     }
+}
+
+/// The bytes of a file of the store as a newer build would have begun them.
+pub(crate) fn of_newer_version(file: &str, mut bytes: Vec<u8>) -> Vec<u8> {
+    if file == "MANIFEST" {
+        let text = String::from_utf8(bytes).unwrap();
+        let body = text.rfind("# crc32c").unwrap();
+        let newer = text[..body].replace("format_version = 1", "format_version = 2");
+        let crc = crc32c(newer.as_bytes());
+        return format!("{newer}# crc32c = \"{crc:08x}\"\n").into_bytes();
+    }
+    // The others keep their version in the two bytes behind the magic number.
+    bytes[8] = 2;
+    bytes
 }
 
 /// CRC-32C, bit by bit: the tests have none of the engine's own code to trust.

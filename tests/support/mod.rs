@@ -165,6 +165,14 @@ impl Store {
         }
     }
 
+    pub(crate) fn remove(&self, file: &str) {
+        let path = self.path().join(file);
+        match &self.disk {
+            Disk::Sim(disk, _) => disk.remove(path).unwrap(),
+            _ => std::fs::remove_file(path).unwrap(),
+        }
+    }
+
     /// Every file of the store with its bytes, the lock aside.
     pub(crate) fn image(&self) -> BTreeMap<String, Vec<u8>> {
         let mut image = BTreeMap::new();

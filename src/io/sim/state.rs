@@ -264,6 +264,18 @@ impl State {
         Ok(())
     }
 
+    /// Removes a file for good, past counting and faults.
+    pub(super) fn uproot(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.resolve(path)?;
+        self.contents(id)?;
+        let (parent, name) = split(path)?;
+        let dir = self.resolve(parent)?;
+        self.names.change(vec![((dir, name), None)]);
+        self.names.sync(dir);
+        self.recount();
+        Ok(())
+    }
+
     /// Puts a durable file in place, past counting and faults.
     pub(super) fn plant(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if let Ok(id) = self.resolve(path) {

@@ -1,0 +1,300 @@
+//! A store that is not open, read whole: the part that verify and repair share.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::directory::{Found, foreign, look};
+use super::lifecycle::StoreLock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{File, Fs};
+use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX, PARTITIONS_MAX};
+use crate::log::data_file::StoreIdentity;
+use crate::log::files::FilesList;
+use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
+use crate::log::layout;
+use crate::log::manifest::{MANIFEST_VERSION, Manifest};
+use crate::log::salvage::is_loss;
+use crate::options::{Io, Options};
+use crate::partition::verify::{Examined, examine};
+use crate::report::{Damage, VerifyReport};
+use crate::types::{KeyspaceId, PartitionId};
+
+/// Who is told how far the reading is: bytes read, and how many there are.
+pub(crate) type Progress = dyn Fn(u64, u64) + Send + Sync;
+
+/// A store that was read whole, and is locked.
+pub(super) struct ExaminedStore {
+    pub(super) fs: Fs,
+    pub(super) root: PathBuf,
+    pub(super) manifest: ManifestState,
+    /// What the store is; `None` if nothing says so, or only a newer build can read it.
+    pub(super) identity: Option<StoreIdentity>,
+    pub(super) partitions: Vec<Examined>,
+    pub(super) report: VerifyReport,
+    _lock: Option<StoreLock>,
+}
+
+/// What became of MANIFEST.
+pub(super) enum ManifestState {
+    Sound,
+    /// Made anew from what data files say, for want of a sound one.
+    Rebuilt {
+        manifest: Manifest,
+        was_there: bool,
+    },
+    /// No data file has a header that says what MANIFEST did.
+    Lost,
+    /// A newer build wrote it.
+    Newer,
+}
+
+/// Who else may have the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Where the file system is mounted read-only nobody can write, so no lock is needed.
+    Read,
+    Write,
+}
+
+/// Runs `job` on a thread of its own, because it blocks; whoever awaits it needs no runtime.
+pub(super) async fn on_own_thread<T: Send + 'static>(
+    attempt: &'static str,
+    path: &Path,
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = futures::channel::oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("ringcask-{attempt}"))
+        .spawn(move || {
+            // If the caller is gone, so is whoever wanted to know.
+            let _caller_is_gone = sender.send(job());
+        })
+        .map_err(|source| Error::io(&format!("start a thread to {attempt}"), path, source))?;
+    receiver.await.unwrap_or_else(|_canceled| {
+        let message = format!("{}: the thread of {attempt} panicked", path.display());
+        Err(Error::new(ErrorKind::Io, message))
+    })
+}
+
+/// Locks the store at `path` and reads all of it; changes nothing but that LOCK is created where there is
+/// none.
+pub(super) fn examine_store(
+    options: &Options,
+    path: &Path,
+    access: Access,
+    progress: &Progress,
+) -> Result<ExaminedStore> {
+    options.check()?;
+    let fs = match &options.io {
+        #[cfg(any(test, feature = "sim"))]
+        Io::Sim(disk) => Fs::sim(disk.clone()),
+        Io::Auto | Io::Uring | Io::Blocking => Fs::os(),
+    };
+    check_is_store(&fs, path)?;
+    let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
+    let lock = match StoreLock::take(&fs, &root, options.lock_wait) {
+        Err(error) if access == Access::Read && is_read_only(&error) => None,
+        taken => Some(taken?),
+    };
+    // Again, under the lock: another process may have been repairing it.
+    check_is_store(&fs, &root)?;
+    let mut report = VerifyReport::default();
+    let manifest = judge_manifest(&fs, &root, &mut report)?;
+    let mut store = ExaminedStore {
+        fs,
+        root,
+        manifest: ManifestState::Sound,
+        identity: None,
+        partitions: Vec::new(),
+        report,
+        _lock: lock,
+    };
+    let manifest = match manifest {
+        Judged::Sound(manifest) => manifest,
+        Judged::Newer => {
+            store.manifest = ManifestState::Newer;
+            return Ok(store);
+        }
+        Judged::Damaged { was_there } => {
+            let Some(manifest) = rebuild(&store.fs, &store.root)? else {
+                store.manifest = ManifestState::Lost;
+                return Ok(store);
+            };
+            let rebuilt = manifest.clone();
+            store.manifest = ManifestState::Rebuilt { manifest, was_there };
+            rebuilt
+        }
+    };
+    let identity = StoreIdentity::of(&manifest);
+    store.identity = Some(identity.clone());
+    let ids = (0..identity.partition_count).map(PartitionId);
+    let total =
+        ids.clone().map(|id| data_len(&store.fs, &layout::partition_dir(&store.root, id))).sum();
+    let done = std::cell::Cell::new(0_u64);
+    let step = |bytes: u64| {
+        done.set(done.get() + bytes);
+        // Damaged files are read more than once.
+        progress(done.get().min(total), total);
+    };
+    for id in ids {
+        let examined = examine(&store.fs, &store.root, id, &identity, &mut store.report, &step);
+        store.partitions.push(examined);
+    }
+    if let ManifestState::Rebuilt { manifest, .. } = &mut store.manifest {
+        let newest = store.partitions.iter().map(|examined| examined.keyspace_max).max();
+        let next = newest.unwrap_or_default().0.saturating_add(1);
+        manifest.keyspace_next = KeyspaceId(next);
+    }
+    Ok(store)
+}
+
+fn is_read_only(error: &Error) -> bool {
+    let source =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn check_is_store(fs: &Fs, path: &Path) -> Result<()> {
+    match look(fs, path) {
+        Ok(Found::Store) => Ok(()),
+        Ok(Found::Foreign(what)) => Err(foreign(path, &what)),
+        Ok(Found::Room) => Err(Error::new(
+            ErrorKind::NotAStore,
+            format!("{}: there is no store; check the path", path.display()),
+        )),
+        // Partitions without MANIFEST are a store whose MANIFEST is missing.
+        Err(error) if error.is_corrupt() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+enum Judged {
+    Sound(Manifest),
+    Damaged { was_there: bool },
+    Newer,
+}
+
+fn judge_manifest(fs: &Fs, root: &Path, report: &mut VerifyReport) -> Result<Judged> {
+    let path = root.join(layout::MANIFEST);
+    let bytes = match fs.read_file(&path, MANIFEST_LEN_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            report.add_damage(Damage::new(&path, 0, None, "the file is missing"));
+            return Ok(Judged::Damaged { was_there: false });
+        }
+        // Whatever else it is, it is not damage: the same store opens for whoever may read it.
+        Err(error) if !is_loss(&error) && error.kind() != io::ErrorKind::InvalidData => {
+            return Err(Error::io("read", &path, error));
+        }
+        Err(error) => {
+            report.add_damage(Damage::new(&path, 0, None, format!("it cannot be read: {error}")));
+            return Ok(Judged::Damaged { was_there: true });
+        }
+    };
+    match Manifest::decode(&bytes) {
+        Ok(manifest) => Ok(Judged::Sound(manifest)),
+        Err(why) if why.is_newer() => {
+            report.add_newer(&path, why);
+            Ok(Judged::Newer)
+        }
+        Err(why) => {
+            report.add_damage(Damage::new(&path, 0, Some(bytes.len() as u64), why));
+            Ok(Judged::Damaged { was_there: true })
+        }
+    }
+}
+
+/// What MANIFEST said, as far as the headers of data files repeat it (F2).
+///
+/// # Errors
+/// `Corrupt` if they contradict each other.
+fn rebuild(fs: &Fs, root: &Path) -> Result<Option<Manifest>> {
+    let headers = data_headers(fs, root)?;
+    // Files that a list names count more than those that may have been put there.
+    let is_any_listed = headers.iter().any(|(_, is_listed)| *is_listed);
+    let headers: Vec<DataHeader> = headers
+        .into_iter()
+        .filter(|(_, is_listed)| *is_listed || !is_any_listed)
+        .map(|(header, _)| header)
+        .collect();
+    let Some(newest) = headers.iter().max_by_key(|header| header.map_epoch) else {
+        return Ok(None);
+    };
+    let agrees = |header: &DataHeader| {
+        header.store == newest.store
+            && header.hash_key == newest.hash_key
+            && (header.map_epoch != newest.map_epoch
+                || header.partition_count == newest.partition_count)
+    };
+    if !headers.iter().all(agrees) || !(1..=PARTITIONS_MAX).contains(&newest.partition_count) {
+        return Err(Error::corrupt(
+            &root.join(layout::MANIFEST),
+            0,
+            "it cannot be made anew, because the data files belong to more than one store; move those \
+             of the others away, then try again",
+        ));
+    }
+    Ok(Some(Manifest {
+        format_version: MANIFEST_VERSION,
+        store: newest.store,
+        created_at_ms: headers.iter().map(|header| header.created_at_ms).min().unwrap_or_default(),
+        map_epoch: newest.map_epoch,
+        partition_count: newest.partition_count,
+        hash_key: newest.hash_key,
+        keyspace_next: KeyspaceId(1),
+        keyspaces: Vec::new(),
+    }))
+}
+
+/// The sound headers of data files that are where they say they are, and whether `FILES` lists them.
+fn data_headers(fs: &Fs, root: &Path) -> Result<Vec<(DataHeader, bool)>> {
+    let mut headers = Vec::new();
+    for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
+        let Some(partition) = layout::parse_partition_dir_name(&entry.name.to_string_lossy())
+        else {
+            continue;
+        };
+        if !entry.is_dir {
+            continue;
+        }
+        let dir = layout::partition_dir(root, partition);
+        let files = fs.read_file(&dir.join(layout::FILES), FILES_LEN_MAX).ok();
+        let list = files.and_then(|bytes| FilesList::decode(&bytes).ok());
+        for entry in fs.read_dir(&dir).map_err(|source| Error::io("list", &dir, source))? {
+            let name = entry.name.to_string_lossy();
+            let Some((id, FileKind::Data)) = layout::parse_file_name(&name) else { continue };
+            let path = dir.join(&entry.name);
+            // Whatever is wrong with the others is said when they are read.
+            let Some(header) = fs.open_read(&path).ok().and_then(|file| read_header(&file)) else {
+                continue;
+            };
+            let is_in_place =
+                header.kind == FileKind::Data && header.partition == partition && header.file == id;
+            let is_listed = list.as_ref().is_some_and(|list| {
+                list.store == header.store
+                    && (list.active == Some(id) || list.sealed.iter().any(|sealed| sealed.id == id))
+            });
+            if is_in_place {
+                headers.push((header, is_listed));
+            }
+        }
+    }
+    Ok(headers)
+}
+
+fn read_header(file: &File) -> Option<DataHeader> {
+    let mut bytes = [0; DATA_HEADER_LEN];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    DataHeader::decode(bytes.get(..count)?).ok().map(|(header, _)| header)
+}
+
+/// Bytes in data files, for whoever shows progress.
+fn data_len(fs: &Fs, dir: &Path) -> u64 {
+    let entries = fs.read_dir(dir).unwrap_or_default();
+    let is_data = |name: &str| matches!(layout::parse_file_name(name), Some((_, FileKind::Data)));
+    entries
+        .iter()
+        .filter(|entry| is_data(&entry.name.to_string_lossy()))
+        .map(|entry| entry.len)
+        .sum()
+}

@@ -1,0 +1,533 @@
+//! Reading a partition whole, without changing anything: what verify reports and repair starts from.
+//!
+//! Sealed files and the tail are judged by the functions that recovery judges them with, so that a store
+//! that verifies opens, and one that does not open does not verify. Only what they call damaged is read a
+//! second time by [`salvage`], which goes on where they stop.
+//!
+//! Hint files are not judged: a store without them is complete (H1). Their reader's verdict belongs into
+//! `Examination::names`, which meets them.
+//!
+//! ## Invariants
+//! - **VF1** Nothing is written, removed, cut or renamed.
+//! - **VF2** Damage ends nothing: the rest of the file, the other files and the other partitions are read.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::recovery::FILE_ID_MAX;
+use crate::error::Error;
+use crate::io::Fs;
+use crate::limits::FILES_LEN_MAX;
+use crate::log::data_file::StoreIdentity;
+use crate::log::files::{FilesList, SealedFile};
+use crate::log::format::data_header::{ExpectedFile, FileKind};
+use crate::log::layout;
+use crate::log::salvage::{Extent, Patient, Piece, Salvage, is_loss, salvage};
+use crate::log::scanner::{ReadAt, RecordAt};
+use crate::log::tail::{SealedVerdict, Tail, TailVerdict, read_sealed, read_tail};
+use crate::report::{Damage, VerifyReport};
+use crate::route::{KeyHasher, PartitionMap};
+use crate::types::{FileId, KeyspaceId, PartitionId, Seqno};
+
+/// A partition that was read whole.
+pub(crate) struct Examined {
+    pub(crate) id: PartitionId,
+    pub(crate) dir: PathBuf,
+    pub(crate) list: ListState,
+    /// What is listed; without a list, what is there.
+    pub(crate) files: Vec<ExaminedFile>,
+    /// Larger than every id that was ever given, as far as names tell.
+    pub(crate) next: FileId,
+    /// Largest number of a sound record.
+    pub(crate) seqno_max: Seqno,
+    /// Largest keyspace of a sound record.
+    pub(crate) keyspace_max: KeyspaceId,
+}
+
+/// What became of `FILES`.
+pub(crate) enum ListState {
+    Sound(FilesList),
+    Damaged,
+    Missing,
+    /// The operating system does not let it be read.
+    Refused(Error),
+}
+
+/// A data file that was read.
+pub(crate) struct ExaminedFile {
+    pub(crate) id: FileId,
+    pub(crate) state: FileState,
+}
+
+/// What a data file turned out to be.
+pub(crate) enum FileState {
+    /// Sealed, and what its entry says, or would say.
+    Whole(SealedFile),
+    /// A log that ends without a closing mark, or in space written ahead: the next open seals it.
+    Open,
+    Damaged(DamagedFile),
+    /// Listed and not there; as many records are gone as its entry says, if it has one.
+    Missing {
+        records: Option<u64>,
+    },
+    /// The operating system does not let it be read.
+    Refused(Error),
+}
+
+/// A data file whose sound records a repair would copy.
+pub(crate) struct DamagedFile {
+    pub(crate) path: PathBuf,
+    /// A repair that was cut short gave it its other name already.
+    pub(crate) is_aside: bool,
+    pub(crate) extent: Extent,
+    pub(crate) records_listed: Option<u64>,
+}
+
+impl Examined {
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_sound =
+            |file: &ExaminedFile| matches!(file.state, FileState::Whole(_) | FileState::Open);
+        matches!(self.list, ListState::Sound(_)) && self.files.iter().all(is_sound)
+    }
+}
+
+/// Reads partition `id` of the store at `root`; `progress` is told how many bytes are being read.
+pub(crate) fn examine(
+    fs: &Fs,
+    root: &Path,
+    id: PartitionId,
+    identity: &StoreIdentity,
+    report: &mut VerifyReport,
+    progress: &dyn Fn(u64),
+) -> Examined {
+    let dir = layout::partition_dir(root, id);
+    let mut list = read_list(fs, &dir, id, identity, report);
+    let mut examination = Examination {
+        fs,
+        identity,
+        hasher: KeyHasher::new(&identity.hash_key),
+        map: PartitionMap::new(identity.partition_count),
+        report,
+        progress,
+        seqno_max: Seqno(0),
+        keyspace_max: KeyspaceId(0),
+        id,
+        dir: &dir,
+    };
+    let names = examination.names().unwrap_or_else(|source| {
+        let what = format!("it cannot be listed: {source}");
+        examination.report.add_damage(Damage::new(&dir, 0, None, what));
+        list = ListState::Refused(Error::io("list", &dir, source));
+        Names::default()
+    });
+    let mut files = Vec::new();
+    let mut next = FileId(1);
+    match &list {
+        ListState::Sound(list) => {
+            next = list.next;
+            for sealed in &list.sealed {
+                let state = examination.sealed(sealed, &names);
+                files.push(ExaminedFile { id: sealed.id, state });
+            }
+            if let Some(id) = list.active {
+                files.push(ExaminedFile { id, state: examination.active(id, &names) });
+            }
+            examination.strays(list, &names);
+        }
+        ListState::Damaged | ListState::Missing | ListState::Refused(_) => {
+            for &id in &names.data {
+                files.push(ExaminedFile { id, state: examination.unlisted(id) });
+            }
+        }
+    }
+    let (seqno_max, keyspace_max) = (examination.seqno_max, examination.keyspace_max);
+    report.partitions += 1;
+    for id in names.data.iter().chain(names.aside.iter().map(|(id, _)| id)) {
+        next = next.max(FileId(id.0 + 1));
+    }
+    Examined { id, dir, list, files, next, seqno_max, keyspace_max }
+}
+
+/// Names in the partition's directory that stand for data files.
+#[derive(Default)]
+struct Names {
+    /// In order, and none of an id that no partition lives to give out.
+    data: Vec<FileId>,
+    /// Damaged originals that a repair set aside, the last one of an id last.
+    aside: Vec<(FileId, PathBuf)>,
+}
+
+struct Examination<'a> {
+    fs: &'a Fs,
+    identity: &'a StoreIdentity,
+    hasher: KeyHasher,
+    map: PartitionMap,
+    report: &'a mut VerifyReport,
+    progress: &'a dyn Fn(u64),
+    seqno_max: Seqno,
+    keyspace_max: KeyspaceId,
+    id: PartitionId,
+    dir: &'a Path,
+}
+
+/// What the records of one file add up to; counted only if the file's verdict lets them count.
+#[derive(Default)]
+struct Tally {
+    records: u64,
+    misrouted: u64,
+    seqno_max: Seqno,
+    keyspace_max: KeyspaceId,
+}
+
+impl Examination<'_> {
+    fn names(&self) -> io::Result<Names> {
+        let mut names = Names::default();
+        let mut aside = Vec::new();
+        let entries = match self.fs.read_dir(self.dir) {
+            // Its list is missing then too, which was said.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+            entries => entries?,
+        };
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let name = entry.name.to_string_lossy();
+            match layout::parse_file_name(&name) {
+                Some((id, FileKind::Data)) if id.0 <= FILE_ID_MAX => names.data.push(id),
+                // Only accelerators (H1): nothing is lost with one, so none is judged here yet.
+                Some((_, FileKind::Hint | FileKind::Data)) => {}
+                None => {
+                    if let Some((id, number)) = layout::parse_aside_name(&name)
+                        && id.0 <= FILE_ID_MAX
+                    {
+                        aside.push((id, number, self.dir.join(&entry.name)));
+                    }
+                }
+            }
+        }
+        names.data.sort_unstable();
+        aside.sort_unstable();
+        names.aside = aside.into_iter().map(|(id, _, path)| (id, path)).collect();
+        Ok(names)
+    }
+
+    fn sealed(&mut self, sealed: &SealedFile, names: &Names) -> FileState {
+        let path = layout::data_file_path(self.dir, sealed.id);
+        let (path, is_aside) = match self.find(path, sealed.id, Some(sealed.records), names) {
+            Ok(found) => found,
+            Err(state) => return state,
+        };
+        let extent = Extent::sealed(sealed.len);
+        let damaged = DamagedFile {
+            path: path.clone(),
+            is_aside,
+            extent,
+            records_listed: Some(sealed.records),
+        };
+        self.with_file(&path, |this, reader, len| {
+            let expected = this.expected(sealed.id);
+            let mut tally = Tally::default();
+            let verdict = read_sealed(reader, len, &expected, sealed, &mut |record| {
+                this.count(&mut tally, &record);
+            })?;
+            match verdict {
+                SealedVerdict::Intact if !is_aside => {
+                    this.keep(&tally);
+                    Ok(FileState::Whole(*sealed))
+                }
+                SealedVerdict::Intact => {
+                    this.keep(&tally);
+                    Ok(FileState::Damaged(damaged))
+                }
+                SealedVerdict::Corrupt { offset, why } => {
+                    let found = this.salvage(reader, len, sealed.id, extent, &path)?;
+                    if found.damage_count == 0 {
+                        // The file is sound in itself, and not the one that was listed.
+                        this.report.add_damage(Damage::new(&path, offset, None, why));
+                    }
+                    Ok(FileState::Damaged(damaged))
+                }
+                SealedVerdict::Refuse { why } => {
+                    this.report.add_newer(&path, why);
+                    Ok(FileState::Whole(*sealed))
+                }
+            }
+        })
+    }
+
+    fn active(&mut self, id: FileId, names: &Names) -> FileState {
+        let path = layout::data_file_path(self.dir, id);
+        let (path, is_aside) = match self.find(path, id, None, names) {
+            Ok(found) => found,
+            Err(state) => return state,
+        };
+        self.with_file(&path, |this, reader, len| {
+            let (tail, tally) = this.tail(reader, len, id)?;
+            match tail.verdict {
+                TailVerdict::Sealed { .. } if !is_aside => {
+                    this.keep(&tally);
+                    Ok(FileState::Open)
+                }
+                TailVerdict::Seal { dropped, .. } if !is_aside => {
+                    this.keep(&tally);
+                    this.report.torn_bytes += dropped;
+                    Ok(FileState::Open)
+                }
+                TailVerdict::Refuse { why } => {
+                    this.report.add_newer(&path, why);
+                    Ok(FileState::Open)
+                }
+                _ => this.damaged_log(reader, len, id, &path, is_aside),
+            }
+        })
+    }
+
+    /// A file of a partition whose list is gone: the file itself has to say what it is.
+    fn unlisted(&mut self, id: FileId) -> FileState {
+        let path = layout::data_file_path(self.dir, id);
+        self.with_file(&path, |this, reader, len| {
+            let (tail, tally) = this.tail(reader, len, id)?;
+            let scan = tail.log.as_ref().map(|log| &log.scan);
+            match (tail.verdict, scan) {
+                (TailVerdict::Sealed { len: sealed_len, digest }, Some(scan))
+                    if sealed_len == len =>
+                {
+                    this.keep(&tally);
+                    Ok(FileState::Whole(SealedFile {
+                        id,
+                        len,
+                        digest,
+                        records: scan.records,
+                        seqno_min: scan.seqno_min,
+                        seqno_max: scan.seqno_max,
+                    }))
+                }
+                (TailVerdict::Sealed { .. }, _) => {
+                    this.keep(&tally);
+                    Ok(FileState::Open)
+                }
+                (TailVerdict::Refuse { why }, _) => {
+                    this.report.add_newer(&path, why);
+                    Ok(FileState::Open)
+                }
+                (TailVerdict::Corrupt { .. }, _) => this.damaged_log(reader, len, id, &path, false),
+                (TailVerdict::Seal { dropped, .. }, _) => {
+                    // Groups of a compaction do not say what was durable, so a hole in its output looks
+                    // like a torn end; but a torn log has no closing mark behind the tear.
+                    if dropped > 0 && this.probe(reader, len, id)?.is_closed {
+                        return this.damaged_log(reader, len, id, &path, false);
+                    }
+                    this.keep(&tally);
+                    this.report.torn_bytes += dropped;
+                    Ok(FileState::Open)
+                }
+            }
+        })
+    }
+
+    fn tail(&mut self, reader: &dyn ReadAt, len: u64, id: FileId) -> io::Result<(Tail, Tally)> {
+        let mut tally = Tally::default();
+        let tail = read_tail(reader, len, &self.expected(id), &mut |record| {
+            self.count(&mut tally, &record);
+        })?;
+        Ok((tail, tally))
+    }
+
+    /// A log that is damaged: how far it went is what its own groups say.
+    fn damaged_log(
+        &mut self,
+        reader: &dyn ReadAt,
+        len: u64,
+        id: FileId,
+        path: &Path,
+        is_aside: bool,
+    ) -> io::Result<FileState> {
+        let probed = self.probe(reader, len, id)?;
+        let extent = if probed.is_closed {
+            Extent { durable: u64::MAX, listed_len: None }
+        } else {
+            Extent::tail(probed.durable_through_max)
+        };
+        self.salvage(reader, len, id, extent, path)?;
+        let path = path.to_owned();
+        Ok(FileState::Damaged(DamagedFile { path, is_aside, extent, records_listed: None }))
+    }
+
+    fn probe(&self, reader: &dyn ReadAt, len: u64, id: FileId) -> io::Result<Salvage> {
+        let go_on = &mut |_: Piece<'_>| ControlFlow::Continue(());
+        salvage(reader, len, &self.expected(id), Extent::UNKNOWN, go_on)
+    }
+
+    /// Counts what is sound in a damaged file and reports what is not.
+    fn salvage(
+        &mut self,
+        reader: &dyn ReadAt,
+        len: u64,
+        id: FileId,
+        extent: Extent,
+        path: &Path,
+    ) -> io::Result<Salvage> {
+        let mut tally = Tally::default();
+        let expected = self.expected(id);
+        let found = salvage(reader, len, &expected, extent, &mut |piece| {
+            match piece {
+                Piece::Group { .. } => {}
+                Piece::Record(record) => self.count(&mut tally, &record),
+                Piece::Damage(found) => {
+                    let mut damage = Damage::new(path, found.offset, Some(found.len), &found.why);
+                    damage.key = found.record.as_ref().and_then(|record| {
+                        let key = &record.key_probably;
+                        self.is_ours(record.keyspace, key).then(|| key.clone())
+                    });
+                    self.report.add_damage(damage);
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.keep(&tally);
+        self.report.torn_bytes += found.torn_bytes;
+        if let Some(why) = &found.newer {
+            self.report.add_newer(path, why);
+        }
+        Ok(found)
+    }
+
+    /// Where a listed file is, or that it is not.
+    fn find(
+        &mut self,
+        path: PathBuf,
+        id: FileId,
+        records: Option<u64>,
+        names: &Names,
+    ) -> Result<(PathBuf, bool), FileState> {
+        match self.fs.exists(&path) {
+            // What cannot be looked at is not missing; opening it will say why.
+            Ok(true) | Err(_) => return Ok((path, false)),
+            Ok(false) => {}
+        }
+        let aside = names.aside.iter().rfind(|(aside, _)| *aside == id);
+        let what = match aside {
+            Some(_) => "the file is missing, though FILES lists it: a repair was cut short",
+            None => "the file is missing, though FILES lists it",
+        };
+        self.report.add_damage(Damage::new(&path, 0, None, what));
+        match aside {
+            Some((_, path)) => Ok((path.clone(), true)),
+            None => Err(FileState::Missing { records }),
+        }
+    }
+
+    /// Opens a file for `judge`; what the disk refuses to read becomes a finding and reads as zeros.
+    fn with_file(
+        &mut self,
+        path: &Path,
+        judge: impl FnOnce(&mut Self, &dyn ReadAt, u64) -> io::Result<FileState>,
+    ) -> FileState {
+        let opened = self.fs.open_read(path).and_then(|file| {
+            let len = file.len()?;
+            Ok((file, len))
+        });
+        let (file, len) = match opened {
+            Ok(opened) => opened,
+            Err(source) => {
+                self.report.add_damage(Damage::new(
+                    path,
+                    0,
+                    None,
+                    format!("it cannot be opened: {source}"),
+                ));
+                return FileState::Refused(Error::io("open", path, source));
+            }
+        };
+        // What the drive has is what is to be judged, not what memory has; where pages stay, they are read.
+        let _best_effort = file.drop_pages();
+        file.advise_sequential();
+        self.report.files += 1;
+        self.report.bytes += len;
+        let progress = self.progress;
+        let reader = Patient::new(&*file, len, progress);
+        let state = judge(self, &reader, len).unwrap_or_else(|source| {
+            self.report.add_damage(Damage::new(
+                path,
+                0,
+                None,
+                format!("it cannot be read: {source}"),
+            ));
+            FileState::Refused(Error::io("read", path, source))
+        });
+        if let Some((offset, error)) = reader.into_error() {
+            let what = format!("it cannot be read from here on: {error}");
+            self.report.add_damage(Damage::new(path, offset, None, what));
+        }
+        state
+    }
+
+    fn strays(&mut self, list: &FilesList, names: &Names) {
+        for id in &names.data {
+            let is_listed = list.active == Some(*id)
+                || list.sealed.binary_search_by_key(id, |sealed| sealed.id).is_ok();
+            if !is_listed {
+                self.report.strays.push(layout::data_file_path(self.dir, *id));
+            }
+        }
+    }
+
+    fn count(&self, tally: &mut Tally, record: &RecordAt<'_>) {
+        tally.records += 1;
+        tally.misrouted += u64::from(!self.is_ours(record.header.keyspace, record.key));
+        tally.seqno_max = tally.seqno_max.max(record.header.seqno);
+        tally.keyspace_max = tally.keyspace_max.max(record.header.keyspace);
+    }
+
+    fn keep(&mut self, tally: &Tally) {
+        self.report.records += tally.records;
+        self.report.misrouted_records += tally.misrouted;
+        self.seqno_max = self.seqno_max.max(tally.seqno_max);
+        self.keyspace_max = self.keyspace_max.max(tally.keyspace_max);
+    }
+
+    fn is_ours(&self, keyspace: KeyspaceId, key: &[u8]) -> bool {
+        self.map.partition_of(self.hasher.hash(keyspace, key)) == self.id
+    }
+
+    fn expected(&self, file: FileId) -> ExpectedFile {
+        self.identity.expected(FileKind::Data, self.id, file)
+    }
+}
+
+fn read_list(
+    fs: &Fs,
+    dir: &Path,
+    id: PartitionId,
+    identity: &StoreIdentity,
+    report: &mut VerifyReport,
+) -> ListState {
+    let path = dir.join(layout::FILES);
+    let bytes = match fs.read_file(&path, FILES_LEN_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            report.add_damage(Damage::new(&path, 0, None, "the list of files is missing"));
+            return ListState::Missing;
+        }
+        Err(error) => {
+            report.add_damage(Damage::new(&path, 0, None, format!("it cannot be read: {error}")));
+            return if is_loss(&error) || error.kind() == io::ErrorKind::InvalidData {
+                ListState::Damaged
+            } else {
+                ListState::Refused(Error::io("read", &path, error))
+            };
+        }
+    };
+    let why = match FilesList::decode(&bytes) {
+        Ok(list) if list.store == identity.store && list.partition == id => {
+            return ListState::Sound(list);
+        }
+        Ok(_) => "it belongs to another store or partition".to_owned(),
+        Err(why) if why.is_newer() => {
+            report.add_newer(&path, why);
+            return ListState::Damaged;
+        }
+        Err(why) => why.to_string(),
+    };
+    report.add_damage(Damage::new(&path, 0, Some(bytes.len() as u64), why));
+    ListState::Damaged
+}

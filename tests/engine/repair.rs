@@ -1,0 +1,396 @@
+//! `Db::repair`: keeps what is sound, loses nothing else, and may be killed anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringcask::sim::{Cut, SimDisk};
+use ringcask::{Db, ErrorKind, RepairReport};
+
+use crate::opening::of_newer_version;
+use crate::support::{ENOSPC, Store, contents, each_disk, get, seed, wait};
+use crate::verify::{fill_small, verify};
+
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn repair(store: &Store) -> RepairReport {
+    wait(store.options().repair(store.path())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn open_contents(store: &Store) -> Contents {
+    let db = store.open();
+    let found = contents(&db);
+    wait(db.close()).unwrap();
+    found
+}
+
+fn files_of(disk: &Store) -> BTreeSet<Vec<u8>> {
+    disk.image().into_values().collect()
+}
+
+#[test]
+fn a_sound_store_is_left_as_it_is() {
+    each_disk(|store| {
+        wait(fill_small(store).close()).unwrap();
+        store.write("partition-000/000000077.data", b"a stray");
+        let before = store.image();
+        let report = repair(store);
+        assert!(!report.is_changed() && report.found.is_sound(), "{report:?}");
+        assert_eq!(store.image(), before);
+        wait(store.open().close()).unwrap();
+    });
+}
+
+/// A torn tail is recovery's business: repair neither cuts nor seals it.
+#[test]
+fn a_killed_store_is_left_as_it_is() {
+    let store = Store::sim(seed());
+    let db = fill_small(&store);
+    for seed in 0..20 {
+        let cut = store.on(store.disk().power_cut(Cut::Random { seed }));
+        let before = cut.image();
+        assert!(!repair(&cut).is_changed());
+        assert_eq!(cut.image(), before);
+    }
+    wait(db.close()).unwrap();
+}
+
+/// One flipped byte costs at most the record it is in, wherever it is; never is there a value that nobody
+/// wrote. A flip that makes a version newer is not repaired, because it cannot be told from a newer file.
+#[test]
+fn every_flipped_byte_is_repaired() {
+    let store = Store::sim(seed());
+    let db = fill_small(&store);
+    let killed = store.on(store.disk().kill());
+    wait(db.close()).unwrap();
+    let values = open_contents(&store);
+    let mut written = values.clone();
+    written.insert(b"key 2".to_vec(), b"value 2".to_vec());
+    for (state, original) in [("closed", &store), ("killed", &killed)] {
+        for (file, bytes) in original.image() {
+            let path = original.path().join(&file);
+            let step = if bytes.len() > 1000 { 23 } else { 1 };
+            for at in (0..bytes.len()).step_by(step) {
+                let what = format!("{state}: {file} at {at}");
+                let flipped = original.on(original.disk().kill());
+                flipped.disk().flip(&path, at as u64, 1).unwrap();
+                let before = flipped.image();
+                let report = match wait(flipped.options().repair(flipped.path())) {
+                    Ok(report) => report,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{what}: {error}");
+                        assert!(file != "MANIFEST" && (8..10).contains(&at), "{what}");
+                        assert_eq!(flipped.image(), before, "{what}");
+                        continue;
+                    }
+                };
+                assert!(report.is_changed() || report.found.torn_bytes > 0, "{what}: {report:?}");
+                let db = flipped.try_open(flipped.options());
+                let db = db.unwrap_or_else(|error| panic!("{what}: {error}, {report:?}"));
+                let found = contents(&db);
+                wait(db.close()).unwrap();
+                let keys: BTreeSet<_> = found.keys().chain(values.keys()).collect();
+                let changed = keys.iter().filter(|key| found.get(**key) != values.get(**key));
+                let is_data = original.data_files().contains(&file);
+                assert!(changed.count() <= usize::from(is_data), "{what}: {report:?}");
+                for (key, value) in &found {
+                    let older = if key == b"key 1" { &b"value 1"[..] } else { &[] };
+                    assert!(written[key] == *value || older == &value[..], "{what}: {key:?}");
+                }
+                assert!(verify(&flipped).is_sound(), "{what}");
+                // Nothing was thrown away: the damaged bytes are there under another name.
+                if report.is_changed() {
+                    assert!(files_of(&flipped).contains(&before[&file]), "{what}: {report:?}");
+                }
+                assert!(!repair(&flipped).is_changed(), "{what}");
+            }
+        }
+    }
+}
+
+/// Damage of every kind at once.
+fn ruin(store: &Store) {
+    let flip = |file: &str, at: u64| store.disk().flip(store.path().join(file), at, 1).unwrap();
+    flip("partition-000/000000001.data", 200);
+    flip("partition-001/000000001.data", 20);
+    flip("partition-001/FILES", 40);
+    store.remove("MANIFEST");
+}
+
+/// The promise of repair, at every single operation of it: killed, or the power cut, and run again, it
+/// ends with the same contents, and with every damaged file kept.
+#[test]
+fn a_repair_that_was_killed_anywhere_is_run_again() {
+    let seed = seed();
+    let store = Store::sim(seed);
+    wait(fill_small(&store).close()).unwrap();
+    ruin(&store);
+    let ruined = store.image();
+    let whole = store.on(store.disk().kill());
+    let report = repair(&whole);
+    assert_eq!(report.rebuilt.len(), 2, "{report:?}");
+    assert_eq!(report.set_aside.len(), 3, "{report:?}");
+    let expected = open_contents(&whole);
+    assert!(expected.len() >= 5, "most of it");
+    for crash_at in 0.. {
+        let disk = store.disk().kill();
+        disk.crash_at(crash_at);
+        let crashed = store.on(disk.clone());
+        let ended = wait(crashed.options().repair(crashed.path()));
+        if !disk.crashed() {
+            ended.unwrap();
+            assert!(crash_at > 20, "{crash_at}");
+            break;
+        }
+        let policies =
+            [Cut::DropUnsynced, Cut::KeepAll, Cut::Random { seed }, Cut::Random { seed: seed + 1 }];
+        let cuts = policies.map(|policy| disk.power_cut(policy));
+        for (index, left) in [disk.kill()].into_iter().chain(cuts).enumerate() {
+            let what = format!("crashed at {crash_at}, left {index}");
+            let left = store.on(left);
+            // An open in between is refused, or finds what it would have found in the end.
+            let between = left.on(left.disk().kill());
+            if let Ok(db) = between.try_open(between.options()) {
+                assert_eq!(contents(&db), expected, "{what}");
+                wait(db.close()).unwrap();
+            }
+            for again in [left, between] {
+                repair(&again);
+                for (file, bytes) in &ruined {
+                    let is_damaged = file != "MANIFEST" && !expected_sound(file);
+                    assert!(!is_damaged || files_of(&again).contains(bytes), "{what}: {file}");
+                }
+                assert_eq!(open_contents(&again), expected, "{what}");
+                assert!(verify(&again).is_sound(), "{what}");
+                assert!(!repair(&again).is_changed(), "{what}");
+            }
+        }
+    }
+}
+
+fn expected_sound(file: &str) -> bool {
+    !["partition-000/000000001.data", "partition-001/000000001.data", "partition-001/FILES"]
+        .contains(&file)
+}
+
+/// Everything that may fail is tried before anything is moved.
+#[test]
+fn a_full_disk_is_an_error_and_loses_nothing() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    store.disk().flip(store.path().join("partition-000/000000001.data"), 200, 1).unwrap();
+    let before = store.image();
+    let used = store.used_bytes();
+    let mut refused = 0;
+    for room in (0..6000).step_by(64) {
+        store.disk().capacity_bytes(Some(used + room));
+        match wait(store.options().repair(store.path())) {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NoSpace, "{room}: {error}");
+                assert_eq!(store.image(), before, "{room}");
+                refused += 1;
+            }
+            Ok(report) => {
+                assert!(report.is_changed());
+                break;
+            }
+        }
+    }
+    assert!(refused > 10);
+    assert!(open_contents(&store).len() >= 6);
+}
+
+/// An operation that fails without the disk being dead: an error, and the next repair finishes.
+#[test]
+fn any_failed_operation_leaves_a_store_that_can_be_repaired() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    ruin(&store);
+    let whole = store.on(store.disk().kill());
+    repair(&whole);
+    let expected = open_contents(&whole);
+    for nth in 0.. {
+        let disk = store.disk().kill();
+        disk.fail_op(nth, ENOSPC, false);
+        let failing = store.on(disk.clone());
+        let ended = wait(failing.options().repair(failing.path()));
+        if disk.ops() <= nth {
+            break;
+        }
+        if let Err(error) = ended {
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{nth}: {error}");
+        }
+        disk.clear_faults();
+        repair(&failing);
+        assert_eq!(open_contents(&failing), expected, "{nth}");
+    }
+}
+
+/// On real files too, with every part of the store gone in turn.
+#[test]
+fn lost_files_are_dropped_and_lost_lists_made_anew() {
+    let sound = Store::blocking();
+    wait(fill_small(&sound).close()).unwrap();
+    let values = {
+        let found = open_contents(&sound);
+        assert!(verify(&sound).is_sound());
+        found
+    };
+    for file in sound.image().into_keys() {
+        for emptied in [false, true] {
+            let store = Store::blocking();
+            for (name, bytes) in sound.image() {
+                std::fs::create_dir_all(store.path().join(&name).parent().unwrap()).unwrap();
+                store.write(&name, &bytes);
+            }
+            if emptied {
+                store.write(&file, b"");
+            } else {
+                store.remove(&file);
+            }
+            let report = repair(&store);
+            assert!(report.is_changed(), "{file}");
+            let found = open_contents(&store);
+            if sound.data_files().contains(&file) {
+                assert!(report.records_lost > 0);
+                assert!(found.len() < values.len() || found != values, "{file}");
+                assert_eq!(report.missing.len(), usize::from(!emptied), "{report:?}");
+                assert_eq!(report.set_aside.len(), usize::from(emptied));
+            } else {
+                assert_eq!(found, values, "{file}");
+                assert!(report.rebuilt[0].ends_with(&file), "{report:?}");
+                assert!(!report.warnings.is_empty());
+            }
+            // Written to again, and opened again: no number was given twice.
+            let db = store.open();
+            for key in values.keys() {
+                wait(db.put(key, "after")).unwrap();
+            }
+            wait(db.close()).unwrap();
+            let db = store.open();
+            for key in values.keys() {
+                assert_eq!(get(&db, key).unwrap(), "after", "{file}");
+            }
+            wait(db.close()).unwrap();
+        }
+    }
+}
+
+/// A partition's whole directory gone: the others keep their keys, and it starts anew.
+#[test]
+fn a_lost_partition_starts_anew() {
+    let store = Store::blocking();
+    wait(fill_small(&store).close()).unwrap();
+    std::fs::remove_dir_all(store.path().join("partition-000")).unwrap();
+    let report = repair(&store);
+    assert!(report.rebuilt[0].ends_with("partition-000/FILES"));
+    let db = store.open();
+    assert!(!contents(&db).is_empty());
+    for n in 0..20 {
+        wait(db.put(format!("{n}"), "v")).unwrap();
+    }
+    wait(db.close()).unwrap();
+    assert!(open_contents(&store).len() > 20);
+}
+
+#[test]
+fn without_anything_to_go_by_nothing_is_changed() {
+    let store = Store::blocking();
+    wait(store.open_with(store.options().partitions(2)).close()).unwrap();
+    store.write("MANIFEST", b"nothing");
+    let before = store.image();
+    let error = wait(store.options().repair(store.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("MANIFEST"), "{error}");
+    assert_eq!(store.image(), before);
+}
+
+/// Damaged and newer at once: nothing is touched, because what this build does not know it would lose.
+#[test]
+fn a_newer_file_anywhere_stops_the_whole_repair() {
+    for newer in ["MANIFEST", "partition-001/FILES", "partition-001/000000001.data"] {
+        let store = Store::sim(seed());
+        wait(fill_small(&store).close()).unwrap();
+        store.write(newer, &of_newer_version(newer, store.read(newer)));
+        store.disk().flip(store.path().join("partition-000/000000001.data"), 200, 1).unwrap();
+        let before = store.image();
+        let error = wait(store.options().repair(store.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+        assert_eq!(store.image(), before);
+    }
+}
+
+#[test]
+fn an_open_store_is_not_repaired() {
+    each_disk(|store| {
+        let db: Db = fill_small(store);
+        let error = wait(store.options().repair(store.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+        wait(db.close()).unwrap();
+    });
+}
+
+/// A file of many records, hit in many places: exactly the records that were hit are gone.
+#[test]
+fn much_damage_costs_what_it_hits() {
+    let store = Store::sim(seed());
+    let db = store.open_with(store.options().partitions(1));
+    let value = |n: usize| vec![n as u8; 200 + n % 300];
+    let puts = (0..2000).map(|n| db.put(format!("key {n:04}"), value(n)));
+    wait(futures::future::try_join_all(puts)).unwrap();
+    wait(db.close()).unwrap();
+    let file = "partition-000/000000001.data";
+    let mut bytes = store.read(file);
+    let hole = bytes.len() / 2;
+    bytes[hole..hole + 40_960].fill(0);
+    let whole = |n: usize| {
+        let record = [format!("key {n:04}").into_bytes(), value(n)].concat();
+        bytes.windows(record.len()).any(|window| window == record)
+    };
+    let sound: Vec<usize> = (0..2000).filter(|n| whole(*n)).collect();
+    assert!((1800..1960).contains(&sound.len()), "{}", sound.len());
+    store.write(file, &bytes);
+    let small = store.options().data_file_len_max(64 << 10);
+    let report = wait(small.repair(store.path())).unwrap();
+    let kept = report.records_kept as usize;
+    // The body of a record at the edge may be whole and its header not.
+    assert!(sound.len() - kept <= 1, "{kept} of {}", sound.len());
+    assert_eq!(report.records_lost as usize, 2000 - kept);
+    assert!(report.written.len() > 5, "data_file_len_max holds for new files");
+    let found = open_contents(&store);
+    assert_eq!(found.len(), kept);
+    for (key, found) in found {
+        let n: usize = std::str::from_utf8(&key[4..]).unwrap().parse().unwrap();
+        assert_eq!(found, value(n));
+    }
+    assert_eq!(store.read("partition-000/000000001.data.damaged"), bytes);
+}
+
+/// A second damage to the file that has the name taken already gets another name.
+#[test]
+fn names_of_damaged_files_are_never_reused() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    store.write("MANIFEST.damaged", b"mine");
+    store.write("partition-000/000000001.data.damaged", b"mine too");
+    ruin(&store);
+    store.write("MANIFEST", b"not any more");
+    let report = repair(&store);
+    assert_eq!(store.read("MANIFEST.damaged"), b"mine");
+    assert_eq!(store.read("partition-000/000000001.data.damaged"), b"mine too");
+    assert_eq!(store.read("MANIFEST.damaged.2"), b"not any more");
+    assert!(store.list("partition-000").contains(&"000000001.data.damaged.2".to_owned()));
+    assert_eq!(report.set_aside.len(), 4);
+    assert!(!open_contents(&store).is_empty());
+}
+
+/// The disk underneath dies for good while repair reads: an error or a report, never a panic.
+#[test]
+fn a_dying_disk_does_not_make_it_worse() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    let before = store.image();
+    let disk: SimDisk = store.disk().kill();
+    disk.crash_at(0);
+    let dying = store.on(disk);
+    let _error_or_report = wait(dying.options().repair(dying.path()));
+    assert_eq!(dying.image(), before);
+}

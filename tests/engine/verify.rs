@@ -1,0 +1,315 @@
+//! `Db::verify`: finds every damaged byte, goes on behind it, and changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use ringcask::sim::Cut;
+use ringcask::{Db, Durability, ErrorKind, VerifyReport};
+
+use crate::opening::of_newer_version;
+use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, seed, wait};
+
+pub(crate) fn verify(store: &Store) -> VerifyReport {
+    wait(store.options().verify(store.path())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Rotations, replaced values and deletions in two partitions, small enough to damage byte by byte.
+pub(crate) fn fill_small(store: &Store) -> Db {
+    let options = store.options().partitions(2).data_file_len_max(4096).prewrite(false);
+    let db = store.open_with(options);
+    for n in 0..6 {
+        wait(db.put(format!("key {n}"), format!("value {n}"))).unwrap();
+    }
+    wait(db.put("key 1", "a newer value")).unwrap();
+    assert!(wait(db.del("key 2")).unwrap());
+    // Of three, two are in one partition, which therefore has two files.
+    for n in 0..3 {
+        wait(db.put(format!("large {n}"), vec![n; 3000])).unwrap();
+    }
+    // Wherever the store's random hash key sends the others: no partition is empty.
+    for n in 0.. {
+        wait(db.put(format!("last {n}"), "x")).unwrap();
+        let files = store.data_files();
+        let has_file = |partition| files.iter().any(|file| file.starts_with(partition));
+        if has_file("partition-000") && has_file("partition-001") {
+            break;
+        }
+    }
+    db
+}
+
+#[test]
+fn a_sound_store_is_sound() {
+    each_disk(|store| {
+        let db = fill_small(store);
+        let keys = db.stats().total().keys;
+        wait(db.close()).unwrap();
+        let report = verify(store);
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!(report.damage_count(), 0);
+        assert_eq!((report.partitions, report.files), (2, store.data_files().len() as u64));
+        assert_eq!(report.records, keys + 3, "with what was replaced and deleted");
+        assert_eq!((report.torn_bytes, report.misrouted_records, report.strays.len()), (0, 0, 0));
+        let bytes: usize = store.data_files().iter().map(|file| store.read(file).len()).sum();
+        assert_eq!(report.bytes, bytes as u64);
+        let db = store.open();
+        assert_eq!(db.stats().total().keys, keys);
+        wait(db.close()).unwrap();
+    });
+}
+
+/// There is no byte in a closed store that may change unnoticed; and what verify calls sound opens, what
+/// it calls damaged does not.
+#[test]
+fn every_flipped_byte_is_found() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    let files = store.image();
+    assert!(files.len() >= 6 && files.contains_key("MANIFEST"));
+    for (file, bytes) in &files {
+        let path = store.path().join(file);
+        // Every byte of the structures, some of the long values.
+        let step = |at: usize| if bytes.len() > 1000 && at > 600 { 37 } else { 1 };
+        let mut at = 0;
+        while at < bytes.len() {
+            store.disk().flip(&path, at as u64, 0x10).unwrap();
+            let report = verify(&store);
+            assert!(!report.is_sound(), "{file} at {at}");
+            if let [newer] = &report.newer[..] {
+                assert!(file != "MANIFEST" && (8..10).contains(&at), "{file} at {at}: {newer}");
+            } else {
+                let [damage] = &report.damage[..] else { panic!("{file} {at}: {report:?}") };
+                assert_eq!(damage.path, path);
+                let end = damage.offset + damage.len.unwrap();
+                assert!((damage.offset..end).contains(&(at as u64)), "{file} at {at}: {damage}");
+            }
+            if at % 5 == 0 {
+                assert!(store.try_open(store.options()).is_err(), "{file} at {at}");
+            }
+            store.disk().flip(&path, at as u64, 0x10).unwrap();
+            at += step(at);
+        }
+    }
+    assert_eq!(store.image(), files, "neither verify nor a refused open has changed anything");
+    assert!(verify(&store).is_sound());
+}
+
+/// A store that was not closed. What may pass unnoticed is the last group, as long as nothing says that it
+/// was durable: then the flip looks like the torn end of a crash, and is counted as that.
+#[test]
+fn of_a_killed_store_only_the_last_group_is_ambiguous() {
+    let store = Store::sim(seed());
+    let db = fill_small(&store);
+    let killed = store.on(store.disk().kill());
+    let files = killed.image();
+    assert!(verify(&killed).is_sound());
+    for (file, bytes) in &files {
+        let path = killed.path().join(file);
+        for at in (0..bytes.len()).step_by(if bytes.len() > 1000 { 11 } else { 1 }) {
+            let flipped = killed.on(killed.disk().kill());
+            flipped.disk().flip(&path, at as u64, 1).unwrap();
+            let report = verify(&flipped);
+            let opened = flipped.try_open(flipped.options());
+            assert_eq!(report.is_sound(), opened.is_ok(), "{file} at {at}: {report:?}");
+            if let Ok(db) = opened {
+                assert!(report.torn_bytes > 0, "{file} at {at}");
+                assert!(contents(&db).len() + 1 >= 7, "one put a group");
+                wait(db.close()).unwrap();
+            }
+        }
+    }
+    wait(db.close()).unwrap();
+}
+
+/// Damage in one place hides none in another.
+#[test]
+fn all_damage_is_found_in_one_go() {
+    let store = Store::sim(seed());
+    let db = store.open_with(store.options().partitions(2).data_file_len_max(16 << 10));
+    let random = &mut fastrand::Rng::with_seed(1);
+    let values: BTreeMap<Vec<u8>, Vec<u8>> =
+        (0..200).map(|n| (format!("key {n:03}").into_bytes(), bytes_of(random, 300))).collect();
+    for (key, value) in &values {
+        wait(db.put(key, value.as_slice()).durability(Durability::Buffered)).unwrap();
+    }
+    wait(db.close()).unwrap();
+    let mut hit: Vec<(PathBuf, u64)> = Vec::new();
+    let mut keys = Vec::new();
+    for file in store.data_files() {
+        let bytes = store.read(&file);
+        for (key, value) in &values {
+            let at = bytes.windows(value.len()).position(|window| window == value.as_slice());
+            if let Some(at) = at.filter(|_| key.last() == Some(&b'7')) {
+                let path = store.path().join(&file);
+                store.disk().flip(&path, at as u64 + 5, 1).unwrap();
+                hit.push((path, at as u64 + 5));
+                keys.push(key.clone());
+            }
+        }
+    }
+    assert_eq!(hit.len(), 20);
+    let missing = store.path().join("partition-001/000000001.data");
+    let is_elsewhere = |(path, _): &&(PathBuf, u64)| *path != missing;
+    let expected = hit.iter().filter(is_elsewhere).count();
+    let moved = store.read("partition-001/000000001.data");
+    let report = verify(&store);
+    assert_eq!(report.damage.len(), 20);
+    for (damage, (path, at)) in report.damage.iter().zip(&hit) {
+        assert!(damage.offset <= *at && *at < damage.offset + damage.len.unwrap(), "{damage}");
+        assert_eq!(&damage.path, path);
+    }
+    let mut named: Vec<_> = report.damage.iter().filter_map(|damage| damage.key.clone()).collect();
+    named.sort();
+    keys.sort();
+    assert_eq!(named, keys);
+    assert_eq!(report.records, 180);
+    // With a file gone too, the others are still read.
+    store.disk().write_file("/elsewhere", &moved).unwrap();
+    let gone = store.on(store.disk().kill());
+    gone.remove("partition-001/000000001.data");
+    let report = verify(&gone);
+    assert_eq!(report.damage.len(), expected + 1);
+    assert!(report.damage.iter().any(|damage| damage.path == missing && damage.len.is_none()));
+}
+
+/// What the next open cleans up is not damage.
+#[test]
+fn torn_tails_and_strays_are_told_from_damage() {
+    let store = Store::sim(seed());
+    let db = store.open_one();
+    wait(db.put("k", "v")).unwrap();
+    wait(db.put("torn", vec![1; 5000]).durability(Durability::Buffered)).unwrap();
+    let mut torn = None;
+    for seed in 0..200 {
+        let cut = store.on(store.disk().power_cut(Cut::Random { seed }));
+        let report = verify(&cut);
+        assert!(report.is_sound(), "{report:?}");
+        let db = cut.open();
+        assert_eq!(get(&db, "k").unwrap(), "v");
+        assert_eq!(get(&db, "torn").is_none(), report.records == 1);
+        if report.torn_bytes > 0 {
+            torn = Some(report.torn_bytes);
+        }
+        wait(db.close()).unwrap();
+    }
+    assert!(torn.is_some());
+    wait(db.close()).unwrap();
+    store.write("partition-000/000000077.data", b"anything");
+    store.write("partition-000/notes", b"mine");
+    let report = verify(&store);
+    assert!(report.is_sound());
+    assert_eq!(report.strays, [store.path().join("partition-000/000000077.data")]);
+    assert_eq!(store.read("partition-000/000000077.data"), b"anything");
+}
+
+/// Bytes and times of files are what they were, sound or damaged.
+#[test]
+fn verify_changes_nothing() {
+    for damaged in [false, true] {
+        let store = Store::blocking();
+        wait(fill_small(&store).close()).unwrap();
+        store.write("partition-000/000000077.data", b"a stray");
+        if damaged {
+            for (file, mut bytes) in store.image() {
+                let at = bytes.len() / 2;
+                bytes[at] ^= 1;
+                store.write(&file, &bytes);
+            }
+        }
+        let times = || -> BTreeMap<PathBuf, SystemTime> {
+            let mut paths = vec![store.path().to_owned()];
+            for name in store.list("").iter().chain(&store.data_files()) {
+                paths.push(store.path().join(name));
+            }
+            let time = |path: PathBuf| {
+                let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+                (path, modified)
+            };
+            paths.into_iter().map(time).collect()
+        };
+        let before = (store.image(), times());
+        let report = verify(&store);
+        assert_eq!(report.is_sound(), !damaged);
+        assert_eq!((store.image(), times()), before);
+    }
+}
+
+#[test]
+fn an_open_store_is_not_verified() {
+    each_disk(|store| {
+        let db = fill_small(store);
+        for _again in 0..2 {
+            let error = wait(store.options().verify(store.path())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+        }
+        wait(db.close()).unwrap();
+        assert!(verify(store).is_sound());
+        wait(store.open().close()).unwrap();
+    });
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let store = Store::blocking();
+    let refuse = |what: &str| {
+        for error in [
+            wait(store.options().verify(store.path())).map(drop).unwrap_err(),
+            wait(store.options().repair(store.path())).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::NotAStore, "{what}: {error}");
+        }
+    };
+    refuse("empty");
+    assert_eq!(store.list(""), [""; 0], "no LOCK either");
+    store.write("notes", b"mine");
+    refuse("foreign");
+    assert_eq!(store.list(""), ["notes"]);
+    let missing = wait(Db::verify(store.path().join("missing"))).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotAStore);
+    let file = wait(Db::verify(store.path().join("notes"))).unwrap_err();
+    assert_eq!(file.kind(), ErrorKind::NotAStore);
+}
+
+/// A newer build's file is not damage, and nothing in it is called that.
+#[test]
+fn newer_files_are_told_from_damage() {
+    for file in ["MANIFEST", "partition-000/FILES", "partition-000/000000001.data"] {
+        let store = Store::sim(seed());
+        wait(fill_small(&store).close()).unwrap();
+        store.write(file, &of_newer_version(file, store.read(file)));
+        let report = verify(&store);
+        assert!(!report.is_sound());
+        assert_eq!((report.newer.len(), report.damage.len()), (1, 0), "{report:?}");
+        assert_eq!(report.newer[0].path, store.path().join(file));
+    }
+}
+
+/// A disk that refuses to read is the reason to verify, not to give up.
+#[test]
+fn what_cannot_be_read_is_reported() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    store.disk().fail_reads(EIO);
+    let report = verify(&store);
+    assert!(!report.is_sound());
+    assert!(report.damage[0].what.contains("cannot be read"), "{report:?}");
+    store.disk().clear_faults();
+    assert!(verify(&store).is_sound());
+}
+
+/// The files of a partition are judged even if their list is gone, and whatever MANIFEST says.
+#[test]
+fn lost_lists_do_not_end_the_reading() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    let records = verify(&store).records;
+    store.write("partition-001/FILES", b"");
+    store.write("MANIFEST", b"format_version = 1\n");
+    let report = verify(&store);
+    assert_eq!((report.records, report.damage.len()), (records, 2), "{report:?}");
+    let path = store.path().join("partition-001/000000001.data");
+    store.disk().flip(&path, 200, 1).unwrap();
+    let report = verify(&store);
+    assert_eq!((report.records, report.damage.len()), (records - 1, 3), "{report:?}");
+}
