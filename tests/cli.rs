@@ -196,10 +196,157 @@ fn stats_are_readable() {
     assert_eq!(keys.split_whitespace().last(), Some("2"));
 }
 
+/// A store of one record a partition file at least, and one of its data files.
+fn store_with_file() -> (Store, std::path::PathBuf) {
+    let store = Store::with(&[("apple", "red"), ("banana", "yellow"), ("cherry pie", "dark")]);
+    let file = |partition: &str| {
+        let path = store.path().join("store").join(partition).join("000000001.data");
+        path.exists().then_some(path)
+    };
+    let path = (0..4096).find_map(|n| file(&format!("partition-{n:03}"))).unwrap();
+    (store, path)
+}
+
+/// Flips the first byte of the first record's value, and returns its key.
+fn damage(path: &Path) -> String {
+    let mut bytes = std::fs::read(path).unwrap();
+    for (key, value) in [("apple", "red"), ("banana", "yellow"), ("cherry pie", "dark")] {
+        let record = format!("{key}{value}");
+        let found = bytes.windows(record.len()).position(|window| window == record.as_bytes());
+        if let Some(at) = found {
+            bytes[at + key.len()] ^= 0x20;
+            std::fs::write(path, bytes).unwrap();
+            return key.to_owned();
+        }
+    }
+    panic!("no record in {}", path.display());
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn verify_tells_by_its_exit_code() {
+    let (store, path) = store_with_file();
+    let sound = store.run(&["verify"]).done();
+    assert!(sound.starts_with("read ") && sound.contains(": 3 records are sound"), "{sound}");
+    assert_eq!(sound.lines().count(), 1);
+    let summary = store.run(&["--json", "verify"]).done_json();
+    assert_eq!((&summary["sound"], &summary["records"]), (&json!(true), &json!(3)));
+
+    let key = damage(&path);
+    let bytes = std::fs::read(&path).unwrap();
+    let found = store.run(&["verify"]).fails(1, "damaged in one place; `ringcask repair`");
+    let line = found.lines().next().unwrap();
+    assert!(line.contains("000000001.data: damaged at offset "), "{line}");
+    assert!(line.contains("record body checksum mismatch"), "{line}");
+    assert!(line.contains(&format!("probably key \"{key}\"")), "{line}");
+    let found = json_lines(&store.run(&["--json", "verify"]).fails(1, "damaged"));
+    assert_eq!(found[0]["finding"], "damage");
+    assert_eq!(found[0]["probable_key"], json!(key));
+    assert_eq!((&found[1]["sound"], &found[1]["records"]), (&json!(false), &json!(2)));
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing was changed");
+}
+
+#[test]
+fn repair_makes_a_store_usable_and_says_what_it_did() {
+    let (store, path) = store_with_file();
+    let text = store.run(&["repair"]).done();
+    assert!(text.starts_with("nothing to repair, nothing was changed\n"), "{text}");
+    let key = damage(&path);
+    let bytes = std::fs::read(&path).unwrap();
+    store.run(&["count"]).fails(1, "damaged at offset");
+    let text = store.run(&["repair"]).done();
+    for part in
+        ["probably key", "000000001.data.damaged: the damaged original", "1 are known to be lost"]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(store.run(&["count"]).done(), "2\n");
+    assert_eq!(store.run(&["get", &key]).fails(1, "no such key"), "");
+    store.run(&["verify"]).done();
+    assert_eq!(std::fs::read(path.with_extension("data.damaged")).unwrap(), bytes);
+    let report = json_lines(&store.run(&["--json", "repair"]).done());
+    assert_eq!((report.len(), &report[0]["changed"]), (1, &json!(false)));
+}
+
+#[test]
+fn an_open_store_is_neither_verified_nor_repaired() {
+    let (store, path) = store_with_file();
+    let db = futures::executor::block_on(ringcask::Db::open(store.path().join("store"))).unwrap();
+    for command in ["verify", "repair"] {
+        store.run(&[command]).fails(1, "open in another instance");
+    }
+    // One file of it may be looked at all the same.
+    let text = store.run(&["inspect", path.to_str().unwrap()]).done();
+    assert!(text.starts_with("data file\n"), "{text}");
+    futures::executor::block_on(db.close()).unwrap();
+}
+
+#[test]
+fn inspect_prints_every_structure_of_a_file() {
+    let (store, path) = store_with_file();
+    let directory = path.parent().unwrap();
+    let inspect = |path: &Path, args: &[&str]| {
+        store.run(&[&["inspect", path.to_str().unwrap()], args].concat())
+    };
+    let text = inspect(&path, &[]).done();
+    for part in [
+        "data file",
+        "  file               1\n",
+        "       128  group 1: ",
+        "    put ",
+        "closing mark: digest ",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let lines = json_lines(&inspect(&path, &["--json"]).done());
+    let whats: Vec<&str> = lines.iter().map(|line| line["what"].as_str().unwrap()).collect();
+    assert_eq!(whats[..3], ["data file", "group", "record"]);
+    assert_eq!(whats.last(), Some(&"closing mark"));
+    let records = whats.iter().filter(|what| **what == "record").count() as u64;
+    let limited = json_lines(&inspect(&path, &["--json", "--limit", "1"]).done());
+    assert_eq!(limited[..], lines[..3]);
+
+    let list = json_lines(&inspect(&directory.join("FILES"), &["--json"]).done());
+    assert_eq!((&list[0]["what"], &list[0]["sealed"]), (&json!("list of files"), &json!(1)));
+    assert_eq!((&list[1]["file"], &list[1]["records"]), (&json!(1), &json!(records)));
+    assert_eq!(list[1]["digest"], lines.last().unwrap()["digest"]);
+    let manifest = inspect(&store.path().join("store/MANIFEST"), &["--json"]).done_json();
+    assert_eq!(manifest["store"], lines[0]["store"]);
+    assert_eq!(manifest["hash_key"], lines[0]["hash_key"]);
+
+    // Damage is a line among the others.
+    let key = damage(&path);
+    let found = inspect(&path, &["--json"]);
+    assert_eq!(found.0.status.code(), Some(1));
+    let found = json_lines(&String::from_utf8(found.0.stdout).unwrap());
+    assert_eq!(found.len(), lines.len());
+    let damage = found.iter().find(|line| line["what"] == "damage").unwrap();
+    assert_eq!(damage["probable_key"], json!(key));
+    assert_eq!(found.last(), lines.last(), "it goes on behind it");
+
+    let letter = store.file("letter.txt", "Dear Ada");
+    inspect(Path::new(&letter), &[]).fails(1, "like no file of a Ringcask store");
+    inspect(Path::new("/nowhere"), &[]).fails(1, "/nowhere");
+    for (name, offset) in [("FILES", 20), ("FILES", 0), ("MANIFEST", 30), ("MANIFEST", 0)] {
+        let from = if name == "FILES" { directory } else { directory.parent().unwrap() };
+        let mut bytes = std::fs::read(from.join(name)).unwrap();
+        bytes[offset] ^= 1;
+        std::fs::write(from.join(name), &bytes).unwrap();
+        inspect(&from.join(name), &[]).fails(1, name);
+        bytes[offset] ^= 1;
+        std::fs::write(from.join(name), &bytes).unwrap();
+    }
+}
+
 #[test]
 fn commands_that_look_create_nothing() {
     let store = Store::new();
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 9] = [
+        &["verify"],
+        &["repair"],
         &["get", "k"],
         &["exists", "k"],
         &["del", "k"],

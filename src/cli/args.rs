@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::dump::DumpArgs;
+use super::inspect::InspectArgs;
 use super::load::LoadArgs;
 use super::point::{DelArgs, ExistsArgs, GetArgs, PutArgs};
 use super::scan::{CountArgs, ScanArgs};
@@ -22,7 +23,7 @@ Lines:
   tsv   key TAB value, with \\t \\n \\r \\\\ \\0 for these bytes and every other byte as it is
 
 Exit codes:
-  0 done, 1 failed or not found, 2 usage
+  0 done, 1 failed or not found, 2 usage; verify and inspect: 1 damaged
 
 RINGCASK_LOG filters what the engine tells on standard error, as RINGCASK_LOG=debug.";
 
@@ -82,6 +83,12 @@ pub(super) enum Command {
     Load(LoadArgs),
     /// Print every record as a line that `load` reads.
     Dump(DumpArgs),
+    /// Read everything and change nothing; exit code 1 if anything is damaged.
+    Verify,
+    /// Keep all that is sound of a damaged store, and print what was lost.
+    Repair,
+    /// Print what a file of a store is, structure by structure; exit code 1 if it is damaged.
+    Inspect(InspectArgs),
     /// Measure a mix of gets and puts from many tasks.
     Bench(BenchArgs),
 }

@@ -10,6 +10,8 @@ pub(super) enum Outcome {
     Done,
     /// A key that was asked for is not there; the command has said so.
     NotFound,
+    /// What was looked at is damaged; the command has said where.
+    Damaged,
 }
 
 /// A command that did not.

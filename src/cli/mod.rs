@@ -12,6 +12,7 @@ mod dump;
 mod failure;
 mod format;
 mod input;
+mod inspect;
 mod load;
 mod output;
 mod point;
@@ -19,6 +20,7 @@ mod progress;
 mod scan;
 mod stats;
 mod store;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -34,7 +36,7 @@ use self::output::Output;
 const LOG_FILTER_VARIABLE: &str = "RINGCASK_LOG";
 
 /// Runs the command that the process was started with; the exit code is 0 when it is done, 1 when
-/// it failed or a key was not there, 2 when the arguments made no sense.
+/// it failed, a key was not there or a store is damaged, 2 when the arguments made no sense.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     show_events(args.verbose);
@@ -43,7 +45,7 @@ pub fn main() -> ExitCode {
     match ran.and_then(|outcome| output.flush().map(|()| outcome)) {
         // Whoever closed the pipe has read all it wanted, as `head` does.
         Ok(Outcome::Done) | Err(Failure::PipeClosed) => ExitCode::SUCCESS,
-        Ok(Outcome::NotFound) => ExitCode::FAILURE,
+        Ok(Outcome::NotFound | Outcome::Damaged) => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("ringcask: {failure}");
             ExitCode::from(failure.exit_code())
@@ -63,6 +65,9 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Stats => stats::stats(store, output).await,
         Command::Load(load) => load::load(store, load, output).await,
         Command::Dump(dump) => dump::dump(store, dump, output).await,
+        Command::Verify => verify::verify(store, output).await,
+        Command::Repair => verify::repair(store, output).await,
+        Command::Inspect(inspect) => inspect::inspect(inspect, output),
         Command::Bench(bench) => bench::bench(store, bench, output).await,
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn options(args: &StoreArgs) -> Options {
     Options::new().io(args.io.into()).value_len_max(args.value_len_max)
 }
 
-fn dir(args: &StoreArgs) -> Result<&Path, Failure> {
+pub(super) fn dir(args: &StoreArgs) -> Result<&Path, Failure> {
     args.dir.as_deref().ok_or_else(|| {
         Failure::Usage("no store is named; give --dir DIR or set RINGCASK_DIR".to_owned())
     })
