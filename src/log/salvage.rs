@@ -218,6 +218,9 @@ impl Walk<'_> {
         let mut is_behind_record = false;
         while offset < self.file_len && !self.found.is_closed && !self.is_stopped {
             let why_no_group = match self.candidate(window, offset)? {
+                Ok(candidate) if self.is_misplaced_mark(window, offset, &candidate)? => {
+                    FormatError::Unchained("it is a closing mark, and the log goes on behind it")
+                }
                 Ok(candidate) => match self.group(window, offset, &candidate)? {
                     Some(next) => {
                         offset = next;
@@ -238,7 +241,13 @@ impl Walk<'_> {
                 continue;
             }
             let bytes = window.bytes(offset, RECORD_HEADER_LEN_MAX)?;
-            let why_no_record = RecordHeader::decode(bytes, self.identity).err();
+            let why_no_record = match RecordHeader::decode(bytes, self.identity) {
+                // What it says about its length is as damaged as the rest of it.
+                Err(FormatError::Incomplete { .. }) => {
+                    Some(FormatError::invalid("the record header is damaged"))
+                }
+                decoded => decoded.err(),
+            };
             if let Some(why) = &why_no_record {
                 self.note_newer(why);
             }
@@ -274,6 +283,22 @@ impl Walk<'_> {
             chain(number, header.previous).admit(&header, offset)?;
             Ok(Candidate { header, header_crc, is_chained })
         }))
+    }
+
+    /// Whether a closing mark is not the file's end, because something else follows it: taken for the end,
+    /// one misplaced sector would cost every record behind it.
+    fn is_misplaced_mark(
+        &self,
+        window: &mut Window<'_>,
+        offset: u64,
+        candidate: &Candidate,
+    ) -> io::Result<bool> {
+        let is_certain = candidate.is_chained && self.previous.is_some();
+        if candidate.header.kind != GroupKind::ClosingMark || is_certain {
+            return Ok(false);
+        }
+        let behind = offset + GROUP_HEADER_LEN as u64;
+        Ok(self.search(window, behind, self.file_len)? < self.file_len)
     }
 
     /// Takes a group and returns where to go on: behind it, or, if it does not verify as a whole, at its
@@ -877,6 +902,27 @@ mod tests {
                 if is_holder_hit { outside(&all, holder.0..holder_end) } else { all.clone() };
             assert_eq!(walked.records, expected, "{hits:?}");
             assert_eq!(walked.damage.len(), hits.len(), "{hits:?}: {:?}", walked.damage);
+        }
+    }
+
+    /// A sector that was written to a wrong place as well must not end the file in its middle.
+    #[test]
+    fn a_misplaced_closing_mark_is_not_the_end() {
+        let file = large();
+        let all = walk(&file.bytes, sealed(&file)).records;
+        let mark = file.bytes[file.bytes.len() - GROUP_HEADER_LEN..].to_vec();
+        for group in (1..400).step_by(23) {
+            for inside in [0, 48, 64] {
+                let at = file.groups[group] + inside;
+                let mut bytes = file.bytes.clone();
+                bytes[at..at + mark.len()].copy_from_slice(&mark);
+                for extent in [sealed(&file), Extent::UNKNOWN] {
+                    let walked = walk(&bytes, extent);
+                    let hit = at as u64..(at + mark.len()) as u64;
+                    assert_eq!(walked.records, outside(&all, hit), "{group}, {inside}");
+                    assert!(walked.found.is_closed && walked.found.end == file.end());
+                }
+            }
         }
     }
 
