@@ -109,7 +109,7 @@ pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
                     &root.join(layout::MANIFEST),
                     0,
                     "the file is missing, though there are partitions with data; restore it from a \
-                     backup",
+                     backup, or have it made anew by a repair",
                 ));
             }
         } else if !is_leftover(&name) {

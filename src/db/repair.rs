@@ -110,12 +110,12 @@ fn repair_blocking(options: &Options, path: &Path, progress: &Progress) -> Resul
         open_id: u64::from_le_bytes(random()?),
         data_file_len_max: options.data_file_len_max,
     };
-    for examined in &store.partitions {
-        repair(&config, examined, &mut report, &|_| ())?;
-    }
-    // Last, as when a store is created: without it no open looks at the partitions.
+    // First: the only header that says what it was may be that of a file that is set aside.
     if let ManifestState::Rebuilt { manifest, was_there } = &store.manifest {
         replace_manifest(&store, manifest, *was_there, &mut report)?;
+    }
+    for examined in &store.partitions {
+        repair(&config, examined, &mut report, &|_| ())?;
     }
     if report.is_changed() {
         tracing::info!(

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringcask::sim::{Cut, SimDisk};
-use ringcask::{Db, ErrorKind, RepairReport};
+use ringcask::{Db, Durability, ErrorKind, RepairReport};
 
 use crate::opening::of_newer_version;
-use crate::support::{ENOSPC, Store, contents, each_disk, get, seed, wait};
+use crate::support::{EMFILE, ENOSPC, Store, bytes_of, contents, each_disk, get, seed, wait};
 use crate::verify::{fill_small, verify};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -393,4 +393,160 @@ fn a_dying_disk_does_not_make_it_worse() {
     let dying = store.on(disk);
     let _error_or_report = wait(dying.options().repair(dying.path()));
     assert_eq!(dying.image(), before);
+}
+
+/// No permission, no memory, no descriptors: no reason to call anything damaged, and none to change it.
+#[test]
+fn what_may_not_be_read_now_is_not_given_up() {
+    let sim = Store::sim(seed());
+    wait(fill_small(&sim).close()).unwrap();
+    let before = sim.image();
+    sim.disk().fail_reads(EMFILE);
+    let error = wait(sim.options().repair(sim.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(sim.image(), before);
+
+    // The same of one file, beside damage in another.
+    for file in ["partition-000/000000001.data", "partition-000/FILES"] {
+        let store = Store::blocking();
+        wait(fill_small(&store).close()).unwrap();
+        store.remove("partition-001/000000001.data");
+        store.remove(file);
+        std::fs::create_dir(store.path().join(file)).unwrap();
+        let names = || ["", "partition-000", "partition-001"].map(|dir| store.list(dir));
+        let before = names();
+        let report = verify(&store);
+        let says_so = |path: &std::path::Path| {
+            report
+                .damage
+                .iter()
+                .any(|damage| damage.path == path && damage.what.contains("cannot be"))
+        };
+        assert!(says_so(&store.path().join(file)), "{report:?}");
+        assert!(report.damage_count() >= 2, "{report:?}");
+        let error = wait(store.options().repair(store.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains(file), "{error}");
+        assert_eq!(names(), before);
+    }
+}
+
+/// Any damage to any store: what verifies opens, what does not is repaired, a crash in between does not
+/// matter, and no key ever has a value that it never had.
+#[test]
+fn any_damage_is_repaired() {
+    let seed = seed();
+    let random = &mut fastrand::Rng::with_seed(seed);
+    for round in 0..150 {
+        let what = format!("round {round}, seed {seed}");
+        let store = Store::sim(random.u64(..));
+        let options = store.options().partitions(random.u32(1..=3)).data_file_len_max(4096);
+        let db = store.open_with(options.prewrite(random.bool()));
+        let mut history: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for _ in 0..random.usize(1..60) {
+            let key = format!("key {}", random.u8(..20));
+            if random.u8(..6) == 0 {
+                wait(db.del(&key)).unwrap();
+                continue;
+            }
+            let len = random.usize(..400);
+            let value = bytes_of(random, len);
+            let durability = if random.bool() { Durability::Sync } else { Durability::Buffered };
+            wait(db.put(&key, value.as_slice()).durability(durability)).unwrap();
+            history.entry(key).or_default().push(value);
+        }
+        let damaged = match random.u8(..3) {
+            0 => store.on(store.disk().kill()),
+            1 => store.on(store.disk().power_cut(Cut::Random { seed: random.u64(..) })),
+            _ => {
+                wait(db.close()).unwrap();
+                store.on(store.disk().kill())
+            }
+        };
+        let before = damaged.image();
+        for _ in 0..random.usize(..4) {
+            ruin_somewhere(&damaged, random);
+        }
+        let report = match wait(damaged.options().verify(damaged.path())) {
+            Ok(report) => report,
+            // MANIFEST is gone, and there never was a durable write: what a creation leaves behind.
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotAStore, "{what}: {error}");
+                assert_eq!(damaged.data_files(), [""; 0], "{what}");
+                wait(damaged.open().close()).unwrap();
+                continue;
+            }
+        };
+        let trial = damaged.on(damaged.disk().kill());
+        let opened = trial.try_open(trial.options());
+        assert_eq!(report.is_sound(), opened.is_ok(), "{what}: {report:?} {opened:?}");
+        if let Ok(db) = opened {
+            wait(db.close()).unwrap();
+        }
+        if !report.newer.is_empty() {
+            let error = wait(damaged.options().repair(damaged.path())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NewerFormat, "{what}");
+            continue;
+        }
+        if random.bool() {
+            damaged.disk().crash_at(random.u64(..40));
+        }
+        let ended = wait(damaged.options().repair(damaged.path()));
+        let after = damaged.on(if random.bool() {
+            damaged.disk().kill()
+        } else if damaged.disk().crashed() {
+            damaged.disk().power_cut(Cut::Random { seed: random.u64(..) })
+        } else {
+            damaged.disk().power_cut(Cut::DropUnsynced)
+        });
+        let report = match (ended, wait(after.options().repair(after.path()))) {
+            (_, Ok(report)) => report,
+            // MANIFEST is gone, and no data file is left that has a header.
+            (first, Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+                assert!(error.to_string().contains("MANIFEST"), "{what}: {error}");
+                assert!(first.is_err());
+                continue;
+            }
+        };
+        let db = after.try_open(after.options());
+        let db = db.unwrap_or_else(|error| panic!("{what}: {error}, {report:?}"));
+        for (key, value) in contents(&db) {
+            let key = String::from_utf8(key).unwrap();
+            assert!(history[&key].contains(&value), "{what}: {key}");
+        }
+        for key in history.keys() {
+            wait(db.put(key, "after")).unwrap();
+        }
+        wait(db.close()).unwrap();
+        let found = open_contents(&after);
+        assert!(history.keys().all(|key| found[key.as_bytes()] == b"after"), "{what}");
+        assert!(verify(&after).is_sound(), "{what}");
+        assert!(!before.is_empty());
+    }
+}
+
+/// A flip, a hole, a copied sector, a lost end or a lost file.
+fn ruin_somewhere(store: &Store, random: &mut fastrand::Rng) {
+    let files: Vec<String> = store.image().into_keys().collect();
+    let file = &files[random.usize(..files.len())];
+    let mut bytes = store.read(file);
+    let at = random.usize(..bytes.len().max(1));
+    let end = bytes.len().min(at + random.usize(1..2000));
+    match random.u8(..6) {
+        0 => return store.remove(file),
+        1 => bytes.truncate(at),
+        2 => bytes[at..end].fill(0),
+        3 => bytes[at..end].fill_with(|| random.u8(..)),
+        4 if end > at => {
+            let from = random.usize(..=at) & !7;
+            let to = at & !7;
+            let copy = bytes[from..(from + end - at).min(bytes.len())].to_vec();
+            let len = copy.len().min(bytes.len() - to);
+            bytes[to..to + len].copy_from_slice(&copy[..len]);
+        }
+        _ if end > at => bytes[at] ^= 1 << random.u8(..8),
+        _ => {}
+    }
+    store.write(file, &bytes);
 }
