@@ -214,7 +214,7 @@ impl Walk<'_> {
     /// From group to group; returns where the log ends.
     fn groups(&mut self, window: &mut Window<'_>, start: u64) -> io::Result<u64> {
         let mut offset = start;
-        // Behind a header or a record that verified is where a record has to be.
+        // Whether this is where a record has to be.
         let mut is_behind_record = false;
         while offset < self.file_len && !self.found.is_closed && !self.is_stopped {
             let why_no_group = match self.candidate(window, offset)? {
@@ -223,12 +223,15 @@ impl Walk<'_> {
                 }
                 Ok(candidate) => match self.group(window, offset, &candidate)? {
                     Some(next) => {
+                        // Behind a whole group is another group, behind the header of any other a record.
+                        let is_whole = next > offset + GROUP_HEADER_LEN as u64;
+                        is_behind_record = !is_whole && candidate.header.payload_len > 0;
                         offset = next;
-                        is_behind_record = true;
                         continue;
                     }
                     None => return Ok(offset),
                 },
+                Err(FormatError::Incomplete { .. }) => FormatError::invalid(GROUP_ENDS),
                 Err(why) => why,
             };
             if offset >= self.extent.durable {
@@ -317,7 +320,7 @@ impl Walk<'_> {
         let verified = if is_complete {
             verify_payload(header, payload, self.identity)
         } else {
-            Err(FormatError::invalid("the file ends inside of a commit group"))
+            Err(FormatError::invalid(GROUP_ENDS))
         };
         if offset >= self.extent.durable && (verified.is_err() || !is_chained) {
             if let Err(why) = &verified {
@@ -510,6 +513,8 @@ impl Walk<'_> {
         Ok(self.found)
     }
 }
+
+const GROUP_ENDS: &str = "the file ends inside of a commit group";
 
 const FILE_ENDS: &str = "the file ends before what is listed of it";
 
