@@ -119,7 +119,7 @@ pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
     Ok(Found::Room)
 }
 
-fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
+pub(super) fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
     let entries = fs.read_dir(dir).map_err(|source| Error::io("look into", dir, source))?;
     Ok(entries.iter().any(|entry| layout::parse_file_name(&entry.name.to_string_lossy()).is_some()))
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::{Found, foreign, look};
+use super::directory::{Found, foreign, holds_data, look};
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{File, Fs};
@@ -157,6 +157,8 @@ fn is_read_only(error: &Error) -> bool {
 fn check_is_store(fs: &Fs, path: &Path) -> Result<()> {
     match look(fs, path) {
         Ok(Found::Store) => Ok(()),
+        // Somebody's file beside the partitions of a store whose MANIFEST is missing changes nothing.
+        Ok(Found::Foreign(_)) if holds_partitions(fs, path) => Ok(()),
         Ok(Found::Foreign(what)) => Err(foreign(path, &what)),
         Ok(Found::Room) => Err(Error::new(
             ErrorKind::NotAStore,
@@ -166,6 +168,14 @@ fn check_is_store(fs: &Fs, path: &Path) -> Result<()> {
         Err(error) if error.is_corrupt() => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+fn holds_partitions(fs: &Fs, path: &Path) -> bool {
+    let entries = fs.read_dir(path).unwrap_or_default();
+    entries.iter().filter(|entry| entry.is_dir).any(|entry| {
+        let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
+        id.is_some_and(|id| holds_data(fs, &layout::partition_dir(path, id)).unwrap_or(false))
+    })
 }
 
 enum Judged {

@@ -291,6 +291,20 @@ fn a_lost_partition_starts_anew() {
     assert!(open_contents(&store).len() > 20);
 }
 
+/// A note that somebody left beside MANIFEST is no reason to call the rest no store.
+#[test]
+fn a_lost_manifest_is_made_anew_beside_strangers() {
+    let store = Store::blocking();
+    wait(fill_small(&store).close()).unwrap();
+    let values = open_contents(&store);
+    store.write("A note", b"mine");
+    store.remove("MANIFEST");
+    assert_eq!(verify(&store).damage_count(), 1);
+    assert!(repair(&store).rebuilt[0].ends_with("MANIFEST"));
+    assert_eq!(open_contents(&store), values);
+    assert_eq!(store.read("A note"), b"mine");
+}
+
 #[test]
 fn without_anything_to_go_by_nothing_is_changed() {
     let store = Store::blocking();
