@@ -72,7 +72,6 @@ impl FileWriter {
         self.buf.len()
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
     pub(crate) fn record_count(&self) -> u64 {
         self.records
     }

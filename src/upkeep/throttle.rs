@@ -36,6 +36,7 @@ impl Debt {
     }
 
     /// Dead bytes beyond those.
+    #[expect(clippy::cast_sign_loss, reason = "what is allowed is a product of positive numbers")]
     pub(crate) fn bytes(&self) -> u64 {
         self.dead_bytes.saturating_sub(self.allowed() as u64)
     }
