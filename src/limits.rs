@@ -23,6 +23,10 @@ pub const DATA_FILE_LEN_MIN: u64 = 4 << 10;
 /// Longest data file in bytes: the keydir keeps offsets as 29 bits of 8-byte units.
 pub const DATA_FILE_LEN_LIMIT: u64 = 1 << 32;
 
+/// Bytes that each partition keeps in reserve for deletions on a full disk, or the length of two data
+/// files if that is less.
+pub const RESERVE_LEN: u64 = 4 << 20;
+
 /// Default of [`Options::data_file_records_max`](crate::Options::data_file_records_max): 2²⁰.
 pub const DATA_FILE_RECORDS_MAX_DEFAULT: u64 = 1 << 20;
 

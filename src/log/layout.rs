@@ -6,6 +6,7 @@
 //!   LOCK
 //!   partition-000/
 //!     FILES
+//!     RESERVE
 //!     000000001.data
 //!     000000001.hint
 //! ```
@@ -30,6 +31,9 @@ pub(crate) const LOCK: &str = "LOCK";
 
 /// The list of a partition's files.
 pub(crate) const FILES: &str = "FILES";
+
+/// Space that deletions find on a full disk; holds nothing.
+pub(crate) const RESERVE: &str = "RESERVE";
 
 /// Added to a name while its replacement is being written; a leftover may be deleted.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";

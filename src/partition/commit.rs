@@ -36,8 +36,8 @@ pub(super) enum InFlight {
     None,
     /// A group is being written, or synced; its buffer is with the operation (U1).
     Group(Group),
-    /// A group failed and its header is being zeroed.
-    Undo,
+    /// A group failed and its header is being zeroed; the deletions in it may be tried again.
+    Undo(Option<Group>),
     /// Nothing, until compaction has caught up a little (W6).
     Pause,
     /// The log moves to a new file, or is being sealed for good.
@@ -278,8 +278,9 @@ impl Partition {
         let told = Error::io(&format!("write {} bytes to", group.len()), &path, copied);
         tracing::warn!(partition = self.id.0, error = %told, "commit group failed");
         self.groups.forget(&group);
-        self.fail_group(group, &told);
-        self.in_flight = InFlight::Undo;
+        let file_of_group = group.file;
+        let retry = self.fail_or_retry(vec![group], file_of_group, &told);
+        self.in_flight = InFlight::Undo(retry);
         ops.push(Box::pin(async move {
             // No more than was written: on a full disk there is no space for a byte behind it.
             let written = file.len().map_or(u64::MAX, |len| len.saturating_sub(start));
@@ -294,9 +295,12 @@ impl Partition {
     }
 
     pub(super) fn commit_undone(&mut self, result: std::io::Result<()>) {
-        self.in_flight = InFlight::None;
         if let Err(error) = result {
-            self.poison("zeroing a commit group that could not be written", &error);
+            return self.poison("zeroing a commit group that could not be written", &error);
+        }
+        let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
+        if let InFlight::Undo(Some(retry)) = in_flight {
+            self.groups.push_front(retry);
         }
     }
 }

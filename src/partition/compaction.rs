@@ -39,8 +39,6 @@ use crate::upkeep::throttle::Debt;
 
 /// Moves made in one turn of the worker: some tenths of a millisecond.
 const MOVES_A_TURN: usize = 1024;
-/// Of the free space, what outputs may take; the rest is for their hints and the log.
-const FREE_PART: (u64, u64) = (3, 4);
 
 /// A job that has done a step.
 pub(crate) struct Stepped {
@@ -124,6 +122,13 @@ impl Compactor {
 
     pub(super) fn note_damaged(&mut self, file: FileId) {
         self.damaged.insert(file);
+    }
+
+    /// The file could not be sealed; compaction does without it.
+    pub(super) fn sealing_failed(&mut self) {
+        if let Some(forced) = &mut self.forced {
+            forced.sealing = None;
+        }
     }
 
     /// The file that somebody wants sealed.
@@ -258,7 +263,7 @@ impl Partition {
             return self.compaction_begin(&files, Reason::Forced, ops);
         }
         let too_large = facts.iter().filter(|file| pending.contains(&file.id) && file.gain() > 0);
-        let outcome = match too_large.map(FileFacts::cost).min() {
+        let outcome = match too_large.map(FileFacts::space).min() {
             Some(needed) => Err(no_space(&self.dir, needed, room.free_bytes)),
             None => Ok(self.upkeep.compactor.forced.as_ref().map(|f| f.done).unwrap_or_default()),
         };
@@ -299,6 +304,7 @@ impl Partition {
             }
         }
         tracing::debug!(partition = self.id.0, files = inputs.len(), ?reason, "compaction begins");
+        self.reserve_release_for_compaction();
         let surroundings = Surroundings {
             fs: self.fs.clone(),
             dir: self.dir.clone(),
@@ -587,6 +593,7 @@ impl Partition {
                 live_bytes: usage.live_bytes,
                 shadow_bytes: usage.shadow_bytes,
                 dead_bytes: usage.dead_bytes(),
+                kept_records: usage.live_records + usage.shadow_records,
                 seqno_min: sealed.seqno_min,
                 is_shadow_needed: compactor.shadow_needed.contains(&sealed.id),
                 is_damaged: compactor.damaged.contains(&sealed.id),
@@ -598,8 +605,8 @@ impl Partition {
     fn room(&self) -> Room {
         // Where it cannot be told, a write will.
         let free_bytes = self.fs.free_bytes(&self.dir).unwrap_or(u64::MAX);
-        let (part, whole) = FREE_PART;
-        Room { file_len_max: self.bounds.len_max, free_bytes: free_bytes / whole * part }
+        let free_bytes = free_bytes.saturating_add(self.reserve_held());
+        Room { file_len_max: self.bounds.len_max, free_bytes }
     }
 }
 

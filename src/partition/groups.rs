@@ -47,7 +47,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    fn new(file: FileId, mut buf: Vec<u8>) -> Group {
+    pub(super) fn new(file: FileId, mut buf: Vec<u8>) -> Group {
         buf.clear();
         buf.resize(GROUP_HEADER_LEN, 0);
         Group {
@@ -226,6 +226,16 @@ impl Groups {
         let group = self.ready.pop_front()?;
         self.ready_bytes -= group.buf.len();
         Some(group)
+    }
+
+    /// A group that goes before all others, into the file that is written now or next.
+    pub(super) fn push_front(&mut self, group: Group) {
+        if group.file == self.target && group.has_records() {
+            let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
+            self.target_end = Some(end + group.len());
+        }
+        self.ready_bytes += group.buf.len();
+        self.ready.push_front(group);
     }
 
     /// Everything staged, for failing it.

@@ -23,6 +23,7 @@ mod read;
 pub(crate) mod recovery;
 pub(crate) mod repair;
 mod rotation;
+mod space;
 mod upkeep;
 pub(crate) mod verify;
 mod view;
@@ -44,6 +45,7 @@ use self::listing::ChangeFailure;
 use self::page::PageRequest;
 use self::read::ReadRequest;
 use self::rotation::Rotated;
+use self::space::Reserve;
 use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
 use crate::error::{Error, ErrorKind};
@@ -145,6 +147,7 @@ pub(crate) struct Partition {
     prewrite: Prewrite,
     here: Here,
     upkeep: Upkeep,
+    reserve: Reserve,
 
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
@@ -182,6 +185,7 @@ impl Partition {
             prewrite: Prewrite::new(config.prewrite),
             here: Here::default(),
             upkeep: Upkeep::new(recovered.hints_due),
+            reserve: if recovered.has_reserve { Reserve::Held } else { Reserve::Missing },
             owner: recovered.owner,
             bounds: config.bounds.fit(recovered.usage.total().live_bytes),
             config,
@@ -333,7 +337,7 @@ impl Partition {
         self.view.set_failure(&error);
         self.poisoned = Some(error.clone());
         let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
-        if let InFlight::Group(group) = in_flight {
+        if let InFlight::Group(group) | InFlight::Undo(Some(group)) = in_flight {
             self.fail_group(group, &error);
         }
         self.fail_staged(&error);

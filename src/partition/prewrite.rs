@@ -1,5 +1,6 @@
 //! Doing what [`upkeep::prewrite`](crate::upkeep::prewrite) decides: writing zeros ahead of the log.
 
+use super::space::Reserve;
 use super::{Event, Ops, Partition};
 use crate::io::WriteMode;
 use crate::upkeep::prewrite::{LogEnd, Outcome};
@@ -9,7 +10,8 @@ impl Partition {
     pub(super) fn prewrite_advance(&mut self, ops: &mut Ops) {
         let Some(active) = &self.active else { return };
         let leaving = self.groups.target_file() != active.data.id || self.inbox.is_closed();
-        if leaving || self.poisoned.is_some() {
+        let is_full = self.reserve == Reserve::Released; // SP1
+        if leaving || is_full || self.poisoned.is_some() {
             return; // PW2
         }
         let Some(file) = active.ahead.clone() else { return };

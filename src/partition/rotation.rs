@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use super::commit::InFlight;
 use super::listing::{ChangeFailure, replace_files};
+use super::space::Reserve;
 use super::{Event, Ops, Partition};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::io::{File, Fs};
 use crate::log::data_file::{ActiveDataFile, DataFile};
 use crate::log::files::{FilesList, SealedFile};
@@ -75,7 +76,8 @@ impl Partition {
         }
         let id = self.groups.front_file();
         let (header, header_crc) = self.owner.header(FileKind::Data, id).encode();
-        let zeros = if self.prewrite.pays() { prewrite::FIRST_LEN } else { 0 };
+        let has_space = self.reserve != Reserve::Released;
+        let zeros = if self.prewrite.pays() && has_space { prewrite::FIRST_LEN } else { 0 };
         let new = NewFile {
             path: layout::data_file_path(&self.dir, id),
             header,
@@ -181,13 +183,24 @@ impl Partition {
     fn rotate_failed(&mut self, error: &Error) {
         tracing::warn!(partition = self.id.0, %error, "the log could not move to a new file");
         self.view.counters.commits_failed.add(1);
-        if self.groups.is_empty() && self.inbox.is_closed() {
-            // Nothing is lost, the next open seals the file; but close promised a sync and must say so.
-            self.poisoned = Some(error.clone());
+        if self.groups.is_empty() {
+            let is_full = error.kind() == ErrorKind::NoSpace;
+            if is_full && self.reserve_release() {
+                return; // Sealing is tried again.
+            }
+            if self.inbox.is_closed() {
+                // Nothing is lost, the next open seals the file; but close promised a sync and must say so.
+                self.poisoned = Some(error.clone());
+            }
+            self.upkeep.compactor.sealing_failed();
             return;
         }
-        self.fail_staged(error);
+        let staged = self.groups.take_all();
         self.groups.begin_file();
+        let retry = self.fail_or_retry(staged, self.groups.target_file(), error);
+        if let Some(retry) = retry {
+            self.groups.push_front(retry);
+        }
     }
 }
 

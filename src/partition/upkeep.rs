@@ -27,6 +27,8 @@ pub(crate) enum UpkeepEvent {
     Compaction(Option<Stepped>),
     /// The outputs of a compaction are in `FILES`, and its inputs are not any more.
     Listed(Option<Result<(), ChangeFailure>>),
+    /// Whether the reserve could be made.
+    Reserved(bool),
     /// What readers still hold.
     Released(Option<Released>),
 }
@@ -96,7 +98,9 @@ impl Partition {
         if self.upkeep.is_busy {
             return;
         }
-        if !self.release_advance(ops) && !self.hint_advance(ops) {
+        let is_busy =
+            self.release_advance(ops) || self.reserve_advance(ops) || self.hint_advance(ops);
+        if !is_busy {
             self.compaction_advance(ops);
         }
     }
@@ -105,6 +109,7 @@ impl Partition {
     pub(super) fn upkeep_tick(&mut self) {
         self.upkeep.released.is_waiting = false;
         self.upkeep.compactor.look();
+        self.reserve_look();
     }
 
     /// Whether upkeep could go on without anything else happening first.
@@ -123,6 +128,10 @@ impl Partition {
                 self.compaction_stepped(stepped, ops);
             }
             UpkeepEvent::Listed(listed) => self.compaction_listed(listed, ops),
+            UpkeepEvent::Reserved(is_made) => {
+                self.upkeep.is_busy = false;
+                self.reserve_made(is_made);
+            }
             UpkeepEvent::Released(held) => {
                 self.upkeep.is_busy = false;
                 let Released { names, files, handles, .. } = held.unwrap_or_default();
@@ -131,6 +140,7 @@ impl Partition {
                 released.names.extend(names);
                 released.files.extend(files);
                 released.handles.extend(handles);
+                self.reserve_look();
             }
         }
     }

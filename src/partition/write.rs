@@ -20,6 +20,9 @@ impl Partition {
         if let Some(error) = &self.poisoned {
             return reply.send(Err(error.clone()));
         }
+        if let Some(error) = self.put_refusal() {
+            return reply.send(Err(error));
+        }
         self.view.counters.puts.add(1);
         let (at, len) = self.stage(RecordKind::Put, body, durable);
         *self.staged_keys.slot(hash) += 1;
@@ -35,6 +38,9 @@ impl Partition {
     ) {
         if let Some(error) = &self.poisoned {
             return reply.send(Err(error.clone()));
+        }
+        if let Some(error) = self.del_refusal() {
+            return reply.send(Err(error));
         }
         self.view.counters.dels.add(1);
         let nothing_to_delete =

@@ -10,7 +10,8 @@ fn open_data_files(store: &Store) -> usize {
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
         let name = target.to_string_lossy().into_owned();
-        let is_data = name.trim_end_matches(" (deleted)").ends_with(".data");
+        let is_data =
+            name.trim_end_matches(" (deleted)").contains("partition-") && name.contains(".data");
         count += usize::from(target.starts_with(store.path()) && is_data);
     }
     count

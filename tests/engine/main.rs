@@ -14,6 +14,7 @@ mod concurrency;
 mod durability;
 mod executors;
 mod faults;
+mod full_disk;
 mod handles;
 mod lifecycle;
 mod model;

@@ -21,6 +21,10 @@ const JOB_RECORDS_MAX: u64 = 4 << 20;
 const SMALL_FILES_MIN: usize = 8;
 /// A file is small when it is shorter than this part of `data_file_len_max`.
 const SMALL_FILE_PART: u64 = 8;
+/// Bytes that a record takes in a hint, if its key is short; longer keys are in the record too.
+const HINT_RECORD_LEN: u64 = 48;
+/// Headers, marks and the least filter of a data file and its hint.
+const FILE_OVERHEAD: u64 = 1 << 10;
 /// A file is worth copying when its dead part is at least this share of the ratio that starts compaction.
 pub(crate) const WORTH_IT: f64 = 0.5;
 
@@ -33,6 +37,8 @@ pub(crate) struct FileFacts {
     pub(crate) live_bytes: u64,
     pub(crate) shadow_bytes: u64,
     pub(crate) dead_bytes: u64,
+    /// Live ones and tombstones.
+    pub(crate) kept_records: u64,
     pub(crate) seqno_min: Seqno,
     /// Its tombstones were looked at and are still needed, and no file has gone since.
     pub(crate) is_shadow_needed: bool,
@@ -49,6 +55,12 @@ impl FileFacts {
     /// Bytes of records that compacting it writes.
     pub(crate) fn cost(&self) -> u64 {
         self.live_bytes + if self.is_shadow_needed { self.shadow_bytes } else { 0 }
+    }
+
+    /// Bytes on disk that its copy takes at most, hint included.
+    pub(crate) fn space(&self) -> u64 {
+        let hint = self.kept_records * HINT_RECORD_LEN;
+        self.live_bytes + self.shadow_bytes + hint + FILE_OVERHEAD
     }
 
     fn gain_ratio(&self) -> f64 {
@@ -131,9 +143,9 @@ pub(crate) fn choose_forced(
 
 /// As many from the front as PO2 allows; files that do not fit on the disk are left out.
 fn take(files: Vec<&FileFacts>, room: Room) -> Option<Vec<FileId>> {
-    let (mut taken, mut cost, mut records) = (Vec::new(), 0, 0);
+    let (mut taken, mut cost, mut records, mut space) = (Vec::new(), 0, 0, 0);
     for file in files {
-        if cost + file.cost() > room.free_bytes {
+        if space + file.space() > room.free_bytes {
             continue;
         }
         let within =
@@ -143,6 +155,7 @@ fn take(files: Vec<&FileFacts>, room: Room) -> Option<Vec<FileId>> {
         }
         cost += file.cost();
         records += file.records;
+        space += file.space();
         taken.push(file.id);
     }
     taken.sort_unstable();
@@ -198,6 +211,7 @@ mod tests {
             live_bytes: 900 - dead_bytes - shadow_bytes,
             shadow_bytes,
             dead_bytes,
+            kept_records: 10,
             seqno_min: Seqno(id),
             is_shadow_needed: false,
             is_damaged: false,
@@ -258,7 +272,7 @@ mod tests {
         let files: Vec<_> = (1..10).map(|id| file(id, 500, 0)).collect();
         let (ids, _) = chosen(&files, &Compaction::new()).unwrap();
         assert_eq!(ids, [1, 2], "400 live bytes each");
-        let room = Room { free_bytes: 399, ..ROOM };
+        let room = Room { free_bytes: files[0].space() - 1, ..ROOM };
         assert_eq!(choose(&files, &Compaction::new(), 0, room), None);
         let large = [FileFacts { live_bytes: 5000, dead_bytes: 5000, ..file(1, 0, 0) }];
         assert_eq!(chosen(&large, &Compaction::new()), Some((vec![1], Reason::Space)));
