@@ -65,7 +65,7 @@ pub use io::sim;
 
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};
-pub use options::{Compaction, Durability, Io, Options};
+pub use options::{Compaction, Durability, Io, OpenProgress, Options};
 pub use report::{Damage, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 

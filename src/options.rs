@@ -1,10 +1,13 @@
 //! How a store is opened: every setting, its default, and what it trades.
 
 mod compaction;
+mod progress;
 
 use std::time::Duration;
 
 pub use self::compaction::Compaction;
+pub(crate) use self::progress::OnOpenProgress;
+pub use self::progress::OpenProgress;
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -86,6 +89,7 @@ pub struct Options {
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
     pub(crate) open_files_max: Option<usize>,
+    pub(crate) on_open_progress: Option<OnOpenProgress>,
 }
 
 impl Default for Options {
@@ -107,6 +111,7 @@ impl Default for Options {
             prewrite: true,
             compaction: Compaction::new(),
             open_files_max: None,
+            on_open_progress: None,
         }
     }
 }
@@ -221,6 +226,27 @@ impl Options {
     /// 10,000. At least one file a partition stays open.
     pub fn open_files_max(mut self, count: usize) -> Options {
         self.open_files_max = Some(count);
+        self
+    }
+
+    /// Calls `callback` after each data file that opening has loaded, one call after the other; partitions go
+    /// on loading meanwhile. Default: nobody is told.
+    ///
+    /// # Example: a line a file
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ringcask::Options::new()
+    ///     .on_open_progress(|done| eprintln!("{} of {} files", done.files, done.files_total))
+    ///     .open(dir.path())
+    ///     .await?;
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn on_open_progress(
+        mut self,
+        callback: impl Fn(OpenProgress) + Send + Sync + 'static,
+    ) -> Options {
+        self.on_open_progress = Some(OnOpenProgress::new(callback));
         self
     }
 

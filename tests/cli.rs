@@ -197,6 +197,20 @@ fn stats_are_readable() {
 }
 
 /// A store of one record a partition file at least, and one of its data files.
+#[test]
+fn compact_gives_back_what_was_overwritten() {
+    let store = Store::new();
+    for round in 0..5 {
+        store.run(&["put", "k", &round.to_string()]).done();
+    }
+    let text = store.run(&["compact"]).done();
+    assert!(text.contains("4 records dropped"), "{text}");
+    assert_eq!(store.run(&["compact"]).done(), "nothing to give back\n");
+    assert_eq!(store.run(&["--json", "compact"]).done_json()["files_removed"], json!(0));
+    assert_eq!(store.run(&["get", "k"]).done(), "4");
+    store.run(&["sync"]).done();
+}
+
 fn store_with_file() -> (Store, std::path::PathBuf) {
     let store = Store::with(&[("apple", "red"), ("banana", "yellow"), ("cherry pie", "dark")]);
     let file = |partition: &str| {

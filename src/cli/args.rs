@@ -79,6 +79,10 @@ pub(super) enum Command {
     Count(CountArgs),
     /// Print what the store holds.
     Stats,
+    /// Give back the space of records that no longer count.
+    Compact,
+    /// Make every write durable, whatever durability it was done with.
+    Sync,
     /// Put every record of a file of lines; of two with one key the last stays.
     Load(LoadArgs),
     /// Print every record as a line that `load` reads.

@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod compact;
 mod dump;
 mod failure;
 mod format;
@@ -63,6 +64,8 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Scan(scan) => scan::scan(store, scan, output).await,
         Command::Count(count) => scan::count(store, count, output).await,
         Command::Stats => stats::stats(store, output).await,
+        Command::Compact => compact::compact(store, output).await,
+        Command::Sync => compact::sync(store, output).await,
         Command::Load(load) => load::load(store, load, output).await,
         Command::Dump(dump) => dump::dump(store, dump, output).await,
         Command::Verify => verify::verify(store, output).await,

@@ -7,6 +7,7 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
 const BYTES_UNBOUNDED: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
+const WAITING: &str = "{spinner} {msg} {elapsed}";
 const RECORDS: &str = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
 const TIME: &str = "{prefix} {wide_bar} {msg}";
 
@@ -26,6 +27,13 @@ pub(super) fn bytes(message: &'static str, len: Option<u64>) -> ProgressBar {
 
 pub(super) fn records(message: &'static str, count: u64) -> ProgressBar {
     bar(count, RECORDS, message)
+}
+
+/// Turns while something of unknown length goes on.
+pub(super) fn waiting(message: &'static str) -> ProgressBar {
+    let spinner = bar(0, WAITING, message);
+    spinner.enable_steady_tick(SPIN);
+    spinner
 }
 
 /// Shows a part of `total` that has passed, and a rate.

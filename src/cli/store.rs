@@ -4,16 +4,17 @@ use std::path::Path;
 
 use super::args::StoreArgs;
 use super::failure::Failure;
-use crate::{Db, Options};
+use crate::{Compaction, Db, Options};
 
 /// For commands that write: a store is created if there is none.
 pub(super) async fn open_to_write(args: &StoreArgs) -> Result<Db, Failure> {
     Ok(options(args).open(dir(args)?).await?)
 }
 
-/// For commands that only look (C1).
+/// For commands that only look (C1): they are gone before compaction could finish what it began.
 pub(super) async fn open_to_look(args: &StoreArgs) -> Result<Db, Failure> {
-    Ok(options(args).create_if_missing(false).open(dir(args)?).await?)
+    let options = options(args).create_if_missing(false).compaction(Compaction::off());
+    Ok(options.open(dir(args)?).await?)
 }
 
 pub(super) fn options(args: &StoreArgs) -> Options {

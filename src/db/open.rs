@@ -12,12 +12,12 @@ use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
-use crate::options::{Compaction, Durability, Io, Options};
+use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
 use crate::partition::PartitionConfig;
-use crate::partition::recovery::Report;
+use crate::partition::recovery::{LoadProgress, Report};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::PartitionId;
-use crate::worker::{self, Opened, Setup, Ticker, WorkerPlan};
+use crate::worker::{self, Loading, Opened, Setup, Ticker, WorkerPlan};
 
 impl Options {
     /// Opens the store at `path`, creating it if there is none.
@@ -76,6 +76,7 @@ fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
         keys = report.keys,
         torn_bytes = report.torn_bytes,
         elapsed_ms = started.elapsed().as_millis() as u64,
+        records_per_s = (report.records as f64 / started.elapsed().as_secs_f64().max(1e-6)).round(),
         "store opened"
     );
     let shared = Arc::new(shared);
@@ -182,21 +183,23 @@ fn start(
         }
     }
     drop(loaded_sender);
-    let started = collect(&loaded, worker_count, partition_count).and_then(|collected| {
-        let mut schedules = Vec::new();
-        if let Durability::Interval(interval) = options.durability {
-            schedules.push((Ticks::SYNC, interval));
-        }
-        if access.has_upkeep_timer {
-            schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
-        }
-        if !schedules.is_empty() {
-            let ticker = Ticker::start(&schedules, doorbells)
-                .map_err(|source| Error::io("start a timer for", &root, source))?;
-            lifecycle.keep(ticker);
-        }
-        Ok(collected)
-    });
+    let on_progress = options.on_open_progress.as_ref();
+    let started =
+        collect(&loaded, worker_count, partition_count, on_progress).and_then(|collected| {
+            let mut schedules = Vec::new();
+            if let Durability::Interval(interval) = options.durability {
+                schedules.push((Ticks::SYNC, interval));
+            }
+            if access.has_upkeep_timer {
+                schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
+            }
+            if !schedules.is_empty() {
+                let ticker = Ticker::start(&schedules, doorbells)
+                    .map_err(|source| Error::io("start a timer for", &root, source))?;
+                lifecycle.keep(ticker);
+            }
+            Ok(collected)
+        });
     let (views, report) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -241,20 +244,45 @@ fn compaction_of_worker(settings: &Compaction, worker_count: usize) -> Compactio
 type Views = Vec<Arc<crate::partition::PartitionView>>;
 
 fn collect(
-    loaded: &crossbeam_channel::Receiver<Result<Vec<Opened>>>,
+    loaded: &crossbeam_channel::Receiver<Result<Loading>>,
     worker_count: usize,
     partition_count: usize,
+    on_progress: Option<&OnOpenProgress>,
 ) -> Result<(Views, Report)> {
     let mut views = vec![None; partition_count];
+    let mut progress = vec![LoadProgress::default(); partition_count];
     let mut report = Report::default();
-    for _worker in 0..worker_count {
-        let opened = loaded.recv().map_err(|_all_gone| {
+    let mut left = worker_count;
+    while left > 0 {
+        let told = loaded.recv().map_err(|_all_gone| {
             Error::new(ErrorKind::Io, "a worker ended before it had loaded its partitions")
         })??;
-        for Opened { id, view, report: of_partition } in opened {
-            report.add(&of_partition);
-            views[id.0 as usize] = Some(view);
+        match told {
+            Loading::Progress { id, progress: of_partition } => {
+                progress[id.0 as usize] = of_partition;
+                if let Some(on_progress) = on_progress {
+                    // Here and not on a worker: it is the caller's code (W7).
+                    on_progress.call(total_of(&progress));
+                }
+            }
+            Loading::Done(opened) => {
+                left -= 1;
+                for Opened { id, view, report: of_partition } in opened {
+                    report.add(&of_partition);
+                    views[id.0 as usize] = Some(view);
+                }
+            }
         }
     }
     Ok((views.into_iter().flatten().collect(), report))
+}
+
+fn total_of(partitions: &[LoadProgress]) -> OpenProgress {
+    let mut total = OpenProgress::default();
+    for partition in partitions {
+        total.files += partition.files;
+        total.files_total += partition.files_total;
+        total.records += partition.records;
+    }
+    total
 }

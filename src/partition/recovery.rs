@@ -57,6 +57,14 @@ impl Recovered {
     }
 }
 
+/// How far loading a partition has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoadProgress {
+    pub(crate) files: u64,
+    pub(crate) files_total: u64,
+    pub(crate) records: u64,
+}
+
 /// What recovery found, for the event that `open` emits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
@@ -97,6 +105,7 @@ pub(crate) fn recover(
     root: &Path,
     id: PartitionId,
     config: &PartitionConfig,
+    tell: &mut dyn FnMut(LoadProgress),
 ) -> Result<Recovered> {
     let dir = layout::partition_dir(root, id);
     let identity = &config.identity;
@@ -124,8 +133,13 @@ pub(crate) fn recover(
     };
     let listed_next = recovery.listed.next;
     let strays = recovery.find_strays()?;
-    for sealed in recovery.listed.sealed.clone() {
+    let sealed = recovery.listed.sealed.clone();
+    let files_total = sealed.len() as u64 + u64::from(recovery.listed.active.is_some());
+    tell(LoadProgress { files_total, ..LoadProgress::default() });
+    for sealed in sealed {
         recovery.load_sealed(&sealed)?;
+        let Report { files, records, .. } = recovery.report;
+        tell(LoadProgress { files, files_total, records });
     }
     if let Some(tail) = recovery.listed.active {
         recovery.load_tail(tail)?;

@@ -11,7 +11,7 @@ use super::Worker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, Driver, Fs, uring_denied_hint};
 use crate::mailbox::{Doorbell, Inbox};
-use crate::partition::recovery::{self, Report};
+use crate::partition::recovery::{self, LoadProgress, Report};
 use crate::partition::{Partition, PartitionConfig, PartitionView};
 use crate::types::PartitionId;
 
@@ -32,6 +32,14 @@ pub(crate) struct Setup {
     pub(crate) config: PartitionConfig,
 }
 
+/// What a worker tells while it opens its partitions.
+pub(crate) enum Loading {
+    /// One more file is loaded of partition `id`, or none yet.
+    Progress { id: PartitionId, progress: LoadProgress },
+    /// All of the worker's partitions are.
+    Done(Vec<Opened>),
+}
+
 /// A partition that one worker has loaded.
 pub(crate) struct Opened {
     pub(crate) id: PartitionId,
@@ -49,7 +57,7 @@ pub(crate) fn available_cores() -> Vec<CoreId> {
 pub(crate) fn spawn(
     plan: WorkerPlan,
     setup: Setup,
-    loaded: Sender<Result<Vec<Opened>>>,
+    loaded: Sender<Result<Loading>>,
     go: Receiver<()>,
     ended: impl FnOnce(Result<()>) + Send + 'static,
 ) -> std::io::Result<()> {
@@ -74,7 +82,7 @@ pub(crate) fn spawn(
 fn run(
     plan: WorkerPlan,
     setup: &Setup,
-    loaded: &Sender<Result<Vec<Opened>>>,
+    loaded: &Sender<Result<Loading>>,
     go: &Receiver<()>,
 ) -> Result<()> {
     let WorkerPlan { index, core, driver, doorbell, partitions } = plan;
@@ -90,12 +98,17 @@ fn run(
         let mut ready = Vec::new();
         let mut opened = Vec::new();
         for (partition_index, (id, inbox)) in partitions.into_iter().enumerate() {
-            let recovered = recovery::recover(&setup.fs, &setup.root, id, &setup.config)?;
+            let mut tell = |progress| {
+                // The opener has left if another worker failed.
+                let _opener_left = loaded.send(Ok(Loading::Progress { id, progress }));
+            };
+            let recovered =
+                recovery::recover(&setup.fs, &setup.root, id, &setup.config, &mut tell)?;
             opened.push(Opened { id, view: recovered.view().clone(), report: recovered.report });
             let config = setup.config.clone();
             ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
         }
-        let told = loaded.send(Ok(opened)).is_ok();
+        let told = loaded.send(Ok(Loading::Done(opened))).is_ok();
         if !told || go.recv().is_err() {
             return Ok(()); // Another worker could not start.
         }

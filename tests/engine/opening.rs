@@ -1,6 +1,8 @@
 //! What may be opened, what is refused, and that a refusal changes nothing.
 
-use ringcask::{Db, Durability, Error, ErrorKind, Options};
+use std::sync::{Arc, Mutex};
+
+use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options};
 
 use crate::support::{Store, contents, each_disk, get, wait};
 
@@ -422,4 +424,27 @@ fn a_failed_open_leaves_no_lock() {
         check_filled(&db);
         wait(db.close()).unwrap();
     });
+}
+
+/// Breaks if a long open is silent, or says that it has done more than there is.
+#[test]
+fn an_open_tells_how_far_it_has_come() {
+    let store = Store::sim(0);
+    let options = || store.options().partitions(3).compaction(Compaction::off());
+    let db = store.open_with(options().data_file_len_max(4096));
+    for n in 0..200 {
+        wait(db.put(format!("{n}"), vec![n; 200])).unwrap();
+    }
+    wait(db.close()).unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let db =
+        store.open_with(options().on_open_progress(move |done| seen.lock().unwrap().push(done)));
+    let calls = calls.lock().unwrap();
+    let last = calls.last().unwrap();
+    assert_eq!((last.files, last.files_total), (db.stats().total().files, last.files));
+    assert_eq!(last.records, 200);
+    assert!(calls.windows(2).all(|pair| pair[0].files <= pair[1].files));
+    assert!(calls.len() as u64 > last.files && last.files > 10);
+    wait(db.close()).unwrap();
 }
