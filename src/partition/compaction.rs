@@ -57,6 +57,8 @@ pub(super) struct Compactor {
     shadow_needed: HashSet<FileId>,
     /// Files that could not be copied because they are damaged.
     damaged: HashSet<FileId>,
+    /// The job under way is to be given up. Those who waited for it were told, and who asks now does not
+    /// mean it.
     is_cancelled: bool,
     forced: Option<Forced>,
     /// Asked for while one was under way, which may have missed what they mean.
@@ -174,9 +176,15 @@ impl Partition {
         self.upkeep.compactor.forced = Some(forced);
     }
 
-    /// Gives up what is under way and what was asked for; both can be asked for again.
+    /// Gives up what is under way and what was asked for; both can be asked for again, also before what
+    /// is under way has ended.
     pub(super) fn compact_cancel(&mut self, reply: ReplySender<Result<()>>) {
-        self.upkeep.compactor.is_cancelled = true;
+        let compactor = &mut self.upkeep.compactor;
+        compactor.is_cancelled = true;
+        let forced = compactor.forced.take().map_or_else(Vec::new, |forced| forced.replies);
+        for asked in forced.into_iter().chain(std::mem::take(&mut compactor.waiting)) {
+            asked.send(Err(cancelled()));
+        }
         reply.send(Ok(()));
     }
 
@@ -213,13 +221,11 @@ impl Partition {
         if let Some(error) = self.poisoned.clone() {
             return self.forced_done(&Err(error));
         }
+        if self.inbox.is_closed() {
+            return self.forced_done(&Err(Error::closed()));
+        }
         if std::mem::take(&mut self.upkeep.compactor.is_cancelled) {
-            let closed = self.inbox.is_closed();
-            let error = if closed { Error::closed() } else { cancelled() };
-            self.forced_done(&Err(error));
-            self.upkeep.compactor.is_cancelled = closed;
             self.upkeep.compactor.is_due = false;
-            return;
         }
         if self.upkeep.compactor.forced.is_some() {
             return self.forced_look(ops);
@@ -368,7 +374,9 @@ impl Partition {
                         compactor.damaged.insert(input.sealed.id);
                     }
                 }
-                self.forced_done(&Err(error));
+                if !compactor.is_cancelled {
+                    self.forced_done(&Err(error));
+                }
                 self.compaction_discard(job, ops);
             }
         }
