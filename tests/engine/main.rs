@@ -10,6 +10,7 @@
 mod support;
 
 mod accounting;
+mod compaction;
 mod concurrency;
 mod durability;
 mod executors;
