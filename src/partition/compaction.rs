@@ -126,13 +126,6 @@ impl Compactor {
         self.damaged.insert(file);
     }
 
-    /// The file could not be sealed; compaction does without it.
-    pub(super) fn sealing_failed(&mut self) {
-        if let Some(forced) = &mut self.forced {
-            forced.sealing = None;
-        }
-    }
-
     /// The file that somebody wants sealed.
     pub(super) fn sealing(&self) -> Option<FileId> {
         self.forced.as_ref().and_then(|forced| forced.sealing)
@@ -238,6 +231,15 @@ impl Partition {
         let chosen = policy::choose(&facts, &self.config.compaction, hour, self.room());
         if let Some((files, reason)) = chosen {
             self.compaction_begin(&files, reason, ops);
+        }
+    }
+
+    /// The log cannot leave the file that somebody wants sealed: they are told, because trying for as
+    /// long as they wait could be for ever.
+    pub(super) fn forced_seal_failed(&mut self, error: &Error) {
+        let active = self.active.as_ref().map(|active| active.data.id);
+        if active.is_some() && self.upkeep.compactor.sealing() == active {
+            self.forced_done(&Err(error.clone()));
         }
     }
 

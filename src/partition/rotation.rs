@@ -192,14 +192,13 @@ impl Partition {
                 // Nothing is lost, the next open seals the file; but close promised a sync and must say so.
                 self.poisoned = Some(error.clone());
             }
-            self.upkeep.compactor.sealing_failed();
-            return;
+            return self.forced_seal_failed(error);
         }
         let staged = self.groups.take_all();
         self.groups.begin_file();
-        let retry = self.fail_or_retry(staged, self.groups.target_file(), error);
-        if let Some(retry) = retry {
-            self.groups.push_front(retry);
+        match self.fail_or_retry(staged, self.groups.target_file(), error) {
+            Some(retry) => self.groups.push_front(retry),
+            None => self.forced_seal_failed(error),
         }
     }
 }
