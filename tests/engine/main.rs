@@ -11,6 +11,7 @@ mod support;
 
 mod accounting;
 mod compaction;
+mod compaction_faults;
 mod concurrency;
 mod durability;
 mod executors;

@@ -1,0 +1,380 @@
+//! Compaction that is cut short anywhere, or meets a disk that fails or has lost something: nothing that
+//! counts goes with it.
+
+use futures::future::join;
+use ringcask::sim::Cut;
+use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options, Result};
+
+use crate::support::{EIO, EMFILE, ENOSPC, Oracle, Store, bytes_of, contents, get, seed, wait};
+
+/// Many small files in one partition.
+fn small_files(store: &Store, compaction: Compaction) -> Options {
+    let options = store.options().partitions(1).workers(1).compaction(compaction);
+    options.data_file_len_max(4096).data_file_records_max(4)
+}
+
+fn eager() -> Compaction {
+    Compaction::new().dead_ratio(0.05)
+}
+
+fn expect_kind<T>(result: Result<T>) -> Option<T> {
+    let ordinary = [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::Poisoned, ErrorKind::Closed];
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(ordinary.contains(&error.kind()), "{error}");
+            None
+        }
+    }
+}
+
+/// Sends a put or, without a length, a deletion, and tells the oracle.
+async fn write(
+    db: &Db,
+    oracle: &mut Oracle,
+    random: &mut fastrand::Rng,
+    key: u32,
+    len_max: Option<usize>,
+    is_durable: bool,
+) {
+    let key = format!("key {key}").into_bytes();
+    let answer = if let Some(len_max) = len_max {
+        let len = random.usize(..len_max);
+        let value = bytes_of(random, len);
+        oracle.attempt(&key, Some(&value));
+        let durability = if is_durable { Durability::Sync } else { Durability::Buffered };
+        db.put(&key, value).durability(durability).await.map(|()| is_durable)
+    } else {
+        oracle.attempt(&key, None);
+        db.del(&key).await.map(|_| true)
+    };
+    if let Some(is_durable) = expect_kind(answer) {
+        oracle.acknowledge(&key, is_durable);
+    }
+}
+
+/// Overwrites and deletions over several files, then a compaction with writes beside it, more writes, and
+/// another compaction. Stops at nothing.
+fn workload(db: &Db, oracle: &mut Oracle, random: &mut fastrand::Rng) {
+    for n in 0..17 {
+        let len_max = (n % 5 != 4).then_some(200);
+        wait(write(db, oracle, random, n % 6, len_max, n % 3 != 1));
+    }
+    let (compacted, ()) = wait(join(db.compact(), async {
+        for n in 0..5 {
+            let len_max = (n != 3).then_some(1500);
+            write(db, oracle, random, n * 2 % 7, len_max, n % 2 == 0).await;
+        }
+    }));
+    expect_kind(compacted);
+    for n in 0..5 {
+        wait(write(db, oracle, random, n % 4, (n != 2).then_some(100), n == 1));
+    }
+    expect_kind(wait(db.compact()));
+    wait(write(db, oracle, random, 0, Some(50), false));
+}
+
+/// Holds a store that was just opened against the oracle, and then again after compactions and another
+/// open, with and without hints: what was found at first is what stays.
+fn check_for_good(store: &Store, db: &Db, oracle: &Oracle, what: &str) {
+    oracle.check(db, what);
+    let found = contents(db);
+    let compacted = wait(db.compact());
+    compacted.unwrap_or_else(|error| panic!("{what}, compacted: {error}"));
+    assert_eq!(contents(db), found, "{what}, compacted");
+    wait(db.put("after", "v")).unwrap();
+    wait(db.del("after")).unwrap();
+    wait(db.close()).unwrap();
+    store.spoil_hints();
+    let db = store.open_with(small_files(store, Compaction::off()));
+    assert_eq!(contents(&db), found, "{what}, compacted and reopened");
+    wait(db.close()).unwrap();
+}
+
+fn cuts(seed: u64) -> [Cut; 4] {
+    let random = |n: u64| Cut::Random { seed: seed.wrapping_mul(31).wrapping_add(n) };
+    [Cut::DropUnsynced, Cut::KeepAll, random(1), random(2)]
+}
+
+fn recover(store: &Store, what: &str) -> Db {
+    let opened = store.try_open(small_files(store, Compaction::off()));
+    opened.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// C2: breaks if inputs go before what replaces them is durable, or if half a compaction looks like a
+/// whole one. Killed and cut off at every single operation of opening, writing, two compactions and
+/// closing.
+#[test]
+fn a_crash_at_every_operation_of_a_compaction_loses_nothing() {
+    let seed = seed();
+    for background in [false, true] {
+        let mut crash_at = 0;
+        loop {
+            let store = Store::sim(seed ^ crash_at);
+            store.disk().crash_at(crash_at);
+            let mut oracle = Oracle::default();
+            let compaction = if background { eager() } else { Compaction::off() };
+            let options = small_files(&store, compaction).prewrite(crash_at.is_multiple_of(2));
+            if let Ok(db) = store.try_open(options) {
+                workload(&db, &mut oracle, &mut fastrand::Rng::with_seed(seed));
+                if wait(db.close()).is_ok() {
+                    oracle.all_durable();
+                }
+            }
+            let policies = cuts(seed ^ crash_at);
+            // Every second crash under two of the four, to be done in time.
+            for policy in policies.iter().skip(crash_at as usize % 2).step_by(2) {
+                let what = format!("background: {background}, crashed at {crash_at}, {policy:?}");
+                let left = store.on(store.disk().power_cut(*policy));
+                let db = recover(&left, &what);
+                check_for_good(&left, &db, &oracle, &what);
+            }
+            let what = format!("background: {background}, killed at {crash_at}");
+            let mut killed = oracle.clone();
+            killed.all_durable();
+            let left = store.on(store.disk().kill());
+            let db = recover(&left, &what);
+            check_for_good(&left, &db, &killed, &what);
+            if !store.disk().crashed() {
+                break;
+            }
+            crash_at += 1;
+        }
+        assert!(crash_at > 150, "the workload has {crash_at} operations");
+    }
+}
+
+/// Crash after crash at random moments, with background compaction on: what one recovery and the
+/// compactions after it left must be good enough for the next.
+#[test]
+fn crashes_among_background_compactions_lose_nothing() {
+    let seed = seed();
+    let random = &mut fastrand::Rng::with_seed(seed);
+    for round in 0..25 {
+        let mut store = Store::sim(random.u64(..));
+        let mut oracle = Oracle::default();
+        for crash in 0..5 {
+            let what = format!("round {round}, crash {crash}");
+            let db = store.open_with(small_files(&store, eager()));
+            oracle.check(&db, &format!("{what} opened"));
+            oracle.settle(&db);
+            store.disk().crash_at(store.disk().ops() + random.u64(..250));
+            workload(&db, &mut oracle, random);
+            let is_killed = random.u8(..3) == 0;
+            let cut = Cut::Random { seed: random.u64(..) };
+            let disk = store.disk();
+            let next = store.on(if is_killed { disk.kill() } else { disk.power_cut(cut) });
+            drop(db);
+            store = next;
+            if is_killed {
+                oracle.all_durable();
+            } else {
+                oracle.forget_acknowledgements();
+            }
+        }
+    }
+}
+
+/// Breaks if any single failure of the disk, or a disk that fails for good, makes a compaction panic,
+/// hang, lose something, or stay in the way of everything later.
+#[test]
+fn any_operation_of_a_compaction_may_fail() {
+    let seed = seed();
+    for errno in [EIO, ENOSPC, EMFILE] {
+        for forever in [false, true] {
+            // All of them with one error that comes once, every third otherwise.
+            let step = if errno == EIO && !forever { 1 } else { 3 };
+            let mut nth = seed % step;
+            loop {
+                let what = format!("errno {errno} at {nth}, forever: {forever}");
+                let store = Store::sim(seed);
+                let compaction = if nth.is_multiple_of(2) { Compaction::off() } else { eager() };
+                let mut oracle = Oracle::default();
+                let db = store.open_with(small_files(&store, compaction));
+                let opened = store.disk().ops();
+                store.disk().fail_op(opened + nth, errno, forever);
+                workload(&db, &mut oracle, &mut fastrand::Rng::with_seed(seed));
+                oracle.check(&db, &what);
+                let is_done = store.disk().ops() <= opened + nth;
+                store.disk().clear_faults();
+                let is_poisoned = db.stats().total().poisoned.is_some();
+                oracle.attempt(b"later", Some(b"v"));
+                let (put, compacted) = (wait(db.put("later", "v")), wait(db.compact()));
+                if is_poisoned {
+                    for error in [put.unwrap_err(), compacted.unwrap_err()] {
+                        assert_eq!(error.kind(), ErrorKind::Poisoned, "{what}: {error}");
+                        assert!(error.to_string().contains("partition-000"), "{error}");
+                    }
+                } else {
+                    put.unwrap_or_else(|error| panic!("{what}: {error}"));
+                    oracle.acknowledge(b"later", true);
+                    compacted.unwrap_or_else(|error| panic!("{what}: {error}"));
+                }
+                oracle.check(&db, &what);
+                let mut killed = oracle.clone();
+                if !is_poisoned {
+                    killed.all_durable();
+                }
+                let left = store.on(store.disk().kill());
+                let db_of_left = recover(&left, &what);
+                check_for_good(&left, &db_of_left, &killed, &format!("{what}, killed"));
+                if expect_kind(wait(db.close())).is_some() {
+                    oracle.all_durable();
+                }
+                let db = recover(&store, &what);
+                check_for_good(&store, &db, &oracle, &what);
+                if is_done {
+                    break;
+                }
+                nth += step;
+            }
+            assert!(nth > 100, "the workload has {nth} operations");
+        }
+    }
+}
+
+/// On a full disk there may be no room for a copy. Breaks if that is not said, if half a copy takes the
+/// last of the space, or if deleting does not help.
+#[test]
+fn a_full_disk_refuses_a_compaction_and_keeps_everything() {
+    for room in (0..3000).step_by(211) {
+        let store = Store::sim(room);
+        let db = store.open_with(small_files(&store, Compaction::off()));
+        for n in 0..40_u8 {
+            wait(db.put(format!("{}", n % 25), vec![n; 300])).unwrap();
+        }
+        let expected = contents(&db);
+        let used = store.used_bytes();
+        store.disk().capacity_bytes(Some(used + room));
+        let mut refused = 0;
+        for _again in 0..3 {
+            match wait(db.compact()) {
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::NoSpace, "{room}: {error}");
+                    assert!(error.to_string().contains("partition-000"), "{error}");
+                    refused += 1;
+                }
+            }
+            assert_eq!(contents(&db), expected, "{room}");
+            assert!(store.used_bytes() <= used + room, "half a copy stays");
+        }
+        assert!(refused == 3 || room > 200, "{room} bytes are no room");
+        store.disk().capacity_bytes(None);
+        wait(db.compact()).unwrap();
+        assert_eq!(db.stats().total().dead_bytes, 0);
+        assert_eq!(contents(&db), expected);
+        wait(db.put("after", "v")).unwrap();
+        wait(db.close()).unwrap();
+        let db = recover(&store, "full");
+        assert_eq!(db.stats().total().keys, 26);
+        wait(db.close()).unwrap();
+    }
+}
+
+/// Breaks if a damaged record is copied or silently left out, if the file goes although a part of it
+/// could not be read, or if one bad file keeps all others from being compacted.
+#[test]
+fn a_damaged_file_stops_its_compaction_and_no_other() {
+    let options = |store: &Store| small_files(store, Compaction::off());
+    let whole = Store::sim(0);
+    let db = whole.open_with(options(&whole));
+    for round in 0..2_u8 {
+        for n in 0..8 {
+            // One key of each file is overwritten in a later one.
+            if round == 0 || n % 4 == 0 {
+                wait(db.put(format!("{n}"), vec![round; 100])).unwrap();
+            }
+        }
+    }
+    wait(db.close()).unwrap();
+    let file = "partition-000/000000001.data";
+    let path = whole.path().join(file);
+    for offset in (128..whole.read(file).len() as u64).step_by(13) {
+        for late in [false, true] {
+            let what = format!("damaged at {offset}, after the open: {late}");
+            let store = whole.on(whole.disk().kill());
+            let is_end = offset as usize + 48 >= whole.read(file).len();
+            if !late {
+                store.disk().flip(&path, offset, 0x40).unwrap();
+            }
+            let db = match store.try_open(options(&store)) {
+                Ok(db) => db,
+                Err(error) => {
+                    assert!(is_end && error.is_corrupt(), "{what}: {error}");
+                    continue;
+                }
+            };
+            if late {
+                store.disk().flip(&path, offset, 0x40).unwrap();
+            }
+            let bytes = store.read(file);
+            for _again in 0..2 {
+                let error = wait(db.compact_files(0, &[1])).unwrap_err();
+                assert!(error.is_corrupt(), "{what}: {error}");
+                let (at_path, at) = error.location().unwrap();
+                assert!(at_path == path && at <= offset, "{what}: {error}");
+                assert_eq!(store.read(file), bytes, "{what}");
+            }
+            assert!(wait(db.compact()).unwrap_err().is_corrupt(), "{what}");
+            assert!(store.list("partition-000").len() < 10, "nothing is left lying about");
+            let check = |db: &Db| {
+                for n in [0, 4, 5, 6, 7] {
+                    let round = u8::from(n % 4 == 0);
+                    assert_eq!(get(db, format!("{n}")).unwrap(), vec![round; 100], "{what}");
+                }
+                for n in 1..4 {
+                    match wait(db.get(format!("{n}"))) {
+                        Ok(value) => assert_eq!(value.unwrap(), [0; 100][..], "{what}"),
+                        Err(error) => assert!(error.is_corrupt(), "{what}: {error}"),
+                    }
+                }
+            };
+            check(&db);
+            let done = wait(db.compact_files(0, &[2])).unwrap();
+            assert_eq!((done.files_removed, done.records_dropped), (1, 1), "{what}");
+            wait(db.put("after", "v")).unwrap();
+            check(&db);
+            assert_eq!(store.read(file), bytes);
+            wait(db.close()).unwrap();
+            if !is_end {
+                // Its hint is sound, so what is sound in it can still be had.
+                let db = store.open_with(options(&store));
+                check(&db);
+                assert_eq!(get(&db, "after").unwrap(), "v");
+                wait(db.close()).unwrap();
+            }
+        }
+    }
+}
+
+/// Breaks if the background tries a damaged file again and again, or gives up altogether because of it.
+#[test]
+fn the_background_goes_round_a_damaged_file() {
+    let store = Store::sim(seed());
+    let db = store.open_with(small_files(&store, Compaction::off()));
+    for n in 0..4 {
+        wait(db.put(format!("damaged {n}"), vec![n; 100])).unwrap();
+    }
+    wait(db.put("damaged 0", "newer")).unwrap();
+    wait(db.close()).unwrap();
+    let file = "partition-000/000000001.data";
+    let bytes = store.read(file);
+    store.disk().flip(store.path().join(file), 600, 1).unwrap();
+    let db = store.open_with(small_files(&store, eager()));
+    let mut most = 0;
+    for n in 0..800_u32 {
+        let put = db.put(format!("{}", n % 5), n.to_le_bytes());
+        wait(put.durability(Durability::Buffered)).unwrap();
+        most = most.max(store.data_files().len());
+    }
+    let total = db.stats().total();
+    assert_eq!(total.compactions_failed, 1);
+    assert!(total.compactions > 20, "{} compactions", total.compactions);
+    assert!(most < 20, "{most} files at a time");
+    assert_eq!(store.read(file).len(), bytes.len());
+    let is_damaged =
+        |n: u8| wait(db.get(format!("damaged {n}"))).is_err_and(|e: Error| e.is_corrupt());
+    assert_eq!((1..4).filter(|n| is_damaged(*n)).count(), 1);
+    wait(db.close()).unwrap();
+}
