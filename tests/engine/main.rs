@@ -18,6 +18,7 @@ mod executors;
 mod faults;
 mod full_disk;
 mod handles;
+mod hints;
 mod lifecycle;
 mod model;
 mod opening;
