@@ -144,27 +144,31 @@ fn a_deleted_key_stays_deleted_whichever_file_is_compacted() {
     for order in orders {
         for mut store in all_disks() {
             let what = format!("{order:?} on {}", store.name());
-            let options = |store: &Store| manual(store).data_file_records_max(2);
+            let options = |store: &Store| manual(store).data_file_records_max(3);
             let db = store.open_with(options(&store));
-            wait(db.put("k", "v")).unwrap();
-            wait(db.put("one", "v")).unwrap();
+            // Each of the two has something else that is dead, and so a reason to be compacted.
+            for key in ["k", "one", "first"] {
+                wait(db.put(key, "v")).unwrap();
+            }
             assert!(wait(db.del("k")).unwrap());
-            wait(db.put("two", "v")).unwrap();
-            wait(db.put("three", "v")).unwrap();
+            for key in ["two", "second", "first", "second", "three"] {
+                wait(db.put(key, "v")).unwrap();
+            }
             assert_eq!(ids(&store), [1, 2, 3]);
             // What was asked for first may be in other files by now.
             let mut now: BTreeMap<u64, u64> = [(1, 1), (2, 2)].into();
             let mut db = db;
             for &files in order {
                 let files: Vec<u64> = files.iter().map(|file| now[file]).collect();
-                wait(db.compact_files(0, &files)).unwrap();
+                let done = wait(db.compact_files(0, &files)).unwrap();
+                assert!(done.records_dropped > 0, "{what}");
                 let newest = *ids(&store).last().unwrap();
                 now.values_mut().filter(|id| files.contains(id)).for_each(|id| *id = newest);
                 assert_eq!(get(&db, "k"), None, "{what}");
                 store = kill(store, db);
                 db = store.open_with(options(&store));
                 assert_eq!(get(&db, "k"), None, "{what}, reopened");
-                assert_eq!(contents(&db).len(), 3, "{what}");
+                assert_eq!(contents(&db).len(), 5, "{what}");
             }
             wait(db.close()).unwrap();
         }
@@ -568,6 +572,14 @@ fn where_nothing_is_dead_nothing_is_done() {
         assert_eq!(wait(db.compact_files(0, &ids(store))).unwrap(), Compacted::default());
         wait(db.close()).unwrap();
         assert_eq!(look(), before, "{}", store.name());
+        // Where something is, only that.
+        let files = ids(store);
+        let db = store.open_with(options().compaction(Compaction::off()));
+        wait(db.put("0", vec![1; 100])).unwrap();
+        let done = wait(db.compact()).unwrap();
+        assert_eq!((done.files_removed, done.records_dropped), (1, 1), "{}", store.name());
+        assert!(ids(store).starts_with(&files[1..]));
+        wait(db.close()).unwrap();
     });
 }
 

@@ -144,6 +144,55 @@ fn a_crash_at_every_operation_of_a_compaction_loses_nothing() {
     }
 }
 
+/// CM1, C2: one compaction of a file whose durable values are superseded by what is not durable yet, cut
+/// off at each of its operations, under many cuts. Breaks if the file can go before what superseded its
+/// values, or before the names of what replaces it, are on disk.
+#[test]
+fn neither_old_nor_new_is_never_what_a_power_cut_leaves() {
+    let seed = seed();
+    for background in [false, true] {
+        let mut nth = 0;
+        loop {
+            let store = Store::sim(seed ^ nth);
+            let compaction = if background { eager() } else { Compaction::off() };
+            let options = small_files(&store, compaction).prewrite(nth.is_multiple_of(2));
+            let db = store.open_with(options.durability(Durability::Buffered));
+            let mut oracle = Oracle::default();
+            let random = &mut fastrand::Rng::with_seed(seed);
+            for key in [0, 1, 2, 3, 4] {
+                wait(write(&db, &mut oracle, random, key, Some(100), true));
+            }
+            // Whatever the background makes of this is cut off as well.
+            let before = store.disk().ops();
+            store.disk().crash_at(before + nth);
+            wait(write(&db, &mut oracle, random, 0, Some(100), false));
+            oracle.attempt(b"key 1", None);
+            if expect_kind(wait(db.del("key 1"))).is_some() {
+                oracle.acknowledge(b"key 1", false);
+            }
+            if !background {
+                expect_kind(wait(db.compact_files(0, &[1])));
+            }
+            wait(write(&db, &mut oracle, random, 2, Some(100), false));
+            let is_done = !store.disk().crashed();
+            let random = |n: u64| Cut::Random { seed: seed.wrapping_mul(31).wrapping_add(n) };
+            for cut in (0..12).map(random).chain([Cut::DropUnsynced, Cut::KeepAll]) {
+                let what = format!("background: {background}, crashed at {nth}, {cut:?}");
+                let left = store.on(store.disk().power_cut(cut));
+                let db = recover(&left, &what);
+                oracle.check(&db, &what);
+                wait(db.close()).unwrap();
+            }
+            drop(db);
+            if is_done {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth > 12 || background, "the compaction has {nth} operations");
+    }
+}
+
 /// Crash after crash at random moments, with background compaction on: what one recovery and the
 /// compactions after it left must be good enough for the next.
 #[test]

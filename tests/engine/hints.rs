@@ -320,14 +320,15 @@ fn a_flip_anywhere_in_a_data_file_is_found_or_harmless() {
     assert_eq!(opened, [inside, 0], "hints spare the reading, and nothing else");
 }
 
-/// Breaks if a data file that lost its end is read up to there.
+/// Breaks if a data file that lost its end is read up to there, or one that grew is taken for sealed.
 #[test]
-fn a_data_file_cut_short_anywhere_is_refused() {
+fn a_data_file_of_another_length_is_refused() {
     let (with_hints, model, _) = small_store(seed(), 1);
     let without = with_hints.on(with_hints.disk().kill());
     without.spoil_hints();
     let file = with_hints.data_files()[1].clone();
-    for len in 0..with_hints.read(&file).len() {
+    let whole = with_hints.read(&file).len();
+    for len in (0..whole).chain([whole + 1, whole + 8, whole + 4096]) {
         for store in [&with_hints, &without] {
             let copy = store.on(store.disk().kill());
             copy.disk().truncate(copy.path().join(&file), len as u64).unwrap();
