@@ -435,19 +435,16 @@ fn keys_of_all_sorts_load_from_hints() {
         wait(db.close()).unwrap();
         // And it was the hints that it came from.
         for file in files {
-            let middle = store.read(&file).len() / 2;
-            store.disk().flip(store.path().join(file), middle as u64, 1).unwrap();
+            let mut bytes = store.read(&file);
+            let end = bytes.len() - GROUP_HEADER_LEN;
+            bytes[FILE_HEADER_LEN..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+            store.write(&file, &bytes);
         }
         let db = store.open_with(options(&store));
         assert_eq!(db.stats().total().keys as usize, model.len());
-        let mut damaged = 0;
-        for (key, value) in &model {
-            match wait(db.get(key)) {
-                Ok(found) => assert_eq!(found.as_deref(), Some(&value[..])),
-                Err(error) => damaged += u64::from(error.is_corrupt()),
-            }
+        for key in model.keys() {
+            assert!(wait(db.get(key)).unwrap_err().is_corrupt());
         }
-        assert!((1..=records / records_max + 1).contains(&damaged), "{damaged} are damaged");
         wait(db.close()).unwrap();
     }
 }
