@@ -16,7 +16,7 @@
 //!   new file, and the other way round.
 //! - **CM3** Before its file leaves the table of files no keydir entry points into it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::commit::InFlight;
@@ -55,8 +55,8 @@ pub(super) struct Compactor {
     reason: Option<Reason>,
     /// Files whose tombstones are still needed, as of the last file that went.
     shadow_needed: HashSet<FileId>,
-    /// Files that could not be copied because they are damaged.
-    damaged: HashSet<FileId>,
+    /// Files that could not be copied because they are damaged, and how.
+    damaged: HashMap<FileId, Error>,
     /// The job under way is to be given up. Those who waited for it were told, and who asks now does not
     /// mean it.
     is_cancelled: bool,
@@ -122,8 +122,8 @@ impl Compactor {
         self.is_due = true;
     }
 
-    pub(super) fn note_damaged(&mut self, file: FileId) {
-        self.damaged.insert(file);
+    pub(super) fn note_damaged(&mut self, file: FileId, damage: Error) {
+        self.damaged.insert(file, damage);
     }
 
     /// The file that somebody wants sealed.
@@ -270,10 +270,13 @@ impl Partition {
             }
             return self.compaction_begin(&files, Reason::Forced, ops);
         }
+        let compactor = &self.upkeep.compactor;
+        let damage = pending.iter().find_map(|id| compactor.damaged.get(id));
         let too_large = facts.iter().filter(|file| pending.contains(&file.id) && file.gain() > 0);
-        let outcome = match too_large.map(FileFacts::space).min() {
-            Some(needed) => Err(no_space(&self.dir, needed, room.free_bytes)),
-            None => Ok(self.upkeep.compactor.forced.as_ref().map(|f| f.done).unwrap_or_default()),
+        let outcome = match (damage, too_large.map(FileFacts::space).min()) {
+            (Some(damage), _) => Err(damage.clone()),
+            (None, Some(needed)) => Err(no_space(&self.dir, needed, room.free_bytes)),
+            (None, None) => Ok(compactor.forced.as_ref().map(|f| f.done).unwrap_or_default()),
         };
         self.forced_done(&outcome);
     }
@@ -340,11 +343,14 @@ impl Partition {
     pub(super) fn compaction_stepped(&mut self, stepped: Option<Stepped>, ops: &mut Ops) {
         let compactor = &mut self.upkeep.compactor;
         compactor.stage = Stage::Idle;
-        let Some(Stepped { job, progress }) = stepped else {
+        let Some(Stepped { mut job, progress }) = stepped else {
             self.view.counters.compactions_failed.add(1);
             let panicked = "compaction panicked, which is a bug in ringcask; nothing was changed";
             return self.forced_done(&Err(Error::new(ErrorKind::Io, panicked)));
         };
+        // Hints that could not be read are made anew.
+        self.upkeep.hints_wanted(job.take_broken_hints());
+        let compactor = &mut self.upkeep.compactor;
         match progress {
             Ok(Progress::Copying) => compactor.stage = Stage::Working(job),
             Ok(Progress::Decided { tombstones_kept }) => {
@@ -370,13 +376,18 @@ impl Partition {
             Err(error) => {
                 tracing::warn!(partition = self.id.0, %error, "compaction failed, nothing is lost");
                 self.view.counters.compactions_failed.add(1);
-                if let Some((path, _)) = error.location() {
-                    let is_it = |input: &&Input| input.data.path == path;
-                    if let Some(input) = job.inputs().iter().find(is_it) {
-                        compactor.damaged.insert(input.sealed.id);
+                let is_asked_for = compactor.reason == Some(Reason::Forced);
+                let is_input = |input: &&Input| {
+                    error.location().is_some_and(|(path, _)| input.data.path == path)
+                };
+                if let Some(input) = job.inputs().iter().find(is_input) {
+                    compactor.note_damaged(input.sealed.id, error);
+                    if let Some(forced) = compactor.forced.as_mut().filter(|_| is_asked_for) {
+                        // The others are tried again without it.
+                        let inputs = job.inputs().iter().map(|input| input.sealed.id);
+                        forced.pending.get_or_insert_default().extend(inputs);
                     }
-                }
-                if !compactor.is_cancelled {
+                } else if is_asked_for && !compactor.is_cancelled {
                     self.forced_done(&Err(error));
                 }
                 self.compaction_discard(job, ops);
@@ -457,7 +468,9 @@ impl Partition {
             Some(Err(ChangeFailure::Again(error))) => {
                 tracing::warn!(partition = self.id.0, %error, "compaction failed, nothing is lost");
                 self.view.counters.compactions_failed.add(1);
-                self.forced_done(&Err(error));
+                if self.upkeep.compactor.reason == Some(Reason::Forced) {
+                    self.forced_done(&Err(error));
+                }
                 self.compaction_undo(changes);
             }
             Some(Err(ChangeFailure::Poison(what, source))) => {
@@ -559,7 +572,8 @@ impl Partition {
         // are.
         let kept = changes.outputs.iter().filter(|(_, output)| output.shadow_records > 0);
         compactor.shadow_needed = kept.map(|(_, output)| output.sealed.id).collect();
-        if let Some(forced) = &mut compactor.forced {
+        let is_asked_for = compactor.reason == Some(Reason::Forced);
+        if let Some(forced) = compactor.forced.as_mut().filter(|_| is_asked_for) {
             forced.done.add(&done);
         }
         compactor.look();
@@ -606,7 +620,7 @@ impl Partition {
                 kept_records: usage.live_records + usage.shadow_records,
                 seqno_min: sealed.seqno_min,
                 is_shadow_needed: compactor.shadow_needed.contains(&sealed.id),
-                is_damaged: compactor.damaged.contains(&sealed.id),
+                is_damaged: compactor.damaged.contains_key(&sealed.id),
             })
         });
         facts.collect()

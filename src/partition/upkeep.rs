@@ -40,6 +40,8 @@ pub(super) struct Upkeep {
     is_busy: bool,
     hints_due: VecDeque<FileId>,
     hint: Option<Box<HintJob>>,
+    /// Tried again when time has passed.
+    hints_failed: Vec<FileId>,
     pub(super) compactor: Compactor,
     released: Released,
 }
@@ -72,6 +74,11 @@ impl Upkeep {
     pub(super) fn file_sealed(&mut self, file: FileId) {
         self.hints_due.push_back(file);
         self.compactor.look();
+    }
+
+    /// These files are to get hints, if they are still there by then.
+    pub(super) fn hints_wanted(&mut self, files: Vec<FileId>) {
+        self.hints_due.extend(files);
     }
 
     /// The file is gone: its names may be removed, and its descriptor closed once nobody reads it (G3).
@@ -108,6 +115,8 @@ impl Partition {
     /// A timer says that time has passed.
     pub(super) fn upkeep_tick(&mut self) {
         self.upkeep.released.is_waiting = false;
+        let failed = std::mem::take(&mut self.upkeep.hints_failed);
+        self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
         self.reserve_look();
     }
@@ -212,8 +221,11 @@ impl Partition {
             }
             Err(error) => {
                 tracing::warn!(partition = self.id.0, %error, "no hint file was written");
+                let file = job.file().id;
                 if error.is_corrupt() {
-                    self.upkeep.compactor.note_damaged(job.file().id);
+                    self.upkeep.compactor.note_damaged(file, error);
+                } else {
+                    self.upkeep.hints_failed.push(file);
                 }
             }
         }

@@ -146,6 +146,11 @@ impl Job {
         &self.inputs
     }
 
+    /// Files whose hints could not be read, each once.
+    pub(crate) fn take_broken_hints(&mut self) -> Vec<FileId> {
+        self.tombstones.take_broken_hints()
+    }
+
     /// What a job that is done leaves to its partition: what goes, and what comes.
     pub(crate) fn into_parts(self) -> (Vec<Input>, Vec<Output>) {
         (self.inputs, self.outputs)

@@ -136,7 +136,8 @@ pub(crate) fn choose_forced(
     room: Room,
 ) -> Option<Vec<FileId>> {
     let mut worth: Vec<&FileFacts> =
-        files.iter().filter(|file| pending.contains(&file.id) && file.gain() > 0).collect();
+        files.iter().filter(|file| pending.contains(&file.id)).collect();
+    worth.retain(|file| file.gain() > 0 && !file.is_damaged);
     worth.sort_by_key(|file| (file.seqno_min, file.id));
     take(worth, room)
 }

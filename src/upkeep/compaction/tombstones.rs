@@ -37,6 +37,8 @@ pub(super) struct Tombstones {
     needed: usize,
     /// Inputs whose tombstones could not be listed: all of them stay.
     unlisted: Vec<FileId>,
+    /// Files whose hints could not be read.
+    broken: Vec<FileId>,
     /// Inputs that are still to be listed.
     inputs: Vec<SealedFile>,
     /// Files that stay and are still to be asked.
@@ -65,6 +67,7 @@ impl Tombstones {
             candidates: HashTable::new(),
             needed: 0,
             unlisted: Vec::new(),
+            broken: Vec::new(),
             inputs: inputs.copied().collect(),
             outside: outside.iter().filter(|file| file.records > 0).copied().collect(),
         }
@@ -93,6 +96,10 @@ impl Tombstones {
     /// Whether any input's tombstones stay unseen.
     pub(super) fn has_unlisted(&self) -> bool {
         !self.unlisted.is_empty()
+    }
+
+    pub(super) fn take_broken_hints(&mut self) -> Vec<FileId> {
+        std::mem::take(&mut self.broken)
     }
 
     /// Whether the tombstone `seqno` of `hash`, which lies in `file`, has to stay. The keydir is the
@@ -127,6 +134,7 @@ impl Tombstones {
         });
         if listed.is_none() {
             self.unlisted.push(input.id); // TO2
+            self.broken.push(input.id);
         }
     }
 
@@ -137,6 +145,9 @@ impl Tombstones {
         }
         let ask = |hint: &HintFile<'_>| hint.filter();
         let filter = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
+        if filter.is_none() {
+            self.broken.push(outside.id);
+        }
         for candidate in &mut self.candidates {
             let may_hold =
                 || filter.as_ref().is_none_or(|filter| filter.may_contain(candidate.hash));
