@@ -1,14 +1,16 @@
 //! The clients of the mix: each has one operation under way, takes its time, and goes on.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
+use futures::task::{ArcWake, waker};
+use futures::{StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 
 use super::keys::{Distribution, Random, Values, key};
@@ -20,6 +22,9 @@ use crate::{Db, Durability};
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 /// Decimal digits of a latency that are right.
 const LATENCY_DIGITS: u8 = 3;
+
+/// Shortest sleep between two looks at the clock.
+const PARK_MIN: Duration = Duration::from_micros(20);
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -33,6 +38,9 @@ pub(super) struct Mix<'a> {
     pub(super) clients: u64,
     pub(super) threads: u64,
     pub(super) limit: Limit,
+    /// Operations a second that are begun whether or not those before them are done; `None` if each client
+    /// begins one when the one before is done.
+    pub(super) rate: Option<f64>,
 }
 
 /// When the clients stop.
@@ -122,12 +130,89 @@ fn run_thread(
     done: &Done,
 ) -> Result<Latencies, Failure> {
     let latencies = RefCell::new(Latencies { gets: histogram(), puts: histogram() });
+    if let Some(rate) = mix.rate {
+        run_open_loop(mix, rate, thread, started, &latencies, done)?;
+        return Ok(latencies.into_inner());
+    }
     let clients: FuturesUnordered<_> = (thread..mix.clients)
         .step_by(mix.threads as usize)
         .map(|client| run_client(mix, client, started, &latencies, done))
         .collect();
     block_on(clients.try_collect::<()>())?;
     Ok(latencies.into_inner())
+}
+
+/// Begins operations by the clock, and times each from the moment it was due: one that had to wait for
+/// those before it shows how long a caller would have waited (no coordinated omission).
+fn run_open_loop(
+    mix: &Mix<'_>,
+    rate: f64,
+    thread: u64,
+    started: Instant,
+    latencies: &RefCell<Latencies>,
+    done: &Done,
+) -> Result<(), Failure> {
+    let step = Duration::from_secs_f64(mix.threads as f64 / rate);
+    let end = match mix.limit {
+        Limit::Time(limit) => limit,
+        Limit::Operations(count) => Duration::from_secs_f64(count as f64 / rate),
+    };
+    let waker = waker(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut random = Random::new(thread);
+    let mut under_way = FuturesUnordered::new();
+    let mut due = step.mul_f64(thread as f64 / mix.threads as f64);
+    loop {
+        let now = started.elapsed();
+        while due <= now && due < end && (under_way.len() as u64) < mix.clients {
+            let seed = random.next_u64();
+            under_way.push(async move {
+                run_operation(mix, &mut Random::new(seed), started + due, latencies).await
+            });
+            due += step;
+        }
+        loop {
+            match under_way.poll_next_unpin(&mut cx) {
+                Poll::Ready(Some(ended)) => {
+                    ended?;
+                    done.0.store(done.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                }
+                Poll::Ready(None) if due >= end => return Ok(()),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        std::thread::park_timeout(due.saturating_sub(started.elapsed()).max(PARK_MIN));
+    }
+}
+
+/// Wakes the thread that polls.
+struct Unpark(std::thread::Thread);
+
+impl ArcWake for Unpark {
+    fn wake_by_ref(unpark: &Arc<Unpark>) {
+        unpark.0.unpark();
+    }
+}
+
+/// One get or put, timed from `due`.
+async fn run_operation(
+    mix: &Mix<'_>,
+    random: &mut Random,
+    due: Instant,
+    latencies: &RefCell<Latencies>,
+) -> Result<(), Failure> {
+    let key = key(mix.distribution.pick(random));
+    if random.below(100) < mix.reads_percent {
+        if mix.db.get(&key).await?.is_none() {
+            return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
+        }
+        latencies.borrow_mut().gets.saturating_record(nanos(due.elapsed()));
+    } else {
+        let value = mix.values.get(random.next_u64());
+        mix.db.put(&key, value).durability(mix.durability).await?;
+        latencies.borrow_mut().puts.saturating_record(nanos(due.elapsed()));
+    }
+    Ok(())
 }
 
 async fn run_client(
@@ -152,17 +237,7 @@ async fn run_client(
         if deadline.is_some_and(|deadline| begun >= deadline) {
             break;
         }
-        let key = key(mix.distribution.pick(&mut random));
-        if random.below(100) < mix.reads_percent {
-            if mix.db.get(&key).await?.is_none() {
-                return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
-            }
-            latencies.borrow_mut().gets.saturating_record(nanos(begun.elapsed()));
-        } else {
-            let value = mix.values.get(random.next_u64());
-            mix.db.put(&key, value).durability(mix.durability).await?;
-            latencies.borrow_mut().puts.saturating_record(nanos(begun.elapsed()));
-        }
+        run_operation(mix, &mut random, begun, latencies).await?;
         left -= 1;
         done.0.store(done.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let_others_run().await;

@@ -19,7 +19,7 @@ use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::progress;
 use crate::limits::VALUE_LEN_MAX;
-use crate::{Db, Durability};
+use crate::{Compaction, Db, Durability};
 
 /// Puts in flight while the records are loaded.
 const LOAD_IN_FLIGHT: usize = 2048;
@@ -61,6 +61,14 @@ pub(super) struct BenchArgs {
     /// Which records the mix picks.
     #[arg(long, value_enum, default_value_t = DistributionArg::Uniform)]
     distribution: DistributionArg,
+    /// Operations a second that are begun by the clock, at most one for each client at a time; their
+    /// latencies count from when they were due. Default: each client begins one when the one before is
+    /// done.
+    #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Leave dead records where they are.
+    #[arg(long)]
+    no_compaction: bool,
     /// Threads that the clients are spread over. Default: one a core.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
@@ -89,7 +97,8 @@ pub(super) async fn bench(
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
     let directory = BenchDirectory::choose(store.dir.as_deref())?;
-    let db = open(store, &directory).await?;
+    let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
+    let db = open(store, &directory, compaction).await?;
     let values = Values::new(args.value_size as usize);
     let load = load_records(&db, args.records, &values).await?;
     let mix = Mix {
@@ -107,6 +116,7 @@ pub(super) async fn bench(
             Some(count) => Limit::Operations(count),
             None => Limit::Time(Duration::from_secs(args.seconds)),
         },
+        rate: args.rate.map(|rate| rate as f64),
     };
     let before = db.stats().total();
     let mixed = run_mix(&mix)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use indicatif::HumanCount;
+use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::BenchArgs;
@@ -35,6 +35,10 @@ struct Engine {
     records_per_commit: f64,
     hop_free_percent: f64,
     keydir_bytes_per_key: f64,
+    compactions: u64,
+    compaction_read_bytes: u64,
+    compaction_written_bytes: u64,
+    throttled_seconds: f64,
 }
 
 impl Report<'_> {
@@ -53,6 +57,11 @@ impl Report<'_> {
             records_per_commit: ratio(after.commit_records - before.commit_records, commits),
             hop_free_percent: 100.0 * ratio(after.gets_hop_free - before.gets_hop_free, gets),
             keydir_bytes_per_key: ratio(after.keydir_bytes, after.keys),
+            compactions: after.compactions - before.compactions,
+            compaction_read_bytes: after.compaction_read_bytes - before.compaction_read_bytes,
+            compaction_written_bytes: after.compaction_written_bytes
+                - before.compaction_written_bytes,
+            throttled_seconds: (after.throttled_nanos - before.throttled_nanos) as f64 / 1e9,
         }
     }
 
@@ -89,6 +98,10 @@ impl Report<'_> {
                 "records_per_commit": engine.records_per_commit,
                 "hop_free_percent": engine.hop_free_percent,
                 "keydir_bytes_per_key": engine.keydir_bytes_per_key,
+                "compactions": engine.compactions,
+                "compaction_read_bytes": engine.compaction_read_bytes,
+                "compaction_written_bytes": engine.compaction_written_bytes,
+                "throttled_seconds": engine.throttled_seconds,
             },
         })
     }
@@ -137,7 +150,14 @@ impl Report<'_> {
             "gets     {:.1} % answered on the caller's thread",
             engine.hop_free_percent
         ))?;
-        output.line(format_args!("keydir   {:.1} bytes a key", engine.keydir_bytes_per_key))
+        output.line(format_args!("keydir   {:.1} bytes a key", engine.keydir_bytes_per_key))?;
+        output.line(format_args!(
+            "compact  {} times, {} became {}; writers were held back {:.2} s",
+            engine.compactions,
+            HumanBytes(engine.compaction_read_bytes),
+            HumanBytes(engine.compaction_written_bytes),
+            engine.throttled_seconds
+        ))
     }
 }
 
