@@ -36,6 +36,9 @@ use super::sim::SimDisk;
 /// after any of them when it ran on a ring.
 pub(crate) type Op<T> = LocalBoxFuture<'static, T>;
 
+/// A fifth of a core that a worker or a caller wants too.
+const UPKEEP_NICENESS: i32 = 5;
+
 /// How durable a write is when it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteMode {
@@ -83,10 +86,10 @@ impl Disk {
     fn new(backend: Backend) -> Disk {
         Disk {
             backend,
-            cold: Rc::new(Helper::new("ringcask-cold")),
-            upkeep: Rc::new(Helper::new("ringcask-upkeep")),
-            opening: Rc::new(Helper::new("ringcask-open")),
-            timer: Rc::new(Helper::new("ringcask-timer")),
+            cold: Rc::new(Helper::new("ringcask-cold", 0)),
+            upkeep: Rc::new(Helper::new("ringcask-upkeep", UPKEEP_NICENESS)),
+            opening: Rc::new(Helper::new("ringcask-open", 0)),
+            timer: Rc::new(Helper::new("ringcask-timer", 0)),
         }
     }
 

@@ -35,8 +35,8 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new() -> io::Result<Pool> {
         Ok(Pool {
-            writes: Threads::spawn("ringcask-write", 1)?,
-            reads: Threads::spawn("ringcask-read", READ_THREADS)?,
+            writes: Threads::spawn("ringcask-write", 1, 0)?,
+            reads: Threads::spawn("ringcask-read", READ_THREADS, 0)?,
         })
     }
 
@@ -78,12 +78,14 @@ impl Pool {
 /// One thread that takes blocking jobs off a worker, started ahead or with its first job.
 pub(super) struct Helper {
     name: &'static str,
+    /// How much less it gets of a core that others want too.
+    niceness: i32,
     threads: OnceCell<Threads>,
 }
 
 impl Helper {
-    pub(super) fn new(name: &'static str) -> Helper {
-        Helper { name, threads: OnceCell::new() }
+    pub(super) fn new(name: &'static str, niceness: i32) -> Helper {
+        Helper { name, niceness, threads: OnceCell::new() }
     }
 
     /// Best effort: the first job tries again.
@@ -109,7 +111,7 @@ impl Helper {
 
     fn threads(&self) -> Option<&Threads> {
         if self.threads.get().is_none() {
-            let threads = Threads::spawn(self.name, 1).ok()?;
+            let threads = Threads::spawn(self.name, 1, self.niceness).ok()?;
             return Some(self.threads.get_or_init(|| threads));
         }
         self.threads.get()
@@ -132,12 +134,18 @@ struct Threads {
 }
 
 impl Threads {
-    fn spawn(name: &str, count: usize) -> io::Result<Threads> {
+    fn spawn(name: &str, count: usize, niceness: i32) -> io::Result<Threads> {
         let (sender, receiver) = crossbeam_channel::unbounded::<Job>();
         let mut threads = Threads { queue: Some(sender), handles: Vec::with_capacity(count) };
         for _ in 0..count {
             let receiver = receiver.clone();
-            let work = move || receiver.into_iter().for_each(|job| job());
+            let work = move || {
+                if niceness > 0 {
+                    // Only this thread's, as Linux has it. Refused, it is no worse than before.
+                    let _refused = rustix::process::setpriority_process(None, niceness);
+                }
+                receiver.into_iter().for_each(|job| job());
+            };
             threads.handles.push(std::thread::Builder::new().name(name.into()).spawn(work)?);
         }
         Ok(threads)

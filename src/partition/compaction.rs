@@ -28,7 +28,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keydir::{FileSlot, Location};
 use crate::limits::FILES_PER_PARTITION_MAX;
-use crate::log::files::FilesList;
+use crate::log::files::{FilesList, SealedFile};
 use crate::log::layout;
 use crate::mailbox::ReplySender;
 use crate::stats::Compacted;
@@ -304,16 +304,14 @@ impl Partition {
             return self.forced_done(&Err(too_many_files(&self.dir)));
         }
         let mut inputs = Vec::new();
-        let mut outside = Vec::new();
-        for sealed in &self.listed.sealed {
-            let open = self.files.iter().find(|(_, data)| data.id == sealed.id);
-            match open.filter(|_| files.contains(&sealed.id)) {
-                Some((slot, data)) => {
-                    inputs.push(Input { slot, data: data.clone(), sealed: *sealed });
-                }
-                None => outside.push(*sealed),
+        for (slot, data) in self.files.iter().filter(|(_, data)| files.contains(&data.id)) {
+            if let Some(sealed) = self.listed.sealed.iter().find(|sealed| sealed.id == data.id) {
+                inputs.push(Input { slot, data: data.clone(), sealed: *sealed });
             }
         }
+        let is_outside = |sealed: &&SealedFile| !files.contains(&sealed.id);
+        let outside: Vec<SealedFile> =
+            self.listed.sealed.iter().filter(is_outside).copied().collect();
         tracing::debug!(partition = self.id.0, files = inputs.len(), ?reason, "compaction begins");
         self.reserve_release_for_compaction();
         let surroundings = Surroundings {

@@ -59,16 +59,16 @@ pub(crate) fn read_hint<R>(
     }
 }
 
-/// Writes the hint of a file that is complete, and makes it durable; returns its length in bytes.
+/// Writes the hint of a file that is complete; returns it open, and its length in bytes.
 ///
-/// Not under another name first: a hint that is cut short is no hint (HI2).
+/// Not under another name first, and not synced: a hint that is cut short is no hint (HI2).
 pub(crate) fn write_hint(
     fs: &Fs,
     dir: &Path,
     owner: &Owner,
     sealed: &SealedFile,
     builder: HintBuilder,
-) -> io::Result<u64> {
+) -> io::Result<(Arc<File>, u64)> {
     let path = layout::hint_file_path(dir, sealed.id);
     match fs.remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -77,19 +77,17 @@ pub(crate) fn write_hint(
     let file = fs.create_new(&path)?;
     let mut len = 0;
     let header = owner.header(FileKind::Hint, sealed.id);
-    let written = builder
-        .write(&header, sealed, &mut |bytes| {
-            file.write_all_uncached_at(bytes, len)?;
-            len += bytes.len() as u64;
-            Ok(())
-        })
-        .and_then(|_summary| file.sync_all());
+    let written = builder.write(&header, sealed, &mut |bytes| {
+        file.write_all_uncached_at(bytes, len)?;
+        len += bytes.len() as u64;
+        Ok(())
+    });
     if let Err(error) = written {
         // On a full disk the half-written hint is space that others need.
         drop(fs.remove_file(&path));
         return Err(error);
     }
-    Ok(len)
+    Ok((file, len))
 }
 
 /// Reads a file without disturbing the page cache, and counts what it found there.
@@ -179,7 +177,8 @@ impl HintJob {
         let builder = std::mem::take(builder);
         let written = write_hint(&self.fs, &self.dir, &self.owner, sealed, builder);
         let path = || layout::hint_file_path(&self.dir, sealed.id);
-        Ok(Some(written.map_err(|source| Error::io("write", &path(), source))?))
+        let (_, len) = written.map_err(|source| Error::io("write", &path(), source))?;
+        Ok(Some(len))
     }
 }
 

@@ -324,6 +324,7 @@ impl Job {
         let sealed = writing.writer.finish().map_err(io(&writing.path))?;
         let hint = std::mem::take(&mut writing.hint);
         let hint_len = write_hint(fs, dir, owner, &sealed, hint)
+            .and_then(|(file, len)| file.sync_all().map(|()| len))
             .map_err(io(&layout::hint_file_path(dir, writing.id)))?;
         let Some(writing) = self.writing.take() else { return Ok(()) };
         self.tally.written_bytes += hint_len;
