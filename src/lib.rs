@@ -66,7 +66,7 @@ pub use io::sim;
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{Compaction, Durability, Io, OpenProgress, Options};
-pub use report::{Damage, NewerFile, RepairReport, VerifyReport};
+pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 
 /// The README's examples compile and run.

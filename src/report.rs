@@ -24,8 +24,15 @@ pub struct VerifyReport {
     pub torn_bytes: u64,
     /// Sound records of keys that another partition owns: left by a repartition, never read. Not damage.
     pub misrouted_records: u64,
-    /// Data files that no list names: left by an interrupted step, never read, removed by the next open.
-    /// Not damage.
+    /// Hint files that say what their data files do.
+    pub hints: u64,
+    /// Sealed data files without a hint file, which are read whole at the next open. Not damage.
+    pub hints_missing: u64,
+    /// Hint files that the next open ignores and makes anew: damaged, stale, or of another file. Not damage,
+    /// because nothing is lost with one. One that would be believed and is wrong is among the `damage`.
+    pub hints_ignored: Vec<IgnoredHint>,
+    /// Data and hint files that no list names: left by an interrupted step, never read, removed by the next
+    /// open. Not damage.
     pub strays: Vec<PathBuf>,
     /// Files that a newer version of this crate wrote, which therefore were not judged.
     pub newer: Vec<NewerFile>,
@@ -58,6 +65,10 @@ impl VerifyReport {
             damage.key = None;
         }
         self.damage.push(damage);
+    }
+
+    pub(crate) fn ignore_hint(&mut self, path: &Path, what: impl fmt::Display) {
+        self.hints_ignored.push(IgnoredHint { path: path.to_owned(), what: what.to_string() });
     }
 
     pub(crate) fn add_newer(&mut self, path: &Path, what: impl fmt::Display) {
@@ -125,6 +136,22 @@ impl fmt::Display for NewerFile {
     }
 }
 
+/// A hint file that the next open ignores and makes anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IgnoredHint {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, as a clause.
+    pub what: String,
+}
+
+impl fmt::Display for IgnoredHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: a hint, will be made anew: {}", self.path.display(), self.what)
+    }
+}
+
 /// What [`Db::repair`](crate::Db::repair) found and did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -143,6 +170,9 @@ pub struct RepairReport {
     pub set_aside: Vec<PathBuf>,
     /// Data files that were listed and were not there; they are no longer listed.
     pub missing: Vec<PathBuf>,
+    /// Hint files that contradicted their data files, or whose data files are no longer listed. The next
+    /// open makes anew what is needed.
+    pub hints_removed: Vec<PathBuf>,
     /// `MANIFEST` and `FILES` that were made anew from what data files say.
     pub rebuilt: Vec<PathBuf>,
     /// What to expect of the repaired store, one sentence each.
@@ -152,7 +182,8 @@ pub struct RepairReport {
 impl RepairReport {
     /// Whether anything was changed; a sound store is left as it is.
     pub fn is_changed(&self) -> bool {
-        let changes = [&self.written, &self.set_aside, &self.missing, &self.rebuilt];
+        let RepairReport { written, set_aside, missing, hints_removed, rebuilt, .. } = self;
+        let changes = [written, set_aside, missing, hints_removed, rebuilt];
         changes.iter().any(|paths| !paths.is_empty())
     }
 }

@@ -249,6 +249,17 @@ fn verify_tells_by_its_exit_code() {
     let summary = store.run(&["--json", "verify"]).done_json();
     assert_eq!((&summary["sound"], &summary["records"]), (&json!(true), &json!(3)));
 
+    // A hint is made anew by the next open: told, and no reason for another exit code.
+    let hint = path.with_extension("hint");
+    let hint_bytes = std::fs::read(&hint).unwrap();
+    std::fs::write(&hint, b"").unwrap();
+    let text = store.run(&["verify"]).done();
+    assert!(text.contains("000000001.hint: a hint, will be made anew: "), "{text}");
+    let found = json_lines(&store.run(&["--json", "verify"]).done());
+    assert_eq!((&found[0]["finding"], &found[1]["hints_ignored"]), (&json!("hint"), &json!(1)));
+    assert_eq!(found[1]["sound"], json!(true));
+    std::fs::write(&hint, hint_bytes).unwrap();
+
     let key = damage(&path);
     let bytes = std::fs::read(&path).unwrap();
     let found = store.run(&["verify"]).fails(1, "damaged in one place; `ringcask repair`");
@@ -270,7 +281,11 @@ fn repair_makes_a_store_usable_and_says_what_it_did() {
     assert!(text.starts_with("nothing to repair, nothing was changed\n"), "{text}");
     let key = damage(&path);
     let bytes = std::fs::read(&path).unwrap();
-    store.run(&["count"]).fails(1, "damaged at offset");
+    // The hint names it, and its value is damaged.
+    assert_eq!(store.run(&["count"]).done(), "3\n");
+    let refused = store.run(&["get", &key]);
+    assert_eq!(refused.0.status.code(), Some(1));
+    assert!(refused.stderr().contains("damaged at offset"), "{}", refused.stderr());
     let text = store.run(&["repair"]).done();
     for part in
         ["probably key", "000000001.data.damaged: the damaged original", "1 are known to be lost"]

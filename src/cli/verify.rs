@@ -78,6 +78,14 @@ fn print_findings(report: &VerifyReport, output: &mut Output) -> Result<(), Fail
             output.line(newer)?;
         }
     }
+    for hint in &report.hints_ignored {
+        if output.is_json() {
+            let path = path_text(&hint.path);
+            output.json(&json!({ "finding": "hint", "path": path, "what": hint.what }))?;
+        } else {
+            output.line(hint)?;
+        }
+    }
     for stray in &report.strays {
         if output.is_json() {
             output.json(&json!({ "finding": "stray", "path": path_text(stray) }))?;
@@ -105,6 +113,9 @@ fn verify_summary(report: &VerifyReport) -> Value {
         "damaged_ranges": report.damage_count(),
         "newer_files": report.newer.len(),
         "strays": report.strays.len(),
+        "hints": report.hints,
+        "hints_missing": report.hints_missing,
+        "hints_ignored": report.hints_ignored.len(),
         "partitions": report.partitions,
         "files": report.files,
         "records": report.records,
@@ -126,6 +137,7 @@ fn repair_summary(report: &RepairReport) -> Value {
         "written": paths(&report.written),
         "set_aside": paths(&report.set_aside),
         "missing": paths(&report.missing),
+        "hints_removed": paths(&report.hints_removed),
         "rebuilt": paths(&report.rebuilt),
         "warnings": report.warnings,
     })
@@ -165,6 +177,7 @@ fn print_repair(report: &RepairReport, output: &mut Output) -> Result<(), Failur
         (&report.written, "written"),
         (&report.set_aside, "the damaged original, kept"),
         (&report.missing, "missing, no longer listed"),
+        (&report.hints_removed, "a hint, removed"),
         (&report.rebuilt, "made anew"),
     ] {
         for path in paths {

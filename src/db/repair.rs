@@ -19,12 +19,13 @@ impl Db {
     /// records, and reports what was lost.
     ///
     /// - The sound records of a damaged data file are copied to a new one, with their sequence numbers. The
-    ///   damaged file stays beside it as `000000003.data.damaged`: nothing is deleted.
+    ///   damaged file stays beside it as `000000003.data.damaged`: no data is deleted.
     /// - A data file that is listed and missing is no longer listed.
     /// - A `FILES` that is damaged or missing is made anew from the data files that are there. Files that it
     ///   no longer listed then count again, so deleted keys and old values may come back.
     /// - A MANIFEST that is damaged or missing is made anew from what every data file repeats of it. The
     ///   names of keyspaces are lost.
+    /// - A hint file that contradicts its data file is removed, and so is that of a damaged one.
     ///
     /// Where the newest record of a key is lost, the key has the value before it, or none. A sound store is
     /// left as it is. Repair may be killed at any moment and run again. It needs space for the sound records of

@@ -17,6 +17,10 @@ impl Db {
     /// even what the next open would clean up; only the empty file `LOCK` is created if there is none. A
     /// store that is sound by this report opens, and every one of its values can be read.
     ///
+    /// Hint files are read too. One that the next open ignores and makes anew, because it is damaged or belongs
+    /// to another state of its data file, is listed and is no damage. One whose checksums hold and that
+    /// contradicts its data file is damage: opening would believe it.
+    ///
     /// A file or block that the operating system refuses to read is reported as damage.
     ///
     /// # Errors

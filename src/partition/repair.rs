@@ -5,7 +5,8 @@
 //! 1. the sound records of damaged files are written to new files, which are synced, and their names;
 //! 2. the new `FILES` is written under a temporary name, so that a full disk shows before anything moved;
 //! 3. damaged files get the names under which they are kept; directory sync;
-//! 4. `FILES` is replaced.
+//! 4. `FILES` is replaced;
+//! 5. hints that contradict their data files are removed, and those of files that are no longer listed.
 //!
 //! Killed before 3 the partition is what it was, and the new files are strays. Killed between 3 and 4 its
 //! list names files that are not there, which no open accepts; the next repair finds them under their other
@@ -13,7 +14,8 @@
 //! the next open.
 //!
 //! ## Invariants
-//! - **RP1** Nothing is deleted but new files of a repair that failed.
+//! - **RP1** Nothing is deleted but new files of a repair that failed, and hints, which say nothing that data
+//!   files do not.
 //! - **RP2** Sequence numbers and bodies are carried over verbatim; ids and the floor of sequence numbers
 //!   only grow (F1, F5).
 
@@ -76,7 +78,7 @@ pub(crate) fn repair(
     progress: &dyn Fn(u64),
 ) -> Result<()> {
     if examined.is_sound() {
-        return Ok(());
+        return remove_hints(config.fs, examined, &examined.hints_wrong, report);
     }
     let RepairConfig { fs, root, .. } = *config;
     let dir = &examined.dir;
@@ -99,7 +101,36 @@ pub(crate) fn repair(
     };
     repair.files().and_then(|()| repair.prepare()).inspect_err(|_| repair.remove_written())?;
     repair.commit()?;
+    let listed = &repair.listed;
+    let hints = examined.hints_useless(|id| {
+        listed.active == Some(id) || listed.sealed.iter().any(|sealed| sealed.id == id)
+    });
     repair.tell(report);
+    remove_hints(fs, examined, &hints, report)
+}
+
+/// A repair that is killed before the last of them is gone finds the rest again.
+fn remove_hints(
+    fs: &Fs,
+    examined: &Examined,
+    hints: &[PathBuf],
+    report: &mut RepairReport,
+) -> Result<()> {
+    let mut is_any_removed = false;
+    for path in hints {
+        match fs.remove_file(path) {
+            Ok(()) => {
+                is_any_removed = true;
+                report.hints_removed.push(path.clone());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("remove", path, error)),
+        }
+    }
+    if is_any_removed {
+        let dir = &examined.dir;
+        fs.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
+    }
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 //! that verifies opens, and one that does not open does not verify. Only what they call damaged is read a
 //! second time by [`salvage`], which goes on where they stop.
 //!
-//! Hint files are not judged: a store without them is complete (H1). Their reader's verdict belongs into
-//! `Examination::names`, which meets them.
+//! A hint that recovery would ignore is no damage, because a store without hints is complete (H1). One that
+//! it would believe is held against its data file.
 //!
 //! ## Invariants
 //! - **VF1** Nothing is written, removed, cut or renamed.
@@ -18,10 +18,12 @@ use std::path::{Path, PathBuf};
 use super::recovery::FILE_ID_MAX;
 use crate::error::Error;
 use crate::io::Fs;
-use crate::limits::FILES_LEN_MAX;
+use crate::limits::{DATA_FILE_LEN_LIMIT, FILES_LEN_MAX};
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::{ExpectedFile, FileKind};
+use crate::log::format::hint::block::RECORDS_START;
+use crate::log::hint_file::{HintBuilder, HintFile, disagreement};
 use crate::log::layout;
 use crate::log::salvage::{Extent, Patient, Piece, Salvage, is_loss, salvage};
 use crate::log::scanner::{ReadAt, RecordAt};
@@ -37,6 +39,8 @@ pub(crate) struct Examined {
     pub(crate) list: ListState,
     /// What is listed; without a list, what is there.
     pub(crate) files: Vec<ExaminedFile>,
+    /// Hints that recovery would believe, and that contradict their data files.
+    pub(crate) hints_wrong: Vec<PathBuf>,
     /// Larger than every id that was ever given, as far as names tell.
     pub(crate) next: FileId,
     /// Largest number of a sound record.
@@ -90,6 +94,13 @@ impl Examined {
             |file: &ExaminedFile| matches!(file.state, FileState::Whole(_) | FileState::Open);
         matches!(self.list, ListState::Sound(_)) && self.files.iter().all(is_sound)
     }
+
+    /// Hints that must not be there, or are of no use, beside the files that `listed` names.
+    pub(crate) fn hints_useless(&self, listed: impl Fn(FileId) -> bool) -> Vec<PathBuf> {
+        let unlisted = self.files.iter().map(|file| file.id).filter(|id| !listed(*id));
+        let of_unlisted = unlisted.map(|id| layout::hint_file_path(&self.dir, id));
+        of_unlisted.chain(self.hints_wrong.iter().cloned()).collect()
+    }
 }
 
 /// Reads partition `id` of the store at `root`; `progress` is told how many bytes are being read.
@@ -112,6 +123,7 @@ pub(crate) fn examine(
         progress,
         seqno_max: Seqno(0),
         keyspace_max: KeyspaceId(0),
+        hints_wrong: Vec::new(),
         id,
         dir: &dir,
     };
@@ -137,16 +149,16 @@ pub(crate) fn examine(
         }
         ListState::Damaged | ListState::Missing | ListState::Refused(_) => {
             for &id in &names.data {
-                files.push(ExaminedFile { id, state: examination.unlisted(id) });
+                files.push(ExaminedFile { id, state: examination.unlisted(id, &names) });
             }
         }
     }
-    let (seqno_max, keyspace_max) = (examination.seqno_max, examination.keyspace_max);
+    let Examination { seqno_max, keyspace_max, hints_wrong, .. } = examination;
     report.partitions += 1;
     for id in names.data.iter().chain(names.aside.iter().map(|(id, _)| id)) {
         next = next.max(FileId(id.0 + 1));
     }
-    Examined { id, dir, list, files, next, seqno_max, keyspace_max }
+    Examined { id, dir, list, files, hints_wrong, next, seqno_max, keyspace_max }
 }
 
 /// Names in the partition's directory that stand for data files.
@@ -154,8 +166,17 @@ pub(crate) fn examine(
 struct Names {
     /// In order, and none of an id that no partition lives to give out.
     data: Vec<FileId>,
+    /// In order.
+    hints: Vec<FileId>,
     /// Damaged originals that a repair set aside, the last one of an id last.
     aside: Vec<(FileId, PathBuf)>,
+}
+
+impl Names {
+    /// What to collect the records of a file in, if there is a hint to hold them against.
+    fn hint_records(&self, id: FileId) -> Option<HintBuilder> {
+        self.hints.binary_search(&id).is_ok().then(HintBuilder::new)
+    }
 }
 
 struct Examination<'a> {
@@ -167,6 +188,7 @@ struct Examination<'a> {
     progress: &'a dyn Fn(u64),
     seqno_max: Seqno,
     keyspace_max: KeyspaceId,
+    hints_wrong: Vec<PathBuf>,
     id: PartitionId,
     dir: &'a Path,
 }
@@ -193,8 +215,8 @@ impl Examination<'_> {
             let name = entry.name.to_string_lossy();
             match layout::parse_file_name(&name) {
                 Some((id, FileKind::Data)) if id.0 <= FILE_ID_MAX => names.data.push(id),
-                // Only accelerators (H1): nothing is lost with one, so none is judged here yet.
-                Some((_, FileKind::Hint | FileKind::Data)) => {}
+                Some((id, FileKind::Hint)) if id.0 <= FILE_ID_MAX => names.hints.push(id),
+                Some(_) => {}
                 None => {
                     if let Some((id, number)) = layout::parse_aside_name(&name)
                         && id.0 <= FILE_ID_MAX
@@ -205,6 +227,7 @@ impl Examination<'_> {
             }
         }
         names.data.sort_unstable();
+        names.hints.sort_unstable();
         aside.sort_unstable();
         names.aside = aside.into_iter().map(|(id, _, path)| (id, path)).collect();
         Ok(names)
@@ -226,12 +249,15 @@ impl Examination<'_> {
         self.with_file(&path, |this, reader, len| {
             let expected = this.expected(sealed.id);
             let mut tally = Tally::default();
+            let mut records = names.hint_records(sealed.id);
             let verdict = read_sealed(reader, len, &expected, sealed, &mut |record| {
                 this.count(&mut tally, &record);
+                this.collect(&mut records, &record);
             })?;
             match verdict {
                 SealedVerdict::Intact if !is_aside => {
                     this.keep(&tally);
+                    this.hint(sealed, records);
                     Ok(FileState::Whole(*sealed))
                 }
                 SealedVerdict::Intact => {
@@ -239,6 +265,7 @@ impl Examination<'_> {
                     Ok(FileState::Damaged(damaged))
                 }
                 SealedVerdict::Corrupt { offset, why } => {
+                    drop(records);
                     let found = this.salvage(reader, len, sealed.id, extent, &path)?;
                     if found.damage_count == 0 {
                         // The file is sound in itself, and not the one that was listed.
@@ -260,8 +287,12 @@ impl Examination<'_> {
             Ok(found) => found,
             Err(state) => return state,
         };
+        if names.hints.binary_search(&id).is_ok() {
+            let path = layout::hint_file_path(self.dir, id);
+            self.report.ignore_hint(&path, "its data file is not sealed yet");
+        }
         self.with_file(&path, |this, reader, len| {
-            let (tail, tally) = this.tail(reader, len, id)?;
+            let (tail, tally) = this.tail(reader, len, id, &mut None)?;
             match tail.verdict {
                 TailVerdict::Sealed { .. } if !is_aside => {
                     this.keep(&tally);
@@ -282,24 +313,27 @@ impl Examination<'_> {
     }
 
     /// A file of a partition whose list is gone: the file itself has to say what it is.
-    fn unlisted(&mut self, id: FileId) -> FileState {
+    fn unlisted(&mut self, id: FileId, names: &Names) -> FileState {
         let path = layout::data_file_path(self.dir, id);
         self.with_file(&path, |this, reader, len| {
-            let (tail, tally) = this.tail(reader, len, id)?;
+            let mut records = names.hint_records(id);
+            let (tail, tally) = this.tail(reader, len, id, &mut records)?;
             let scan = tail.log.as_ref().map(|log| &log.scan);
             match (tail.verdict, scan) {
                 (TailVerdict::Sealed { len: sealed_len, digest }, Some(scan))
                     if sealed_len == len =>
                 {
                     this.keep(&tally);
-                    Ok(FileState::Whole(SealedFile {
+                    let sealed = SealedFile {
                         id,
                         len,
                         digest,
                         records: scan.records,
                         seqno_min: scan.seqno_min,
                         seqno_max: scan.seqno_max,
-                    }))
+                    };
+                    this.hint(&sealed, records);
+                    Ok(FileState::Whole(sealed))
                 }
                 (TailVerdict::Sealed { .. }, _) => {
                     this.keep(&tally);
@@ -324,10 +358,17 @@ impl Examination<'_> {
         })
     }
 
-    fn tail(&mut self, reader: &dyn ReadAt, len: u64, id: FileId) -> io::Result<(Tail, Tally)> {
+    fn tail(
+        &mut self,
+        reader: &dyn ReadAt,
+        len: u64,
+        id: FileId,
+        records: &mut Option<HintBuilder>,
+    ) -> io::Result<(Tail, Tally)> {
         let mut tally = Tally::default();
         let tail = read_tail(reader, len, &self.expected(id), &mut |record| {
             self.count(&mut tally, &record);
+            self.collect(records, &record);
         })?;
         Ok((tail, tally))
     }
@@ -389,6 +430,52 @@ impl Examination<'_> {
             self.report.add_newer(path, why);
         }
         Ok(found)
+    }
+
+    /// Judges the hint of a sealed file, which has these records.
+    fn hint(&mut self, sealed: &SealedFile, records: Option<HintBuilder>) {
+        let Some(records) = records else {
+            self.report.hints_missing += 1;
+            return;
+        };
+        let path = layout::hint_file_path(self.dir, sealed.id);
+        let expected = self.identity.expected(FileKind::Hint, self.id, sealed.id);
+        let judge = || {
+            let file = self.fs.open_read(&path)?;
+            let _best_effort = file.drop_pages();
+            match HintFile::open(&*file, file.len()?, &expected, sealed)? {
+                Ok(hint) => disagreement(&hint, &records),
+                Err(why) => Ok(Err(why)),
+            }
+        };
+        let wrong = match judge() {
+            Ok(Ok(None)) => {
+                self.report.hints += 1;
+                return;
+            }
+            Ok(Ok(Some(wrong))) => wrong,
+            Ok(Err(why)) => return self.report.ignore_hint(&path, why),
+            Err(error) => {
+                return self.report.ignore_hint(&path, format_args!("it cannot be read: {error}"));
+            }
+        };
+        let what =
+            format_args!("it contradicts its data file, and would be believed: {}", wrong.what);
+        let mut damage = Damage::new(&path, wrong.place.offset, Some(wrong.place.len), what);
+        damage.key =
+            wrong.key.filter(|key| self.is_ours(key.keyspace, &key.key)).map(|key| key.key);
+        self.report.add_damage(damage);
+        self.hints_wrong.push(path);
+    }
+
+    /// Takes in a record that a hint would have.
+    fn collect(&self, records: &mut Option<HintBuilder>, record: &RecordAt<'_>) {
+        // Where no record of a file that this build wrote can be: the file is refused by its length.
+        let is_within = (RECORDS_START..DATA_FILE_LEN_LIMIT).contains(&record.offset);
+        if let Some(records) = records.as_mut().filter(|_| is_within) {
+            let hash = self.hasher.hash(record.header.keyspace, record.key);
+            records.push(hash, record.header, record.key, record.offset, record.len);
+        }
     }
 
     /// Where a listed file is, or that it is not.
@@ -462,13 +549,14 @@ impl Examination<'_> {
     }
 
     fn strays(&mut self, list: &FilesList, names: &Names) {
-        for id in &names.data {
-            let is_listed = list.active == Some(*id)
-                || list.sealed.binary_search_by_key(id, |sealed| sealed.id).is_ok();
-            if !is_listed {
-                self.report.strays.push(layout::data_file_path(self.dir, *id));
-            }
-        }
+        let is_stray = |id: &&FileId| {
+            list.active != Some(**id)
+                && list.sealed.binary_search_by_key(*id, |sealed| sealed.id).is_err()
+        };
+        let data = names.data.iter().filter(is_stray);
+        let hints = names.hints.iter().filter(is_stray);
+        self.report.strays.extend(data.map(|id| layout::data_file_path(self.dir, *id)));
+        self.report.strays.extend(hints.map(|id| layout::hint_file_path(self.dir, *id)));
     }
 
     fn count(&self, tally: &mut Tally, record: &RecordAt<'_>) {

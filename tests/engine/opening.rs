@@ -170,7 +170,7 @@ pub(crate) fn of_newer_version(file: &str, mut bytes: Vec<u8>) -> Vec<u8> {
         let text = String::from_utf8(bytes).unwrap();
         let body = text.rfind("# crc32c").unwrap();
         let newer = text[..body].replace("format_version = 1", "format_version = 2");
-        let crc = crc32c(newer.as_bytes());
+        let crc = crc32c(0, newer.as_bytes());
         return format!("{newer}# crc32c = \"{crc:08x}\"\n").into_bytes();
     }
     // The others keep their version in the two bytes behind the magic number.
@@ -179,8 +179,9 @@ pub(crate) fn of_newer_version(file: &str, mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// CRC-32C, bit by bit: the tests have none of the engine's own code to trust.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
+/// That of what came before, or 0, is what it begins with.
+pub(crate) fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+    let mut crc = !before;
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _bit in 0..8 {

@@ -6,8 +6,10 @@ use ringcask::sim::{Cut, SimDisk};
 use ringcask::{Db, Durability, ErrorKind, RepairReport};
 
 use crate::opening::of_newer_version;
-use crate::support::{EMFILE, ENOSPC, Store, bytes_of, contents, each_disk, get, seed, wait};
-use crate::verify::{fill_small, verify};
+use crate::support::{
+    EMFILE, ENOSPC, Store, bytes_of, contents, each_disk, get, is_hint, seed, wait,
+};
+use crate::verify::{FIRST_HINT, fill_small, forge_hint, verify};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -37,6 +39,44 @@ fn a_sound_store_is_left_as_it_is() {
         assert_eq!(store.image(), before);
         wait(store.open().close()).unwrap();
     });
+}
+
+/// Opening would believe it, so it goes; nothing else does, and the next open writes a right one. Killed
+/// anywhere, the repair is run again.
+#[test]
+fn a_hint_that_contradicts_its_data_file_is_removed() {
+    let store = Store::sim(seed());
+    let db = store.open_one();
+    for value in ["old", "new"] {
+        wait(db.put("a", value)).unwrap();
+        wait(db.put("b", value)).unwrap();
+    }
+    wait(db.close()).unwrap();
+    let values = BTreeMap::from(["a", "b"].map(|key| (key.as_bytes().to_vec(), b"new".to_vec())));
+    forge_hint(&store, FIRST_HINT);
+    let mut expected = store.image();
+    expected.remove(FIRST_HINT);
+    for crash_at in 0.. {
+        let disk = store.disk().kill();
+        disk.crash_at(crash_at);
+        let crashed = store.on(disk.clone());
+        let ended = wait(crashed.options().repair(crashed.path()));
+        let is_crashed = disk.crashed();
+        for left in [disk.kill(), disk.power_cut(Cut::DropUnsynced)].map(|left| store.on(left)) {
+            let report = repair(&left);
+            assert!(is_crashed || !report.is_changed(), "{report:?}");
+            assert_eq!(left.image(), expected, "{crash_at}");
+            assert_eq!(open_contents(&left), values, "{crash_at}");
+            let report = verify(&left);
+            assert_eq!((report.hints, report.hints_missing), (1, 0));
+        }
+        if !is_crashed {
+            let report = ended.unwrap();
+            assert_eq!(report.hints_removed, [store.path().join(FIRST_HINT)]);
+            assert!(report.set_aside.is_empty() && report.written.is_empty());
+            break;
+        }
+    }
 }
 
 /// A torn tail is recovery's business: repair neither cuts nor seals it.
@@ -82,7 +122,14 @@ fn every_flipped_byte_is_repaired() {
                         continue;
                     }
                 };
-                assert!(report.is_changed() || report.found.torn_bytes > 0, "{what}: {report:?}");
+                if is_hint(&file) {
+                    // Opening makes it anew.
+                    assert_eq!(report.found.hints_ignored[0].path, path, "{what}: {report:?}");
+                    assert!(!report.is_changed(), "{what}: {report:?}");
+                } else {
+                    let is_torn = report.found.torn_bytes > 0;
+                    assert!(report.is_changed() || is_torn, "{what}: {report:?}");
+                }
                 let db = flipped.try_open(flipped.options());
                 let db = db.unwrap_or_else(|error| panic!("{what}: {error}, {report:?}"));
                 let found = contents(&db);
@@ -247,9 +294,13 @@ fn lost_files_are_dropped_and_lost_lists_made_anew() {
                 store.remove(&file);
             }
             let report = repair(&store);
-            assert!(report.is_changed(), "{file}");
+            assert_eq!(report.is_changed(), !is_hint(&file), "{file}: {report:?}");
             let found = open_contents(&store);
-            if sound.data_files().contains(&file) {
+            if is_hint(&file) {
+                assert_eq!(found, values, "{file}");
+                let counts = (report.found.hints_missing, report.found.hints_ignored.len());
+                assert_eq!(counts, if emptied { (0, 1) } else { (1, 0) }, "{report:?}");
+            } else if sound.data_files().contains(&file) {
                 assert!(report.records_lost > 0);
                 assert!(found.len() < values.len() || found != values, "{file}");
                 assert_eq!(report.missing.len(), usize::from(!emptied), "{report:?}");
@@ -492,10 +543,14 @@ fn any_damage_is_repaired() {
             }
         };
         let trial = damaged.on(damaged.disk().kill());
+        trial.spoil_hints();
         let opened = trial.try_open(trial.options());
         assert_eq!(report.is_sound(), opened.is_ok(), "{what}: {report:?} {opened:?}");
         if let Ok(db) = opened {
+            let found = contents(&db);
             wait(db.close()).unwrap();
+            // With hints too, and with the same contents.
+            assert_eq!(open_contents(&damaged.on(damaged.disk().kill())), found, "{what}");
         }
         if !report.newer.is_empty() {
             let error = wait(damaged.options().repair(damaged.path())).unwrap_err();

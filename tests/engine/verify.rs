@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use ringcask::sim::Cut;
 use ringcask::{Db, Durability, ErrorKind, VerifyReport};
 
-use crate::opening::of_newer_version;
-use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, seed, wait};
+use crate::opening::{crc32c, of_newer_version};
+use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, is_hint, seed, wait};
 
 pub(crate) fn verify(store: &Store) -> VerifyReport {
     wait(store.options().verify(store.path())).unwrap_or_else(|error| panic!("{error}"))
@@ -50,6 +50,7 @@ fn a_sound_store_is_sound() {
         assert_eq!(report.damage_count(), 0);
         assert_eq!((report.partitions, report.files), (2, store.data_files().len() as u64));
         assert_eq!(report.records, keys + 3, "with what was replaced and deleted");
+        assert_eq!((report.hints, report.hints_missing), (report.files, 0));
         assert_eq!((report.torn_bytes, report.misrouted_records, report.strays.len()), (0, 0, 0));
         let bytes: usize = store.data_files().iter().map(|file| store.read(file).len()).sum();
         assert_eq!(report.bytes, bytes as u64);
@@ -59,14 +60,16 @@ fn a_sound_store_is_sound() {
     });
 }
 
-/// There is no byte in a closed store that may change unnoticed; and what verify calls sound opens, what
-/// it calls damaged does not.
+/// There is no byte in a closed store that may change unnoticed. What verify calls sound opens, what it calls
+/// damaged does not, once no hint spares the reading; a hint is the reason for neither.
 #[test]
 fn every_flipped_byte_is_found() {
     let store = Store::sim(seed());
-    wait(fill_small(&store).close()).unwrap();
+    let db = fill_small(&store);
+    let values = contents(&db);
+    wait(db.close()).unwrap();
     let files = store.image();
-    assert!(files.len() >= 6 && files.contains_key("MANIFEST"));
+    assert!(files.len() >= 9 && files.contains_key("MANIFEST"));
     for (file, bytes) in &files {
         let path = store.path().join(file);
         // Every byte of the structures, some of the long values.
@@ -75,8 +78,14 @@ fn every_flipped_byte_is_found() {
         while at < bytes.len() {
             store.disk().flip(&path, at as u64, 0x10).unwrap();
             let report = verify(&store);
-            assert!(!report.is_sound(), "{file} at {at}");
-            if let [newer] = &report.newer[..] {
+            let flipped = store.on(store.disk().kill());
+            flipped.spoil_hints();
+            let is_hint = is_hint(file);
+            assert_eq!(report.is_sound(), is_hint, "{file} at {at}: {report:?}");
+            if is_hint {
+                let [hint] = &report.hints_ignored[..] else { panic!("{file} {at}: {report:?}") };
+                assert_eq!((&hint.path, report.hints + 1), (&path, report.files), "{file} at {at}");
+            } else if let [newer] = &report.newer[..] {
                 assert!(file != "MANIFEST" && (8..10).contains(&at), "{file} at {at}: {newer}");
             } else {
                 let [damage] = &report.damage[..] else { panic!("{file} {at}: {report:?}") };
@@ -84,8 +93,15 @@ fn every_flipped_byte_is_found() {
                 let end = damage.offset + damage.len.unwrap();
                 assert!((damage.offset..end).contains(&(at as u64)), "{file} at {at}: {damage}");
             }
-            if at % 5 == 0 {
-                assert!(store.try_open(store.options()).is_err(), "{file} at {at}");
+            if at % 5 == 0 && !is_hint {
+                assert!(flipped.try_open(flipped.options()).is_err(), "{file} at {at}");
+            } else if at % 5 == 0 {
+                let flipped = store.on(store.disk().kill());
+                let db = flipped.open();
+                assert_eq!(contents(&db), values, "{file} at {at}");
+                wait(db.close()).unwrap();
+                let after = verify(&flipped);
+                assert_eq!((after.hints, after.hints_ignored.len()), (after.files, 0));
             }
             store.disk().flip(&path, at as u64, 0x10).unwrap();
             at += step(at);
@@ -110,9 +126,13 @@ fn of_a_killed_store_only_the_last_group_is_ambiguous() {
             let flipped = killed.on(killed.disk().kill());
             flipped.disk().flip(&path, at as u64, 1).unwrap();
             let report = verify(&flipped);
+            flipped.spoil_hints();
             let opened = flipped.try_open(flipped.options());
             assert_eq!(report.is_sound(), opened.is_ok(), "{file} at {at}: {report:?}");
-            if let Ok(db) = opened {
+            if is_hint(file) {
+                assert_eq!(report.hints_ignored[0].path, path, "{file} at {at}: {report:?}");
+                wait(opened.unwrap().close()).unwrap();
+            } else if let Ok(db) = opened {
                 assert!(report.torn_bytes > 0, "{file} at {at}");
                 assert!(contents(&db).len() + 1 >= 7, "one put a group");
                 wait(db.close()).unwrap();
@@ -120,6 +140,120 @@ fn of_a_killed_store_only_the_last_group_is_ambiguous() {
         }
     }
     wait(db.close()).unwrap();
+}
+
+/// What a hint spares opening to read, verify reads: otherwise damage would show only when somebody asks for
+/// the key.
+#[test]
+fn damage_that_opening_does_not_read_is_found() {
+    each_disk(|store| {
+        let db = fill_small(store);
+        let values = contents(&db);
+        wait(db.close()).unwrap();
+        let is_record = |window: &[u8]| window == b"key 3value 3";
+        let hit = store.data_files().into_iter().find_map(|file| {
+            let at = store.read(&file).windows(12).position(is_record)?;
+            Some((file, at))
+        });
+        let (file, at) = hit.unwrap();
+        let mut bytes = store.read(&file);
+        bytes[at + 11] ^= 1;
+        store.write(&file, &bytes);
+        let db = store.open();
+        for (key, value) in &values {
+            match wait(db.get(key)) {
+                Ok(found) => assert_eq!(found.as_deref(), Some(value.as_slice())),
+                Err(error) => assert!(error.is_corrupt() && key == b"key 3", "{error}"),
+            }
+        }
+        assert!(wait(db.get("key 3")).unwrap_err().is_corrupt());
+        wait(db.close()).unwrap();
+        let report = verify(store);
+        assert_eq!(report.damage_count(), 1, "{report:?}");
+        assert_eq!(report.damage[0].key.as_deref(), Some(b"key 3".as_slice()));
+    });
+}
+
+/// What is wrong with a hint that opening ignores is told, and is no damage; a missing one is counted.
+#[test]
+fn hints_that_opening_ignores_are_no_damage() {
+    let store = Store::sim(seed());
+    let db = fill_small(&store);
+    let values = contents(&db);
+    wait(db.close()).unwrap();
+    let (first, other) = ("partition-000/000000001.hint", "partition-001/000000001.hint");
+    let sound = store.read(first);
+    let files = verify(&store).files;
+    for (bytes, what) in [
+        (Vec::new(), ""),
+        (sound[..sound.len() - 1].to_vec(), ""),
+        (store.read(other), "belongs to another partition"),
+        (store.read("partition-000/000000001.data"), ""),
+        (of_newer_version(first, sound.clone()), "version 2"),
+    ] {
+        store.write(first, &bytes);
+        let report = verify(&store);
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!((report.hints, report.hints_missing), (files - 1, 0), "{report:?}");
+        let [hint] = &report.hints_ignored[..] else { panic!("{report:?}") };
+        assert!(hint.path.ends_with(first) && hint.what.contains(what), "{hint}");
+        let copy = store.on(store.disk().kill());
+        let db = copy.open();
+        assert_eq!(contents(&db), values);
+        wait(db.close()).unwrap();
+    }
+    store.remove(first);
+    let report = verify(&store);
+    assert_eq!((report.hints, report.hints_missing), (files - 1, 1), "{report:?}");
+    assert!(report.is_sound() && report.hints_ignored.is_empty());
+    // Of a file that is not listed it is a leftover, as the file would be.
+    store.write("partition-000/000000077.hint", &sound);
+    let report = verify(&store);
+    assert_eq!(report.strays, [store.path().join("partition-000/000000077.hint")]);
+    assert!(report.is_sound());
+}
+
+/// Every checksum of the hint holds, and it points at an older value: opening would believe it.
+#[test]
+fn a_hint_that_contradicts_its_data_file_is_damage() {
+    let store = Store::sim(seed());
+    let db = store.open_one();
+    for value in ["old", "new"] {
+        wait(db.put("a", value)).unwrap();
+        wait(db.put("b", value)).unwrap();
+    }
+    wait(db.close()).unwrap();
+    assert!(verify(&store).is_sound());
+    forge_hint(&store, FIRST_HINT);
+    let copy = store.on(store.disk().kill());
+    let db = copy.open();
+    // This is why it is damage.
+    assert_ne!(wait(db.get("a")).ok().flatten().as_deref(), Some(b"new".as_slice()));
+    wait(db.close()).unwrap();
+    let report = verify(&store);
+    let [damage] = &report.damage[..] else { panic!("{report:?}") };
+    assert_eq!((damage.path.clone(), damage.offset), (store.path().join(FIRST_HINT), 128));
+    assert_eq!(damage.key.as_deref(), Some(b"a".as_slice()), "{damage}");
+    assert!(damage.what.contains("contradicts its data file"), "{damage}");
+}
+
+pub(crate) const FIRST_HINT: &str = "partition-000/000000001.hint";
+
+/// Makes the first entry of a hint point at the record 80 bytes before, with the checksum made good.
+pub(crate) fn forge_hint(store: &Store, hint: &str) {
+    let mut bytes = store.read(hint);
+    // Seed of the checksums: that of store id, partition and file id.
+    let identity = [&bytes[16..36], &bytes[40..48]].concat();
+    let len = u32::from_le_bytes(bytes[132..136].try_into().unwrap()) as usize;
+    // Behind the block's head: shared, rest, kind, and then the place in units of 8 bytes above ten bits.
+    let at = 128 + 12 + 3;
+    let mut place = [0; 8];
+    place[..5].copy_from_slice(&bytes[at..at + 5]);
+    let before = u64::from_le_bytes(place) - (10 << 10);
+    bytes[at..at + 5].copy_from_slice(&before.to_le_bytes()[..5]);
+    let crc = crc32c(crc32c(0, &identity), &bytes[132..128 + len]);
+    bytes[128..132].copy_from_slice(&crc.to_le_bytes());
+    store.write(hint, &bytes);
 }
 
 /// Damage in one place hides none in another.

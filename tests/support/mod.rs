@@ -159,7 +159,7 @@ impl Store {
     /// Makes every hint file useless, so that opening reads the data files themselves.
     pub(crate) fn spoil_hints(&self) {
         for file in self.image().into_keys() {
-            if Path::new(&file).extension().is_some_and(|extension| extension == "hint") {
+            if is_hint(&file) {
                 self.write(&file, b"");
             }
         }
@@ -193,6 +193,10 @@ impl Store {
     pub(crate) fn used_bytes(&self) -> u64 {
         self.image().values().map(|bytes| bytes.len() as u64).sum()
     }
+}
+
+pub(crate) fn is_hint(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension == "hint")
 }
 
 /// Runs a test on `io_uring`, on plain system calls, and on a simulated disk.

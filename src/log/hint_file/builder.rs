@@ -215,6 +215,21 @@ impl HintBuilder {
         Ok(tail.summary)
     }
 
+    /// What the hint would say, in order of keys (HI1).
+    pub(super) fn entries(&self) -> impl Iterator<Item = HintEntry<'_>> {
+        newest_by_key(&self.records, &self.arena)
+            .into_iter()
+            .map(|record| self.records[record].entry(&self.arena))
+    }
+
+    pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> {
+        self.records.iter().map(Pending::hash)
+    }
+
+    pub(super) fn totals(&self) -> RecordTotals {
+        self.totals
+    }
+
     /// In what the records are not those of `sealed`.
     fn mismatch(&self, header: &DataHeader, sealed: &SealedFile) -> Option<&'static str> {
         let records_end_max = sealed.len.saturating_sub(GROUP_HEADER_LEN as u64);

@@ -7,13 +7,16 @@
 //! builder   collects records in log order, writes the hint
 //! order     records by key, the newest of each
 //! reader    an open hint: entries, index, filter
+//! check     a hint held against the records of its data file
 //! ```
 
 mod builder;
+mod check;
 mod order;
 mod reader;
 
 pub(crate) use builder::HintBuilder;
+pub(crate) use check::disagreement;
 pub(crate) use reader::HintFile;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity};
 use crate::log::format::hint::block::{BLOCK_HEAD_LEN, Block, EntryDecoder, HintEntry};
 use crate::log::format::hint::filter::{self, Filter};
-use crate::log::format::hint::index::{BlockAt, Index};
+use crate::log::format::hint::index::Index;
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, Section, TRAILER_LEN, Trailer};
 use crate::log::format::record::RecordKind;
 use crate::log::scanner::{Fault, ReadAt, Window, read_full};
@@ -23,6 +23,17 @@ pub(crate) struct HintFile<'r> {
     summary: HintSummary,
     index: Section,
     filter: Section,
+    keys: Section,
+}
+
+/// Where the parts of a hint are, behind its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sections {
+    pub(crate) blocks: Section,
+    pub(crate) index: Section,
+    pub(crate) filter: Section,
+    /// With the keys in front of it.
+    pub(crate) trailer: Section,
 }
 
 impl<'r> HintFile<'r> {
@@ -33,19 +44,52 @@ impl<'r> HintFile<'r> {
         expected: &ExpectedFile,
         sealed: &SealedFile,
     ) -> io::Result<Result<HintFile<'r>, FormatError>> {
-        let identity = expected.identity();
-        apart(read_tail(reader, file_len, expected).and_then(|tail| {
-            let HintTail { summary, index, filter } = tail;
-            if summary.sealed == *sealed {
-                Ok(HintFile { reader, identity, summary, index, filter })
+        apart(HintFile::read(reader, file_len, expected).and_then(|hint| {
+            if hint.summary.sealed == *sealed {
+                Ok(hint)
             } else {
                 Err(Fault::Format(FormatError::Stale))
             }
         }))
     }
 
+    /// Opens the hint of whatever state of its data file.
+    #[cfg(feature = "cli")]
+    pub(crate) fn open_any(
+        reader: &'r dyn ReadAt,
+        file_len: u64,
+        expected: &ExpectedFile,
+    ) -> io::Result<Result<HintFile<'r>, FormatError>> {
+        apart(HintFile::read(reader, file_len, expected))
+    }
+
+    fn read(
+        reader: &'r dyn ReadAt,
+        file_len: u64,
+        expected: &ExpectedFile,
+    ) -> Result<HintFile<'r>, Fault> {
+        let HintTail { summary, index, filter } = read_tail(reader, file_len, expected)?;
+        let keys_offset = filter.offset + filter.len;
+        let keys_len = file_len - TRAILER_LEN as u64 - keys_offset;
+        let keys = Section { offset: keys_offset, len: keys_len };
+        let identity = expected.identity();
+        Ok(HintFile { reader, identity, summary, index, filter, keys })
+    }
+
     pub(crate) fn summary(&self) -> &HintSummary {
         &self.summary
+    }
+
+    /// Where its parts are.
+    pub(crate) fn sections(&self) -> Sections {
+        let HintFile { index, filter, keys, .. } = *self;
+        let start = DATA_HEADER_LEN as u64;
+        Sections {
+            blocks: Section { offset: start, len: index.offset - start },
+            index,
+            filter,
+            trailer: Section { offset: keys.offset, len: keys.len + TRAILER_LEN as u64 },
+        }
     }
 
     /// Hands every entry to `visit`, in order of keys.
@@ -74,25 +118,32 @@ impl<'r> HintFile<'r> {
     }
 
     /// Where each block is, for reading one of them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for scans in order of key"))]
     pub(crate) fn index(&self) -> io::Result<Result<Index, FormatError>> {
         apart(read_section(self.reader, self.index).and_then(|section| {
             Index::decode(section, self.index.offset, self.identity).map_err(Fault::Format)
         }))
     }
 
-    /// Reads the block that the index says is at `at` into `buf`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for scans in order of key"))]
+    /// Reads the block at a place that the index names into `buf`.
     pub(crate) fn block<'b>(
         &self,
-        at: &BlockAt<'_>,
+        place: Section,
         buf: &'b mut Vec<u8>,
     ) -> io::Result<Result<Block<'b>, FormatError>> {
-        // The index has none that is longer than a block can be.
+        // No index has one that is longer than a block can be.
         buf.clear();
-        buf.resize(at.place.len as usize, 0);
-        let count = read_full(self.reader, buf, at.place.offset)?;
+        buf.resize(place.len as usize, 0);
+        let count = read_full(self.reader, buf, place.offset)?;
         Ok(Block::decode(buf.get(..count).unwrap_or_default(), self.identity))
+    }
+
+    /// Where the block is that begins at `offset`, for want of an index, and not verified.
+    #[cfg(feature = "cli")]
+    pub(crate) fn place_at(&self, offset: u64) -> io::Result<Result<Section, FormatError>> {
+        let mut head = [0; BLOCK_HEAD_LEN];
+        let count = read_full(self.reader, &mut head, offset)?;
+        let len = Block::len_of(head.get(..count).unwrap_or_default());
+        Ok(len.map(|len| Section { offset, len: len as u64 }))
     }
 
     /// A decoder for the entries of single blocks.
@@ -186,7 +237,7 @@ fn read_section(reader: &dyn ReadAt, section: Section) -> Result<Vec<u8>, Fault>
 }
 
 /// Keeps a failed read apart from bytes that were read and are no hint.
-fn apart<T>(result: Result<T, Fault>) -> io::Result<Result<T, FormatError>> {
+pub(super) fn apart<T>(result: Result<T, Fault>) -> io::Result<Result<T, FormatError>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(Fault::Format(why)) => Ok(Err(why)),

@@ -188,7 +188,7 @@ fn read_blocks(hint: &HintFile<'_>) -> Result<Visited, FormatError> {
     let mut backwards = Vec::new();
     for number in (0..index.len()).rev() {
         let at = index.get(number).unwrap();
-        let block: Block<'_> = hint.block(&at, &mut buf).unwrap()?;
+        let block: Block<'_> = hint.block(at.place, &mut buf).unwrap()?;
         let mut end = block.entry_count();
         for restart in (0..block.restart_count()).rev() {
             decoder.reset();
@@ -690,4 +690,79 @@ fn lengths_in_entries_are_those_of_records() {
     let written = records.write();
     written.check();
     assert!(written.entries.values().all(|entry| entry.len == round_len(entry.len)));
+}
+
+/// What verify says of the hint that `written` is, beside a data file with these records.
+fn disagreement_with(written: &Written, records: &Records) -> Option<(&'static str, u64)> {
+    let reader = written.bytes.as_slice();
+    // Only the records differ, as if the hint had been made of others by mistake.
+    let hint = HintFile::open(&reader, written.bytes.len() as u64, &HINT, &written.sealed);
+    let found = disagreement(&hint.unwrap().unwrap(), &records.builder).unwrap().unwrap();
+    found.map(|wrong| (wrong.what, wrong.place.offset))
+}
+
+#[test]
+fn a_hint_is_held_against_the_records_of_its_data_file() {
+    let of = |records: &[(u64, &str)]| {
+        let mut built = Records::new();
+        for (seqno, key) in records {
+            built.put(*seqno, key);
+        }
+        built
+    };
+    let base = [(1, "b"), (2, "d"), (3, "d")];
+    let written = of(&base).write();
+    assert_eq!(disagreement_with(&written, &of(&base)), None);
+    let stale = "the entry is not of the newest record of the key";
+    let invented = "the data file has no record of the key";
+    let block = DATA_HEADER_LEN as u64;
+    for (records, what) in [
+        (vec![(1, "b"), (3, "d"), (2, "d")], stale),
+        (vec![(4, "b"), (2, "d"), (3, "d")], stale),
+        (vec![(1, "b"), (2, "d"), (3, "d"), (4, "d")], stale),
+        (vec![(1, "b"), (2, "b"), (3, "b")], stale),
+        (vec![(1, "b")], invented),
+        (vec![], invented),
+        (vec![(1, "c"), (2, "d"), (3, "d")], invented),
+        (vec![(1, "a"), (2, "b"), (3, "d")], "the key has a record and no entry"),
+        (vec![(1, "b"), (2, "d"), (3, "d"), (4, "e")], "keys of the data file have no entry"),
+    ] {
+        assert_eq!(disagreement_with(&written, &of(&records)), Some((what, block)), "{records:?}");
+    }
+}
+
+/// Compaction asks the filter which tombstones may go; an index that leads astray hides keys from a scan.
+#[test]
+fn a_filter_or_an_index_that_does_not_fit_the_entries_is_found() {
+    let mut records = Records::new();
+    (0..2000).for_each(|n| records.put(n, &format!("key {n:05}")));
+    let mut again = Records::new();
+    (0..2000).for_each(|n| again.put(n, &format!("key {n:05}")));
+    let mut written = records.write();
+    assert_eq!(disagreement_with(&written, &again), None);
+    let reader = written.bytes.as_slice();
+    let len = written.bytes.len() as u64;
+    let sections =
+        HintFile::open(&reader, len, &HINT, &written.sealed).unwrap().unwrap().sections();
+    let reseal = |bytes: &mut [u8], offset: u64, len: u64| {
+        let end = (offset + len) as usize - size_of::<u32>();
+        let crc = crc32c::crc32c_append(HINT.identity().0, &bytes[offset as usize..end]);
+        bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+    };
+    let sound = written.bytes.clone();
+    let filter = sections.filter;
+    written.bytes[filter.offset as usize..][..64].fill(0);
+    reseal(&mut written.bytes, filter.offset, filter.len);
+    let denies = "the filter denies a key of the data file";
+    assert_eq!(disagreement_with(&written, &again), Some((denies, filter.offset)));
+
+    written.bytes = sound;
+    let index = sections.index;
+    // The last byte of the last block's first key: still in order.
+    let at = (index.offset + index.len) as usize - size_of::<u32>() - 1;
+    written.bytes[at] ^= 1;
+    reseal(&mut written.bytes, index.offset, index.len);
+    let (what, place) = disagreement_with(&written, &again).unwrap();
+    assert_eq!(what, "the block does not begin with the key that the index says");
+    assert!(place > DATA_HEADER_LEN as u64 && place < index.offset);
 }

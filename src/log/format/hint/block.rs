@@ -242,7 +242,10 @@ impl<'a> Block<'a> {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for scans in order of key"))]
+    #[cfg_attr(
+        not(any(test, feature = "cli")),
+        expect(dead_code, reason = "the command prints it")
+    )]
     pub(crate) fn entry_count(&self) -> usize {
         self.entry_count
     }
@@ -331,7 +334,7 @@ pub(crate) struct EntryDecoder {
 }
 
 /// Where the first record of a data file begins, at the earliest.
-pub(in crate::log) const RECORDS_START: u64 = (DATA_HEADER_LEN + GROUP_HEADER_LEN) as u64;
+pub(crate) const RECORDS_START: u64 = (DATA_HEADER_LEN + GROUP_HEADER_LEN) as u64;
 
 impl EntryDecoder {
     pub(crate) fn new(sealed: &SealedFile) -> EntryDecoder {
@@ -346,7 +349,6 @@ impl EntryDecoder {
     }
 
     /// Forgets the entry before, to go on at any restart.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for scans in order of key"))]
     pub(crate) fn reset(&mut self) {
         self.keyspace = KeyspaceId::default();
         self.key.clear();

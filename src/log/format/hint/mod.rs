@@ -50,7 +50,6 @@
 
 pub(crate) mod block;
 pub(crate) mod filter;
-#[cfg_attr(not(test), expect(dead_code, reason = "for scans in order of key"))]
 pub(crate) mod index;
 
 use super::data_header::{DATA_HEADER_LEN, FileIdentity};
