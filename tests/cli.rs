@@ -338,6 +338,47 @@ fn inspect_prints_every_structure_of_a_file() {
     let limited = json_lines(&inspect(&path, &["--json", "--limit", "1"]).done());
     assert_eq!(limited[..], lines[..3]);
 
+    let hint = path.with_extension("hint");
+    let text = inspect(&hint, &[]).done();
+    for part in
+        ["hint file", "       128  block: ", "    put ", "\", ", "  index: 1 blocks", "trailer"]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let entries = json_lines(&inspect(&hint, &["--json"]).done());
+    let of_entries = entries.iter().filter(|line| line["what"] == "entry");
+    for entry in of_entries.clone() {
+        let record = lines.iter().find(|line| line["offset"] == entry["record_offset"]).unwrap();
+        for field in ["seqno", "key", "kind"] {
+            assert_eq!(entry[field], record[field]);
+        }
+        assert_eq!(entry["record_len"], record["len"]);
+    }
+    assert_eq!(of_entries.count() as u64, records);
+    let trailer = entries.last().unwrap();
+    assert_eq!(trailer["digest"], lines.last().unwrap()["digest"]);
+    let limited = json_lines(&inspect(&hint, &["--json", "--limit", "1"]).done());
+    assert_eq!(limited[..], entries[..3]);
+    // Damage in each of its parts is told with its place, and ends nothing but what needs it.
+    let sound = std::fs::read(&hint).unwrap();
+    for what in ["block", "index", "filter", "trailer"] {
+        let part = entries.iter().find(|line| line["what"] == what).unwrap();
+        let offset = part["offset"].as_u64().unwrap();
+        let mut bytes = sound.clone();
+        bytes[offset as usize + 20] ^= 1;
+        std::fs::write(&hint, &bytes).unwrap();
+        let found = inspect(&hint, &["--json"]);
+        assert_eq!(found.0.status.code(), Some(1));
+        let found = json_lines(&String::from_utf8(found.0.stdout).unwrap());
+        let damage = found.iter().find(|line| line["what"] == "damage").unwrap();
+        assert!(damage["offset"].as_u64().unwrap() >= offset, "{damage}");
+        assert_eq!(found[0], entries[0]);
+        if what != "trailer" {
+            assert_eq!(found.last(), entries.last(), "{what}");
+        }
+    }
+    std::fs::write(&hint, &sound).unwrap();
+
     let list = json_lines(&inspect(&directory.join("FILES"), &["--json"]).done());
     assert_eq!((&list[0]["what"], &list[0]["sealed"]), (&json!("list of files"), &json!(1)));
     assert_eq!((&list[1]["file"], &list[1]["records"]), (&json!(1), &json!(records)));

@@ -3,12 +3,15 @@
 //! Reads the file alone, without the lock, so that the files of an open store can be looked at too; what is
 //! being written just then may look torn. Nothing is ever written.
 
+mod hint;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::hint::inspect_hint;
 use super::failure::{Failure, Outcome};
 use super::format::JsonText;
 use super::output::Output;
@@ -27,9 +30,9 @@ use crate::log::tail::{TailVerdict, read_tail};
 
 #[derive(clap::Args)]
 pub(super) struct InspectArgs {
-    /// A data file, FILES or MANIFEST; of a store that is open or not.
+    /// A data file, hint file, FILES or MANIFEST; of a store that is open or not.
     file: PathBuf,
-    /// Records that are printed at most; what is behind the last one is not read.
+    /// Records, or entries of a hint, that are printed at most; what is behind the last one is not read.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
 }
@@ -57,7 +60,7 @@ pub(super) fn inspect(args: &InspectArgs, output: &mut Output) -> Result<Outcome
         printer.manifest(&manifest)?;
     } else {
         return Err(Failure::Failed(format!(
-            "{}: it begins like no file of a Ringcask store; inspect reads data files, FILES and MANIFEST",
+            "{}: it begins like no file of a Ringcask store; inspect reads data and hint files, FILES and MANIFEST",
             path.display()
         )));
     }
@@ -77,11 +80,6 @@ fn inspect_partition_file(
     let io = |source| Error::io("read", path, source);
     let len = file.len().map_err(io)?;
     printer.header(header, len)?;
-    match header.kind {
-        FileKind::Data => {}
-        // Its blocks are for the reader of hint files to print.
-        FileKind::Hint => return Ok(()),
-    }
     let progress = |_| ();
     let reader = Patient::new(file, len, &progress);
     let expected = ExpectedFile {
@@ -91,9 +89,27 @@ fn inspect_partition_file(
         file: header.file,
         hash_key: header.hash_key,
     };
-    let extent = extent_of(&reader, len, &expected).map_err(io)?;
+    match header.kind {
+        FileKind::Data => inspect_data(path, &reader, len, &expected, printer)?,
+        FileKind::Hint => inspect_hint(path, &reader, len, &expected, printer)?,
+    }
+    match reader.into_error() {
+        Some((_, source)) => Err(Failure::Store(io(source))),
+        None => Ok(()),
+    }
+}
+
+fn inspect_data(
+    path: &Path,
+    reader: &dyn ReadAt,
+    len: u64,
+    expected: &ExpectedFile,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let io = |source| Error::io("read", path, source);
+    let extent = extent_of(reader, len, expected).map_err(io)?;
     let mut printed = Ok(());
-    let found = salvage(&reader, len, &expected, extent, &mut |piece| {
+    let found = salvage(reader, len, expected, extent, &mut |piece| {
         printed = match piece {
             Piece::Group { offset, header, header_crc } => {
                 printer.group(offset, header, header_crc)
@@ -112,11 +128,8 @@ fn inspect_partition_file(
     if printer.left > 0 && !found.is_closed {
         printer.end(found.end, found.torn_bytes, len)?;
     }
-    if let Some(why) = found.newer {
-        return Err(Failure::Store(why.at(path, 0)));
-    }
-    match reader.into_error() {
-        Some((_, source)) => Err(Failure::Store(io(source))),
+    match found.newer {
+        Some(why) => Err(Failure::Store(why.at(path, 0))),
         None => Ok(()),
     }
 }
