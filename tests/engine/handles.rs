@@ -1,6 +1,7 @@
 //! Descriptors: a store with more files than the process may open works all the same.
 
 use ringcask::{Compaction, Durability};
+use std::path::Path;
 
 use crate::support::{Store, contents, each_disk, get, wait};
 
