@@ -95,6 +95,9 @@ pub const KEYDIR_TABLE_BUCKETS: usize = 16 << 10;
 /// p99.9 falls from 8–10 ms to 2–4 ms; steps of 512 KiB are slower again.
 pub const PREWRITE_LEN_MAX: u64 = 1 << 20;
 
+/// Time from the beginning of one scrub of all data files to that of the next, if the rate allows it.
+pub const SCRUB_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Most ranges of damage that one report lists; the others are counted.
 pub const DAMAGE_REPORTED_MAX: usize = 1 << 16;
 

@@ -88,6 +88,7 @@ pub struct Options {
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
+    pub(crate) scrub_bytes_per_sec: Option<u64>,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
 }
@@ -110,6 +111,7 @@ impl Default for Options {
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             prewrite: true,
             compaction: Compaction::new(),
+            scrub_bytes_per_sec: None,
             open_files_max: None,
             on_open_progress: None,
         }
@@ -221,6 +223,20 @@ impl Options {
         self
     }
 
+    /// Reads data files in the background, at most this many bytes a second, all partitions together, to
+    /// find damage before somebody needs the record. Default: not at all.
+    ///
+    /// Each sealed file is read once after the store was opened, and then once a day, or as often as the rate
+    /// allows, when upkeep has nothing else to do; the page cache is left as it is. What is found goes to
+    /// `tracing` as an error with file and offset, and is counted in
+    /// [`PartitionStats::files_damaged`](crate::PartitionStats::files_damaged). Nothing is changed: restore a
+    /// backup, or close the store and run [`Db::repair`](crate::Db::repair). A day is 86,400 seconds, so
+    /// 10 MB/s read some 860 GB.
+    pub fn scrub_bytes_per_sec(mut self, bytes: u64) -> Options {
+        self.scrub_bytes_per_sec = Some(bytes);
+        self
+    }
+
     /// How many data files stay open, all partitions together; those longest unused are closed, and
     /// opened again when they are read. Default: half of what the process may open (`ulimit -n`), at most
     /// 10,000. At least one file a partition stays open.
@@ -276,6 +292,9 @@ impl Options {
             limits::DATA_FILE_LEN_LIMIT,
         )?;
         self.compaction.check().map_err(|what| Error::invalid(format!("compaction: {what}")))?;
+        if let Some(rate) = self.scrub_bytes_per_sec {
+            within("scrub_bytes_per_sec", rate, 1, u64::MAX)?;
+        }
         within("data_file_records_max", self.data_file_records_max, 1, 1 << 24)?;
         within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;
         within("mailbox_bytes_max", self.mailbox_bytes_max as u64, 1, 1 << 36)

@@ -13,8 +13,8 @@ use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
-use crate::partition::PartitionConfig;
 use crate::partition::recovery::{LoadProgress, Report};
+use crate::partition::{PartitionConfig, ScrubRate};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::PartitionId;
 use crate::worker::{self, Loading, Opened, Setup, Ticker, WorkerPlan};
@@ -141,6 +141,7 @@ fn start(
             },
             prewrite: options.prewrite,
             compaction: compaction_of_worker(&options.compaction, worker_count),
+            scrub: scrub_of_partition(options, access, partition_count),
             open_files_max: (open_files_max(options) / partition_count).max(1),
         },
     };
@@ -239,6 +240,16 @@ fn open_files_max(options: &Options) -> usize {
 fn compaction_of_worker(settings: &Compaction, worker_count: usize) -> Compaction {
     let share = |rate: u64| (rate / worker_count as u64).max(1);
     Compaction { bytes_per_sec: settings.bytes_per_sec.map(share), ..settings.clone() }
+}
+
+/// The rate is for all partitions together.
+fn scrub_of_partition(
+    options: &Options,
+    access: &Access,
+    partition_count: usize,
+) -> Option<ScrubRate> {
+    let rate = (options.scrub_bytes_per_sec? / partition_count as u64).max(1);
+    Some(ScrubRate { bytes_per_sec: access.has_upkeep_timer.then_some(rate) })
 }
 
 type Views = Vec<Arc<crate::partition::PartitionView>>;

@@ -126,6 +126,10 @@ impl Compactor {
         self.damaged.insert(file, damage);
     }
 
+    pub(super) fn is_damaged(&self, file: FileId) -> bool {
+        self.damaged.contains_key(&file)
+    }
+
     /// The file that somebody wants sealed.
     pub(super) fn sealing(&self) -> Option<FileId> {
         self.forced.as_ref().and_then(|forced| forced.sealing)
@@ -379,7 +383,8 @@ impl Partition {
                     error.location().is_some_and(|(path, _)| input.data.path == path)
                 };
                 if let Some(input) = job.inputs().iter().find(is_input) {
-                    compactor.note_damaged(input.sealed.id, error);
+                    self.note_damaged(input.sealed.id, error);
+                    let compactor = &mut self.upkeep.compactor;
                     if let Some(forced) = compactor.forced.as_mut().filter(|_| is_asked_for) {
                         // The others are tried again without it.
                         let inputs = job.inputs().iter().map(|input| input.sealed.id);

@@ -23,6 +23,7 @@ mod read;
 pub(crate) mod recovery;
 pub(crate) mod repair;
 mod rotation;
+mod scrub;
 mod space;
 mod upkeep;
 pub(crate) mod verify;
@@ -70,8 +71,17 @@ pub(crate) struct PartitionConfig {
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
+    /// `None` if files are not to be scrubbed.
+    pub(crate) scrub: Option<ScrubRate>,
     /// Sealed files that stay open.
     pub(crate) open_files_max: usize,
+}
+
+/// How fast a partition's files are scrubbed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScrubRate {
+    /// `None` where time does not pass by itself: as fast as can be.
+    pub(crate) bytes_per_sec: Option<u64>,
 }
 
 /// Operations under way, of all partitions of one worker.
@@ -184,7 +194,7 @@ impl Partition {
             hasher: KeyHasher::new(&config.identity.hash_key),
             prewrite: Prewrite::new(config.prewrite),
             here: Here::default(),
-            upkeep: Upkeep::new(recovered.hints_due),
+            upkeep: Upkeep::new(recovered.hints_due, config.scrub),
             reserve: if recovered.has_reserve { Reserve::Held } else { Reserve::Missing },
             owner: recovered.owner,
             bounds: config.bounds.fit(recovered.usage.total().live_bytes),

@@ -1,22 +1,24 @@
-//! What the partition does besides its requests: hints, compaction, and letting go of files.
+//! What the partition does besides its requests: hints, compaction, scrubbing, and letting go of files.
 //!
 //! One step at a time, on the worker's upkeep thread; between two steps the partition looks at what
 //! there is to do. Hints come first, because a file without one is slow to open and cannot be asked
-//! for its keys.
+//! for its keys; scrubbing last, because nothing waits for it.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::compaction::{Compactor, Stepped};
 use super::listing::ChangeFailure;
-use super::{Event, Ops, Partition};
+use super::scrub::{Scrubbed, Scrubber};
+use super::{Event, Ops, Partition, ScrubRate};
 use crate::error::Result;
 use crate::io::{File, Fs};
 use crate::log::data_file::DataFile;
 use crate::types::FileId;
 use crate::upkeep::hints::HintJob;
+use crate::upkeep::scrub::Allowance;
 
 /// How long the upkeep thread waits for readers of a file that is gone, before it looks again later.
 const READERS_WAIT: Duration = Duration::from_millis(20);
@@ -31,6 +33,7 @@ pub(crate) enum UpkeepEvent {
     Reserved(bool),
     /// What readers still hold.
     Released(Option<Released>),
+    Scrub(Option<Scrubbed>),
 }
 
 /// What upkeep is about in one partition.
@@ -43,6 +46,7 @@ pub(super) struct Upkeep {
     /// Tried again when time has passed.
     hints_failed: Vec<FileId>,
     pub(super) compactor: Compactor,
+    pub(super) scrubber: Scrubber,
     released: Released,
 }
 
@@ -57,8 +61,13 @@ pub(crate) struct Released {
 }
 
 impl Upkeep {
-    pub(super) fn new(hints_due: Vec<FileId>) -> Upkeep {
-        Upkeep { hints_due: hints_due.into(), ..Upkeep::default() }
+    pub(super) fn new(hints_due: Vec<FileId>, scrub: Option<ScrubRate>) -> Upkeep {
+        let allowance = scrub.map(|rate| Allowance::new(rate.bytes_per_sec, Instant::now()));
+        Upkeep {
+            hints_due: hints_due.into(),
+            scrubber: Scrubber::new(allowance),
+            ..Upkeep::default()
+        }
     }
 
     /// Whether nothing is under way. What readers still hold is theirs to end.
@@ -105,10 +114,14 @@ impl Partition {
         if self.upkeep.is_busy {
             return;
         }
+        self.scrub_forget();
         let is_busy =
             self.release_advance(ops) || self.reserve_advance(ops) || self.hint_advance(ops);
         if !is_busy {
             self.compaction_advance(ops);
+            if !self.upkeep.is_busy && self.upkeep.compactor.is_idle() {
+                self.scrub_advance(ops);
+            }
         }
     }
 
@@ -119,6 +132,7 @@ impl Partition {
         self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
         self.reserve_look();
+        self.upkeep.scrubber.tick();
     }
 
     /// Whether upkeep could go on without anything else happening first.
@@ -135,6 +149,10 @@ impl Partition {
             UpkeepEvent::Compaction(stepped) => {
                 self.upkeep.is_busy = false;
                 self.compaction_stepped(stepped, ops);
+            }
+            UpkeepEvent::Scrub(scrubbed) => {
+                self.upkeep.is_busy = false;
+                self.scrub_done(scrubbed);
             }
             UpkeepEvent::Listed(listed) => self.compaction_listed(listed, ops),
             UpkeepEvent::Reserved(is_made) => {
@@ -223,7 +241,7 @@ impl Partition {
                 tracing::warn!(partition = self.id.0, %error, "no hint file was written");
                 let file = job.file().id;
                 if error.is_corrupt() {
-                    self.upkeep.compactor.note_damaged(file, error);
+                    self.note_damaged(file, error);
                 } else {
                     self.upkeep.hints_failed.push(file);
                 }

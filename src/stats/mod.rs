@@ -165,6 +165,12 @@ partition_stats! {
     compaction_read_bytes,
     /// Bytes of the files that compactions wrote.
     compaction_written_bytes,
+    /// Bytes of data files that were scrubbed and found sound.
+    scrubbed_bytes,
+    /// Times that all data files of a partition were scrubbed.
+    scrub_passes,
+    /// Data files that were found damaged by scrubbing, by compaction, or when their hint was written.
+    files_damaged,
     /// Bytes in data files up to their logical ends.
     log_bytes,
     /// Of these, of records that are the newest of their key.

@@ -102,6 +102,11 @@ impl Uncached<'_> {
         Uncached { file, cached: Cell::default(), total: Cell::default() }
     }
 
+    /// Bytes that were read.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.total.get()
+    }
+
     /// Whether most of what was read was in memory already.
     pub(crate) fn was_cached(&self) -> bool {
         self.cached.get() * 2 >= self.total.get()

@@ -7,4 +7,5 @@
 pub(crate) mod compaction;
 pub(crate) mod hints;
 pub(crate) mod prewrite;
+pub(crate) mod scrub;
 pub(crate) mod throttle;

@@ -25,6 +25,7 @@ mod opening;
 mod repair;
 mod rotation;
 mod scan;
+mod scrub;
 mod stats;
 mod values;
 mod verify;
