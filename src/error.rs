@@ -110,6 +110,18 @@ impl Error {
         }))
     }
 
+    /// The same error, and what to do about it, as a clause.
+    #[cold]
+    pub(crate) fn advise(&self, clause: &str) -> Error {
+        let Inner { kind, message, location, source } = &*self.0;
+        let source = source.as_ref().map(|source| match source.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::new(source.kind(), source.to_string()),
+        });
+        let message = format!("{message}; {clause}");
+        Error(Arc::new(Inner { kind: *kind, message, location: location.clone(), source }))
+    }
+
     /// Something that only a newer build knows.
     #[cold]
     pub(crate) fn newer(path: &Path, why: impl fmt::Display) -> Error {

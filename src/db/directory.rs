@@ -108,8 +108,7 @@ pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
                 return Err(Error::corrupt(
                     &root.join(layout::MANIFEST),
                     0,
-                    "the file is missing, though there are partitions with data; restore it from a \
-                     backup, or have it made anew by a repair",
+                    "the file is missing, though there are partitions with data",
                 ));
             }
         } else if !is_leftover(&name) {

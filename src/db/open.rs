@@ -59,7 +59,15 @@ struct Access {
     has_upkeep_timer: bool,
 }
 
+/// What to do about a store that does not open because it is damaged.
+const DAMAGED_ADVICE: &str = "run `ringcask repair` or restore a backup";
+
 fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
+    try_open(options, path)
+        .map_err(|error| if error.is_corrupt() { error.advise(DAMAGED_ADVICE) } else { error })
+}
+
+fn try_open(options: &Options, path: &Path) -> Result<Db> {
     let started = Instant::now();
     let access = choose_io(&options.io)?;
     let (root, manifest, lock) = open_directory(&access.fs, options, path)?;

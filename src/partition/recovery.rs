@@ -391,8 +391,7 @@ impl Recovery<'_> {
         let opened = if write { self.fs.open_write(&path) } else { self.fs.open_read(&path) };
         let file = opened.map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
-                let what = "the file is missing, though FILES lists it; restore it from a backup";
-                Error::corrupt(&path, 0, what)
+                Error::corrupt(&path, 0, "the file is missing, though FILES lists it")
             } else {
                 Error::io("open", &path, source)
             }
@@ -446,7 +445,7 @@ fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) ->
     let path = dir.join(layout::FILES);
     let bytes = fs.read_file(&path, FILES_LEN_MAX).map_err(|source| {
         if source.kind() == std::io::ErrorKind::NotFound {
-            Error::corrupt(&path, 0, "the file is missing; restore it from a backup")
+            Error::corrupt(&path, 0, "the file is missing")
         } else {
             Error::io("read", &path, source)
         }

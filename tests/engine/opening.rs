@@ -146,6 +146,32 @@ fn any_number_of_workers_serves_any_number_of_partitions() {
     });
 }
 
+/// Somebody whose store does not open reads one sentence, and has to know what to do then.
+#[test]
+fn a_damaged_store_says_once_what_to_do() {
+    for file in ["MANIFEST", "partition-000/FILES", "partition-000/000000001.data"] {
+        for is_missing in [false, true] {
+            let store = Store::sim(0);
+            let db = store.open_one();
+            wait(db.put("k", "v")).unwrap();
+            wait(db.close()).unwrap();
+            store.spoil_hints();
+            if is_missing {
+                store.remove(file);
+            } else {
+                let at = store.read(file).len() as u64 / 2;
+                store.disk().flip(store.path().join(file), at, 1).unwrap();
+            }
+            let error = refuse(&store, store.options(), ErrorKind::Corrupt);
+            let text = error.to_string();
+            let advice = "; run `ringcask repair` or restore a backup";
+            assert!(text.ends_with(advice) && text.contains(file), "{text}");
+            assert_eq!((text.matches("repair").count(), text.matches("backup").count()), (1, 1));
+            assert_eq!(error.location().unwrap().0, store.path().join(file));
+        }
+    }
+}
+
 /// Breaks if a store written by a newer build is misread, or changed.
 #[test]
 fn newer_versions_are_refused_as_newer() {
