@@ -72,6 +72,7 @@ pub enum Io {
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `open` is called"]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Options {
     pub(crate) partitions: Option<u32>,
     pub(crate) workers: Option<usize>,
@@ -80,6 +81,7 @@ pub struct Options {
     pub(crate) io: Io,
     pub(crate) create_if_missing: bool,
     pub(crate) lock_wait: Duration,
+    pub(crate) salvage: bool,
     pub(crate) key_len_max: usize,
     pub(crate) value_len_max: usize,
     pub(crate) data_file_len_max: u64,
@@ -103,6 +105,7 @@ impl Default for Options {
             io: Io::Auto,
             create_if_missing: true,
             lock_wait: Duration::ZERO,
+            salvage: false,
             key_len_max: limits::KEY_LEN_MAX,
             value_len_max: limits::VALUE_LEN_MAX_DEFAULT,
             data_file_len_max: limits::DATA_FILE_LEN_MAX_DEFAULT,
@@ -165,6 +168,17 @@ impl Options {
     /// How long to wait for another process to close the store. Default: not at all.
     pub fn lock_wait(mut self, wait: Duration) -> Options {
         self.lock_wait = wait;
+        self
+    }
+
+    /// Whether a store that does not open because it is damaged is [repaired](crate::Db::repair) and then
+    /// opened. Default: false, it is an error.
+    ///
+    /// For a service that would rather lose records than stay down: what was lost is told to `tracing`, and by
+    /// [`Db::salvaged`](crate::Db::salvaged). Damaged files stay beside the new ones. Damage that opening does
+    /// not meet, in a value that nobody has read yet, is no reason for a repair.
+    pub fn salvage(mut self, salvage: bool) -> Options {
+        self.salvage = salvage;
         self
     }
 

@@ -9,6 +9,7 @@ mod open;
 mod put;
 mod read;
 mod repair;
+mod salvage;
 mod scan;
 mod value;
 mod verify;
@@ -28,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Body, Durable, Mailbox, Request, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
+use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::stats::Stats;
 use crate::types::{KeyHash, KeyspaceId};
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     value_len_max: usize,
     io_name: &'static str,
     worker_count: usize,
+    /// What opening had to repair.
+    salvaged: Option<RepairReport>,
     lifecycle: Arc<Lifecycle>,
 }
 

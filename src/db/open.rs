@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
+use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
@@ -15,6 +16,7 @@ use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
 use crate::partition::recovery::{LoadProgress, Report};
 use crate::partition::{PartitionConfig, ScrubRate};
+use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::PartitionId;
 use crate::worker::{self, Loading, Opened, Setup, Ticker, WorkerPlan};
@@ -26,7 +28,8 @@ impl Options {
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a setting out of its
     /// bounds; `Locked` while another instance holds the store; `NotAStore` for a directory that
     /// holds something else, which is left untouched; `PartitionCount`, `NewerFormat`, `Corrupt`,
-    /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say.
+    /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say. With [`Options::salvage`] those of
+    /// [`Db::repair`](crate::Db::repair) too.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
         let options = self;
         let path = path.as_ref().to_owned();
@@ -63,16 +66,25 @@ struct Access {
 const DAMAGED_ADVICE: &str = "run `ringcask repair` or restore a backup";
 
 fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
-    try_open(options, path)
-        .map_err(|error| if error.is_corrupt() { error.advise(DAMAGED_ADVICE) } else { error })
+    let refused = match try_open(options, path, None) {
+        Err(error) if error.is_corrupt() => error,
+        opened => return opened,
+    };
+    if options.salvage {
+        let report = salvage(options, path, &refused)?;
+        try_open(options, path, report)
+    } else {
+        Err(refused.advise(DAMAGED_ADVICE))
+    }
 }
 
-fn try_open(options: &Options, path: &Path) -> Result<Db> {
+fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> Result<Db> {
     let started = Instant::now();
     let access = choose_io(&options.io)?;
     let (root, manifest, lock) = open_directory(&access.fs, options, path)?;
     let identity = StoreIdentity::of(&manifest);
-    let (shared, report) = start(options, &access, root, &identity, lock)?;
+    let (mut shared, report) = start(options, &access, root, &identity, lock)?;
+    shared.salvaged = salvaged;
     tracing::info!(
         path = %shared.path.display(),
         partitions = shared.partitions.len(),
@@ -235,6 +247,7 @@ fn start(
         value_len_max: options.value_len_max,
         io_name: access.name,
         worker_count,
+        salvaged: None,
         lifecycle,
     };
     Ok((shared, report))

@@ -87,7 +87,11 @@ impl Options {
     }
 }
 
-fn repair_blocking(options: &Options, path: &Path, progress: &Progress) -> Result<RepairReport> {
+pub(super) fn repair_blocking(
+    options: &Options,
+    path: &Path,
+    progress: &Progress,
+) -> Result<RepairReport> {
     let mut store = examine_store(options, path, Access::Write, progress)?;
     let found = std::mem::take(&mut store.report);
     if let Some(newer) = found.newer.first() {

@@ -24,6 +24,7 @@ mod model;
 mod opening;
 mod repair;
 mod rotation;
+mod salvage;
 mod scan;
 mod scrub;
 mod stats;
