@@ -148,17 +148,13 @@ fn start(
     let cores = worker::available_cores();
     let partition_count = identity.partition_count as usize;
     let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
-    let open_id = u64::from_le_bytes(random()?);
     let setup = Setup {
         fs: access.fs.clone(),
         root: root.clone(),
         config: PartitionConfig {
             identity: identity.clone(),
-            open_id,
-            bounds: FileBounds {
-                len_max: options.data_file_len_max,
-                records_max: options.data_file_records_max,
-            },
+            open_id: u64::from_le_bytes(random()?),
+            bounds: options.file_bounds(),
             prewrite: options.prewrite,
             compaction: compaction_of_worker(&options.compaction, worker_count),
             scrub: scrub_of_partition(options, access, partition_count),
@@ -251,6 +247,12 @@ fn start(
         lifecycle,
     };
     Ok((shared, report))
+}
+
+impl Options {
+    fn file_bounds(&self) -> FileBounds {
+        FileBounds { len_max: self.data_file_len_max, records_max: self.data_file_records_max }
+    }
 }
 
 fn open_files_max(options: &Options) -> usize {
