@@ -40,10 +40,14 @@ use crate::upkeep::throttle::Debt;
 /// Moves made in one turn of the worker: some tenths of a millisecond.
 const MOVES_A_TURN: usize = 1024;
 
+/// How long the upkeep thread rests at once.
+const REST_SLICE: Duration = Duration::from_millis(10);
+
 /// A job that has done a step.
 pub(crate) struct Stepped {
     job: Box<Job>,
     progress: Result<Progress>,
+    rest: Duration,
 }
 
 /// What compaction is about in one partition.
@@ -53,6 +57,8 @@ pub(super) struct Compactor {
     /// Something changed since it was last asked whether there is a reason.
     is_due: bool,
     reason: Option<Reason>,
+    /// How long the next step is put off, for the sake of the rate.
+    rest: Duration,
     /// Files whose tombstones are still needed, as of the last file that went.
     shadow_needed: HashSet<FileId>,
     /// Files that could not be copied because they are damaged, and how.
@@ -195,7 +201,12 @@ impl Partition {
             Stage::Working(job) | Stage::Syncing { job, .. } if self.is_compaction_over() => {
                 self.compaction_discard(job, ops);
             }
-            Stage::Working(job) => self.compaction_step(job, ops),
+            Stage::Working(job) => {
+                if !self.compaction_rest(ops) {
+                    return self.compaction_step(job, ops);
+                }
+                self.upkeep.compactor.stage = Stage::Working(job);
+            }
             Stage::Syncing { job, file, end } => {
                 if self.is_durable_through(file, end)
                     && !matches!(self.in_flight, InFlight::Rotation)
@@ -336,16 +347,28 @@ impl Partition {
     fn compaction_step(&mut self, mut job: Box<Job>, ops: &mut Ops) {
         self.upkeep.compactor.stage = Stage::Stepping;
         let step = move || {
-            let progress = job.step();
-            Stepped { job, progress }
+            let (progress, rest) = job.step();
+            Stepped { job, progress, rest }
         };
         self.upkeep_step(ops, step, UpkeepEvent::Compaction);
+    }
+
+    /// Rests a little, if the rate asks for it: in slices, so that others of the worker get their turn, and
+    /// a compaction that is cancelled ends.
+    fn compaction_rest(&mut self, ops: &mut Ops) -> bool {
+        let slice = self.upkeep.compactor.rest.min(REST_SLICE);
+        self.upkeep.compactor.rest -= slice;
+        if !slice.is_zero() {
+            let rest = move || std::thread::sleep(slice);
+            self.upkeep_step(ops, rest, |_| UpkeepEvent::Rested);
+        }
+        !slice.is_zero()
     }
 
     pub(super) fn compaction_stepped(&mut self, stepped: Option<Stepped>, ops: &mut Ops) {
         let compactor = &mut self.upkeep.compactor;
         compactor.stage = Stage::Idle;
-        let Some(Stepped { mut job, progress }) = stepped else {
+        let Some(Stepped { mut job, progress, rest }) = stepped else {
             self.view.counters.compactions_failed.add(1);
             let panicked = "compaction panicked, which is a bug in ringcask; nothing was changed";
             return self.forced_done(&Err(Error::new(ErrorKind::Io, panicked)));
@@ -353,6 +376,7 @@ impl Partition {
         // Hints that could not be read are made anew.
         self.upkeep.hints_wanted(job.take_broken_hints());
         let compactor = &mut self.upkeep.compactor;
+        compactor.rest = rest;
         match progress {
             Ok(Progress::Copying) => compactor.stage = Stage::Working(job),
             Ok(Progress::Decided { tombstones_kept }) => {

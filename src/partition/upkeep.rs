@@ -27,6 +27,7 @@ const READERS_WAIT: Duration = Duration::from_millis(20);
 pub(crate) enum UpkeepEvent {
     Hint(Option<(Box<HintJob>, Result<Option<u64>>)>),
     Compaction(Option<Stepped>),
+    Rested,
     /// The outputs of a compaction are in `FILES`, and its inputs are not any more.
     Listed(Option<Result<(), ChangeFailure>>),
     /// Whether the reserve could be made.
@@ -150,6 +151,7 @@ impl Partition {
                 self.upkeep.is_busy = false;
                 self.compaction_stepped(stepped, ops);
             }
+            UpkeepEvent::Rested => self.upkeep.is_busy = false,
             UpkeepEvent::Scrub(scrubbed) => {
                 self.upkeep.is_busy = false;
                 self.scrub_done(scrubbed);

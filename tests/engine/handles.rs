@@ -1,9 +1,7 @@
 //! Descriptors: a store with more files than the process may open works all the same.
 
-use ringcask::{Compaction, Durability};
-use std::path::Path;
-
 use crate::support::{Store, contents, each_disk, get, wait};
+use ringcask::{Compaction, Durability};
 
 /// Descriptors of this process that are open on data files of the store.
 fn open_data_files(store: &Store) -> usize {

@@ -311,11 +311,12 @@ fn all_damage_is_found_in_one_go() {
 #[test]
 fn torn_tails_and_strays_are_told_from_damage() {
     let store = Store::sim(seed());
-    let db = store.open_one();
+    // The sync of zeros written ahead would make durable what is to be torn.
+    let db = store.open_with(store.options().partitions(1).prewrite(false));
     wait(db.put("k", "v")).unwrap();
     wait(db.put("torn", vec![1; 5000]).durability(Durability::Buffered)).unwrap();
     let mut torn = None;
-    for seed in 0..200 {
+    for seed in 0..60 {
         let cut = store.on(store.disk().power_cut(Cut::Random { seed }));
         let report = verify(&cut);
         assert!(report.is_sound(), "{report:?}");

@@ -173,7 +173,7 @@ impl Store {
         }
     }
 
-    /// Every file of the store with its bytes, the lock aside.
+    /// Every file of the store with its bytes, those aside that hold nothing.
     pub(crate) fn image(&self) -> BTreeMap<String, Vec<u8>> {
         let mut image = BTreeMap::new();
         for name in self.list("") {
@@ -181,7 +181,7 @@ impl Store {
             if inner.is_empty() && name != "LOCK" && !name.starts_with("partition-") {
                 image.insert(name.clone(), self.read(&name));
             }
-            for inner in inner {
+            for inner in inner.into_iter().filter(|inner| inner != "RESERVE") {
                 let file = format!("{name}/{inner}");
                 image.insert(file.clone(), self.read(&file));
             }
@@ -191,7 +191,11 @@ impl Store {
 
     /// Bytes in all files together, as a simulated disk counts its capacity.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.image().values().map(|bytes| bytes.len() as u64).sum()
+        let reserves = self.list("").into_iter().filter_map(|name| {
+            let is_there = self.list(&name).contains(&"RESERVE".to_owned());
+            is_there.then(|| self.read(&format!("{name}/RESERVE")))
+        });
+        reserves.chain(self.image().into_values()).map(|bytes| bytes.len() as u64).sum()
     }
 }
 

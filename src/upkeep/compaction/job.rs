@@ -15,7 +15,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::policy::Pace;
 use super::tombstones::{Reading, Tombstones};
@@ -156,21 +156,17 @@ impl Job {
         (self.inputs, self.outputs)
     }
 
-    /// Does some of the work, and waits as long as the pace asks for.
+    /// Does some of the work; also says how long the pace asks to rest after it.
     ///
     /// # Errors
     /// `Corrupt` for a damaged input, which then stays as it is; `NoSpace` and `Io`.
-    pub(crate) fn step(&mut self) -> Result<Progress> {
+    pub(crate) fn step(&mut self) -> (Result<Progress>, Duration) {
         let started = Instant::now();
         let before = self.tally;
-        let progress = self.work()?;
+        let progress = self.work();
         let moved = (self.tally.read_bytes - before.read_bytes)
             + (self.tally.written_bytes - before.written_bytes);
-        let wait = self.surroundings.pace.wait(moved, started.elapsed());
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
-        }
-        Ok(progress)
+        (progress, self.surroundings.pace.wait(moved, started.elapsed()))
     }
 
     fn work(&mut self) -> Result<Progress> {
@@ -205,10 +201,9 @@ impl Job {
             None => Scan::start(opened_chain(&reader, &data, &sealed, &self.surroundings.owner)?),
         };
         let before = scan.end;
-        let budget = self.surroundings.pace.step_len(STEP_LEN);
         let mut outcome = Ok(());
         let is_read = scan
-            .read_on(&reader, sealed.len, data.identity, budget, &mut |record| {
+            .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
                 if outcome.is_ok() {
                     outcome = self.take(slot, sealed.id, &record);
                 }

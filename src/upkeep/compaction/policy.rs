@@ -185,11 +185,6 @@ impl Pace {
         Pace { bytes_per_sec }
     }
 
-    /// Bytes that a step reads at most: about a twentieth of a second's worth.
-    pub(crate) fn step_len(&self, step_len_max: u64) -> u64 {
-        self.bytes_per_sec.map_or(step_len_max, |rate| (rate / 20).clamp(1, step_len_max))
-    }
-
     /// How long a step that moved `bytes` within `took` still has to wait.
     pub(crate) fn wait(&self, bytes: u64, took: Duration) -> Duration {
         let Some(rate) = self.bytes_per_sec else { return Duration::ZERO };
@@ -303,9 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_cuts_steps_and_makes_them_wait() {
+    fn a_rate_makes_steps_wait() {
         let pace = Pace::new(Some(1 << 20));
-        assert_eq!(pace.step_len(1 << 20), (1 << 20) / 20);
         let wait = pace.wait(1 << 20, Duration::from_millis(400));
         assert_eq!(wait.as_millis(), 600);
         assert_eq!(Pace::new(None).wait(1 << 20, Duration::ZERO), Duration::ZERO);
