@@ -36,7 +36,7 @@ use super::sim::SimDisk;
 /// after any of them when it ran on a ring.
 pub(crate) type Op<T> = LocalBoxFuture<'static, T>;
 
-/// A fifth of a core that a worker or a caller wants too.
+/// A quarter of a core that a worker or a caller wants too.
 const UPKEEP_NICENESS: i32 = 5;
 
 /// How durable a write is when it completes.

@@ -95,9 +95,9 @@ pub(crate) struct FileBounds {
 }
 
 /// Data files of a small partition are not shorter than this, in bytes.
-const FITTED_LEN_MIN: u64 = 32 << 20;
+const FITTED_LEN_MIN: u64 = 16 << 20;
 /// A partition's live data is spread over about this many files.
-const FITTED_FILES: u64 = 8;
+const FITTED_FILES: u64 = 16;
 
 impl FileBounds {
     /// The bounds for a partition with so much live data. Compaction takes whole files, so it has a better

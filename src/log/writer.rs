@@ -100,6 +100,7 @@ impl FileWriter {
         self.close_group();
         if keep_cached {
             self.file.write_all_at(&self.buf, self.written)?;
+            self.file.start_writeback(self.written, self.buf.len() as u64);
         } else {
             self.file.write_all_uncached_at(&self.buf, self.written)?;
         }
