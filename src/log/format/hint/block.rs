@@ -287,7 +287,11 @@ pub(crate) struct Entries<'a> {
 
 impl Entries<'_> {
     /// The next entry, `None` behind the last.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "returned through memory it makes opening a third slower"
+    )]
+    #[inline(always)]
     pub(crate) fn next<'d>(
         &mut self,
         decoder: &'d mut EntryDecoder,
@@ -295,7 +299,11 @@ impl Entries<'_> {
         if self.index < self.block.entry_count { Some(self.decode_next(decoder)) } else { None }
     }
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "returned through memory it makes opening a third slower"
+    )]
+    #[inline(always)]
     fn decode_next<'d>(
         &mut self,
         decoder: &'d mut EntryDecoder,
@@ -359,7 +367,11 @@ impl EntryDecoder {
         (self.keyspace, &self.key)
     }
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "returned through memory it makes opening a third slower"
+    )]
+    #[inline(always)]
     fn decode(
         &mut self,
         fields: &mut Fields<'_>,
