@@ -55,6 +55,7 @@ mod options;
 mod partition;
 mod report;
 mod route;
+mod scratch;
 mod stats;
 mod types;
 mod upkeep;

@@ -146,7 +146,8 @@ impl HintJob {
         data: Arc<DataFile>,
         sealed: SealedFile,
     ) -> HintJob {
-        HintJob { fs, dir, owner, hasher, data, sealed, builder: HintBuilder::new(), scan: None }
+        let builder = HintBuilder::for_records(sealed.records);
+        HintJob { fs, dir, owner, hasher, data, sealed, builder, scan: None }
     }
 
     pub(crate) fn file(&self) -> &SealedFile {

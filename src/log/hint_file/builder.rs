@@ -13,6 +13,7 @@ use crate::log::format::hint::filter::Filter;
 use crate::log::format::hint::index::{encode_count, encode_line};
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, KeyRange, RecordTotals, Section};
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
+use crate::scratch;
 use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// Bytes handed out at once.
@@ -115,7 +116,20 @@ fn split_sort_key(sort_key: &[u8]) -> (KeyspaceId, &[u8]) {
     }
 }
 
+/// Bytes of a key with what stands beside it, for a first guess.
+const KEY_LEN_GUESS: usize = 32;
+
 impl HintBuilder {
+    /// For about so many records.
+    pub(crate) fn for_records(count: u64) -> HintBuilder {
+        let count = count as usize;
+        HintBuilder {
+            records: scratch::vec(count),
+            arena: scratch::vec(count * KEY_LEN_GUESS),
+            ..HintBuilder::default()
+        }
+    }
+
     pub(crate) fn new() -> HintBuilder {
         HintBuilder::default()
     }

@@ -8,6 +8,7 @@
 
 use super::builder::Pending;
 use crate::log::format::hint::block::shared_len;
+use crate::scratch;
 
 /// Bytes of a sort key that one item holds.
 const STEP: usize = 7;
@@ -36,7 +37,8 @@ struct Run {
 /// Indexes of the newest record of each key, in order of keys (HI1).
 pub(super) fn newest_by_key(records: &[Pending], arena: &[u8]) -> Vec<usize> {
     let sort_key = |item: &Item| records[item.record].sort_key(arena);
-    let mut items: Vec<Item> = (0..records.len()).map(|record| Item { word: 0, record }).collect();
+    let mut items: Vec<Item> = scratch::vec(records.len());
+    items.extend((0..records.len()).map(|record| Item { word: 0, record }));
     // Not a recursion: keys may share prefixes of any length, each deeper than the other.
     let mut runs = vec![Run { start: 0, end: items.len(), depth: 0 }];
     while let Some(Run { start, end, depth }) = runs.pop() {

@@ -31,6 +31,7 @@ use crate::log::layout;
 use crate::log::scanner::{RecordAt, Scan};
 use crate::log::writer::FileWriter;
 use crate::route::KeyHasher;
+use crate::scratch;
 use crate::types::{FileId, KeyHash};
 use crate::upkeep::hints::{Uncached, check_sealed, opened_chain, write_hint};
 
@@ -285,13 +286,15 @@ impl Job {
         let path = layout::data_file_path(dir, id);
         let file = fs.create_new(&path).map_err(|source| Error::io("create", &path, source))?;
         file.advise_random();
+        let records = self.inputs.iter().map(|input| input.sealed.records).sum::<u64>();
+        let records = records.min(self.surroundings.bounds.records_max);
         Ok(Writing {
             writer: FileWriter::begin(file.clone(), &owner.header(FileKind::Data, id)),
             path,
             file,
             id,
-            hint: HintBuilder::new(),
-            moves: Vec::new(),
+            hint: HintBuilder::for_records(records),
+            moves: scratch::vec(records as usize),
             key_bytes: 0,
             record_bytes: 0,
             shadow_records: 0,
