@@ -240,20 +240,6 @@ impl File {
         }
     }
 
-    /// Has the kernel begin to write what is dirty in this range, without waiting for it: a sync later
-    /// finds little left, and the drive is not busy with all of it at once. Best effort.
-    pub(crate) fn start_writeback(&self, offset: u64, len: u64) {
-        match &self.0 {
-            // For dirty pages that is what this advice does, and dirty pages stay.
-            Kind::Os(file) => {
-                let len = std::num::NonZeroU64::new(len);
-                let _best_effort = rustix::fs::fadvise(file, offset, len, Advice::DontNeed);
-            }
-            #[cfg(any(test, feature = "sim"))]
-            Kind::Sim(_) => {}
-        }
-    }
-
     /// Turns read-ahead off: a point read of 200 bytes should not fetch 128 KiB. Best effort.
     pub(crate) fn advise_random(&self) {
         self.advise(Advice::Random);

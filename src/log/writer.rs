@@ -94,16 +94,17 @@ impl FileWriter {
         offset
     }
 
-    /// Writes what is buffered. With `keep_cached` it stays in the page cache; without, it leaves
+    /// Writes what is buffered, and makes it durable: in small pieces, because a drive that has many bytes to
+    /// flush at once keeps commits waiting that long. With `keep_cached` it stays in the page cache; without, it leaves
     /// memory once it is on disk, where the kernel can do that.
     pub(crate) fn write_out(&mut self, keep_cached: bool) -> io::Result<()> {
         self.close_group();
         if keep_cached {
             self.file.write_all_at(&self.buf, self.written)?;
-            self.file.start_writeback(self.written, self.buf.len() as u64);
         } else {
             self.file.write_all_uncached_at(&self.buf, self.written)?;
         }
+        self.file.sync_data()?;
         self.written += self.buf.len() as u64;
         self.buf.clear();
         Ok(())

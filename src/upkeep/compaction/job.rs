@@ -37,6 +37,8 @@ use crate::upkeep::hints::{Uncached, check_sealed, opened_chain, write_hint};
 
 /// Bytes of an input that one step reads.
 const STEP_LEN: u64 = 1 << 20;
+/// Bytes of an output that are written, and synced, at once.
+const WRITE_LEN: usize = 128 << 10;
 
 /// What a job needs of its partition.
 pub(crate) struct Surroundings {
@@ -103,6 +105,8 @@ pub(crate) struct Job {
     /// Index of the input that is being read, and how far.
     reading: usize,
     scan: Option<Scan>,
+    /// Most of what was read last was in memory.
+    is_cached: bool,
     writing: Option<Writing>,
     outputs: Vec<Output>,
     tally: Tally,
@@ -137,6 +141,7 @@ impl Job {
             is_decided: false,
             reading: 0,
             scan: None,
+            is_cached: false,
             writing: None,
             outputs: Vec::new(),
             tally: Tally::default(),
@@ -212,7 +217,8 @@ impl Job {
             .map_err(io)?;
         outcome?;
         self.tally.read_bytes += scan.end - before;
-        self.write_out(reader.was_cached())?;
+        self.is_cached = reader.was_cached();
+        self.write_out()?;
         if is_read {
             check_sealed(&scan, &file, &data, &sealed)?;
             self.reading += 1;
@@ -277,6 +283,9 @@ impl Job {
         writing.hint.push(hash, header, body[0], offset, len);
         writing.key_bytes += key_bytes;
         writing.record_bytes += u64::from(len);
+        if writing.writer.buffered_len() >= WRITE_LEN {
+            self.write_out()?;
+        }
         Ok(offset as u32)
     }
 
@@ -302,7 +311,8 @@ impl Job {
         })
     }
 
-    fn write_out(&mut self, keep_cached: bool) -> Result<()> {
+    fn write_out(&mut self) -> Result<()> {
+        let keep_cached = self.is_cached;
         let Some(writing) = &mut self.writing else { return Ok(()) };
         self.tally.written_bytes += writing.writer.buffered_len() as u64;
         writing
