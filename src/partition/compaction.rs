@@ -260,7 +260,6 @@ impl Partition {
 
     /// The next part of a compaction that somebody waits for, or its end.
     fn forced_look(&mut self, ops: &mut Ops) {
-        let facts = self.file_facts();
         let Some(forced) = &mut self.upkeep.compactor.forced else { return };
         let active = self.active.as_ref().map(|active| active.data.id);
         if forced.sealing.is_some() && forced.sealing == active {
@@ -270,6 +269,7 @@ impl Partition {
         if self.upkeep.has_hints_due() {
             return;
         }
+        let facts = self.file_facts();
         let Some(forced) = &mut self.upkeep.compactor.forced else { return };
         let only = forced.only.take();
         let pending = forced.pending.get_or_insert_with(|| match only {
