@@ -8,7 +8,9 @@ use futures::future::join_all;
 use ringcask::{Durability, Io, Options};
 
 const VALUE_LEN: usize = 16 << 20;
-const PEAK_GROWTH_MAX: u64 = 200 << 20;
+/// Each of the two partitions has one value in flight, one staged behind it, one being encoded, and one
+/// that a hint's writer reads back: 128 MiB. As much again for what the allocator holds on to.
+const PEAK_GROWTH_MAX: u64 = 256 << 20;
 
 /// The most memory this process has had resident, in bytes.
 fn peak_bytes() -> u64 {
