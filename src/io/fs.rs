@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -182,6 +183,15 @@ impl Fs {
             }
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => Ok(disk.free_bytes()),
+        }
+    }
+
+    /// Waits for others to let go of a file. On a simulated disk nothing takes long.
+    pub(crate) fn rest(&self, rest: Duration) {
+        match &self.0 {
+            Kind::Os => std::thread::sleep(rest),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => std::thread::sleep(rest / 1000),
         }
     }
 

@@ -280,7 +280,7 @@ impl Released {
         self.files.retain(is_held);
         self.handles.retain(is_held);
         if !self.is_empty() {
-            std::thread::sleep(READERS_WAIT);
+            fs.rest(READERS_WAIT);
             self.files.retain(is_held);
             self.handles.retain(is_held);
         }
