@@ -1,6 +1,7 @@
 //! Stores on every kind of disk, seeds, and an oracle that knows what a crash may leave.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -219,6 +220,12 @@ pub(crate) fn seed() -> u64 {
     };
     println!("RINGCASK_SEED={seed}");
     seed
+}
+
+/// Says how much a suite has done, past the capture of test output: `scripts/counters.sh` collects
+/// these lines, and `src/docs/durability.md` quotes them.
+pub(crate) fn counted(what: &str, count: u64) {
+    writeln!(std::io::stderr(), "counted: {what} = {count}").unwrap();
 }
 
 /// `len` bytes that look like nothing else.
