@@ -224,6 +224,7 @@ pub(crate) fn seed() -> u64 {
 
 /// Says how much a suite has done, past the capture of test output: `scripts/counters.sh` collects
 /// these lines, and `src/docs/durability.md` quotes them.
+#[expect(clippy::explicit_write, reason = "`eprintln!` is captured")]
 pub(crate) fn counted(what: &str, count: u64) {
     writeln!(std::io::stderr(), "counted: {what} = {count}").unwrap();
 }
