@@ -53,6 +53,7 @@ mod log;
 mod mailbox;
 mod options;
 mod partition;
+mod planted;
 mod report;
 mod route;
 mod scratch;

@@ -13,6 +13,7 @@ use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest};
 use crate::options::Options;
 use crate::partition::recovery::empty_files;
+use crate::planted::{Bug, is_planted};
 use crate::types::{KeyspaceId, PartitionId, StoreId};
 use crate::worker;
 
@@ -104,7 +105,8 @@ pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
                 Err(error) => return Err(Error::io("read", &files, error)),
             };
             // Created anew, the partition would take data files that are not listed for leftovers.
-            if !begun || holds_data(fs, &layout::partition_dir(root, id))? {
+            let holds_data = !begun || holds_data(fs, &layout::partition_dir(root, id))?;
+            if holds_data && !is_planted(Bug::MissingManifestIgnored) {
                 return Err(Error::corrupt(
                     &root.join(layout::MANIFEST),
                     0,

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::file::File;
 #[cfg(any(test, feature = "sim"))]
 use super::sim::{SimDisk, SimLock};
+use crate::planted::{Bug, is_planted};
 
 /// Only the owner may list the store: keys and values are the application's secrets.
 const DIR_MODE: u32 = 0o700;
@@ -197,6 +198,9 @@ impl Fs {
 
     /// Makes every creation, rename and removal in this directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if is_planted(Bug::DirectoryUnsynced) {
+            return Ok(());
+        }
         match &self.0 {
             Kind::Os => Ok(rustix::fs::fsync(std::fs::File::open(path)?)?),
             #[cfg(any(test, feature = "sim"))]
@@ -295,6 +299,7 @@ impl Fs {
                     .open(path)?;
                 match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => Held::Os { file },
+                    Err(Errno::WOULDBLOCK) if is_planted(Bug::LockIgnored) => Held::Os { file },
                     Err(Errno::WOULDBLOCK) => return Ok(None),
                     Err(errno) => return Err(errno.into()),
                 }

@@ -11,6 +11,7 @@ use super::directory::{index_of, overlapping, range_of};
 use super::entry::{Entry, Location};
 use super::growth;
 use super::table::{TABLE_CAPACITY, Table};
+use crate::planted::{Bug, is_planted};
 use crate::types::{KeyHash, Seqno};
 
 /// Ranges of the table hash that are converted, and freed, one after the other.
@@ -44,7 +45,7 @@ impl KeydirLoader {
         let offered = LoadEntry { entry, seqno: [seqno.0 as u32, (seqno.0 >> 32) as u32] };
         let range = &mut self.ranges[index_of(hash.table, RANGES)];
         match range.find_mut(hash.bucket, |known| known.entry.is_of(hash)) {
-            Some(known) if known.seqno() >= seqno => {}
+            Some(known) if known.seqno() >= seqno && !is_planted(Bug::LastReadWins) => {}
             Some(known) => {
                 self.live_len -= u64::from(!known.entry.is_tombstone());
                 self.live_len += u64::from(what.is_some());

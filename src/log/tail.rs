@@ -40,6 +40,7 @@ use super::scanner::{
     HeaderFault, Opening, ReadAt, RecordAt, Rest, Scan, Stop, Witness, read_full, read_opening,
     scan, search_rest,
 };
+use crate::planted::{Bug, is_planted};
 
 /// What to do with the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,8 @@ pub(crate) fn read_tail(
 
 /// What would prove that the log went on behind this scan; `None` for rows that look at no rest.
 fn witness_behind(scan: &Scan) -> Option<Witness> {
-    matches!(scan.stop, Stop::NoChain { .. }).then_some(Witness {
+    let is_open = matches!(scan.stop, Stop::NoChain { .. }) && !is_planted(Bug::DamagedTailCut);
+    is_open.then_some(Witness {
         open_id: scan.chain.open_id,
         number_min: scan.chain.number,
         durable_above: scan.end,

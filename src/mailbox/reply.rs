@@ -1,5 +1,6 @@
 //! One answer, from a worker to the future that waits for it.
 
+use crate::planted::{Bug, is_planted};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -30,7 +31,8 @@ impl<T> Sender<T> {
     }
 
     fn put(&mut self, answer: Slot<T>) {
-        let Some(slot) = self.0.take() else { return };
+        let taken = if is_planted(Bug::AnsweredTwice) { self.0.clone() } else { self.0.take() };
+        let Some(slot) = taken else { return };
         // The waker runs after the lock is free: it may run anything, this slot's receiver too.
         let before = std::mem::replace(&mut *slot.lock(), answer);
         if let Slot::Waiting(Some(waker)) = before {

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::io::WriteMode;
 use crate::keydir::Location;
 use crate::log::format::group::GROUP_HEADER_LEN;
+use crate::planted::{Bug, is_planted};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
@@ -112,10 +113,11 @@ impl Partition {
         group.buf[..GROUP_HEADER_LEN].copy_from_slice(&encoded);
         group.header_crc = header_crc;
 
+        group.needs_sync &= !is_planted(Bug::AckBeforeSync);
         self.submitted_at = Instant::now();
         let start = active.end;
         let dsync = group.needs_sync
-            && active.durable == start
+            && (active.durable == start || is_planted(Bug::DsyncCoversAll))
             && start + group.len() <= active.prewritten
             && group.len() <= DSYNC_LEN_MAX;
         let mode = if dsync { WriteMode::Dsync } else { WriteMode::Plain };
@@ -147,7 +149,11 @@ impl Partition {
             let (result, buf) = disk.write(&file, buf, start, mode).await;
             let event = match result {
                 Ok(()) if sync => {
-                    Event::Committed { result: disk.sync(&file).await, at_sync: true, buf }
+                    let mut result = disk.sync(&file).await;
+                    if result.is_err() && is_planted(Bug::FailedSyncRetried) {
+                        result = disk.sync(&file).await;
+                    }
+                    Event::Committed { result, at_sync: true, buf }
                 }
                 result => Event::Committed { result, at_sync: dsync, buf },
             };
@@ -236,7 +242,7 @@ impl Partition {
                     let offset = (start + u64::from(*at)) as u32;
                     let location = Location { slot, offset, len: *len, has_expiry: false };
                     let old = self.keydir.upsert(*hash, location);
-                    self.usage.put(location, old);
+                    self.usage.put(location, old.filter(|_| !is_planted(Bug::DeadUncounted)));
                     *self.staged_keys.slot(*hash) -= 1;
                 }
                 Pending::Del { hash, len, .. } => {
@@ -285,7 +291,7 @@ impl Partition {
             // No more than was written: on a full disk there is no space for a byte behind it.
             let written = file.len().map_or(u64::MAX, |len| len.saturating_sub(start));
             let zeros = vec![0; written.min(GROUP_HEADER_LEN as u64) as usize];
-            let result = if zeros.is_empty() {
+            let result = if zeros.is_empty() || is_planted(Bug::FailedGroupLeft) {
                 Ok(())
             } else {
                 disk.write(&file, zeros, start, WriteMode::Plain).await.0

@@ -31,6 +31,7 @@ use crate::limits::FILES_PER_PARTITION_MAX;
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::layout;
 use crate::mailbox::ReplySender;
+use crate::planted::{Bug, is_planted};
 use crate::stats::Compacted;
 use crate::types::FileId;
 use crate::upkeep::compaction::job::{Input, Job, Output, Progress, Surroundings};
@@ -394,6 +395,9 @@ impl Partition {
                     .active
                     .as_ref()
                     .map_or((FileId(0), 0), |active| (active.data.id, active.end));
+                if is_planted(Bug::SupersedersUnsynced) {
+                    return self.compaction_list(job, ops);
+                }
                 if !self.is_durable_through(file, end) {
                     self.groups.request_sync();
                 }
@@ -474,6 +478,11 @@ impl Partition {
             .collect();
         let (fs, dir) = (self.fs.clone(), self.dir.clone());
         let (before, replacement) = (self.listed.clone(), after.clone());
+        if is_planted(Bug::InputsRemovedEarly) {
+            for name in inputs.iter().flat_map(|input| names_of(&self.dir, input.sealed.id)) {
+                drop(self.fs.remove_file(&name));
+            }
+        }
         self.upkeep.compactor.stage =
             Stage::Listing(Changes { inputs, outputs, after, next: (0, 0) });
         let (disk, index) = (self.disk.clone(), self.index);

@@ -23,6 +23,7 @@ use crate::log::format::record::{Codec, RecordKind};
 use crate::log::layout;
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
+use crate::planted::{Bug, is_planted};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{FileId, PartitionId, Seqno};
 use crate::upkeep::hints::read_hint;
@@ -132,7 +133,7 @@ pub(crate) fn recover(
         report: Report::default(),
     };
     let listed_next = recovery.listed.next;
-    let strays = recovery.find_strays()?;
+    let mut strays = recovery.find_strays()?;
     let sealed = recovery.listed.sealed.clone();
     let files_total = sealed.len() as u64 + u64::from(recovery.listed.active.is_some());
     tell(LoadProgress { files_total, ..LoadProgress::default() });
@@ -145,6 +146,9 @@ pub(crate) fn recover(
         recovery.load_tail(tail)?;
     } else if recovery.listed.next != listed_next {
         recovery.list_without_tail()?;
+    }
+    if is_planted(Bug::UnlistedFileRead) {
+        recovery.adopt(&mut strays)?;
     }
     // Last: if anything above refused the store, they are what a repair would want to look at.
     recovery.remove_strays(&strays);
@@ -249,6 +253,17 @@ impl Recovery<'_> {
             }
         }
         Ok(strays)
+    }
+
+    /// What F1 forbids.
+    fn adopt(&mut self, strays: &mut Vec<PathBuf>) -> Result<()> {
+        for path in std::mem::take(strays) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if let Some((id, FileKind::Data)) = layout::parse_file_name(&name) {
+                self.load_tail(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// One that stays costs its space and is never read, so it is no reason not to open.
@@ -418,7 +433,10 @@ impl Recovery<'_> {
         view.counters.log_bytes.set(self.log_bytes);
         view.show_usage(&usage);
         self.report.keys = keydir.len();
-        let spent = self.seqno_max.max(self.listed.seqno_floor);
+        let mut spent = self.seqno_max.max(self.listed.seqno_floor);
+        if is_planted(Bug::SeqnoReset) {
+            spent = Seqno(0);
+        }
         let next_seqno = spent.0.checked_add(SEQNO_STEP).map(Seqno).ok_or_else(|| {
             let what = format!("sequence number {spent} is beyond any that was ever given");
             Error::corrupt(&self.dir.join(layout::FILES), 0, what)

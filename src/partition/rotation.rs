@@ -23,6 +23,7 @@ use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::layout;
+use crate::planted::{Bug, is_planted};
 use crate::types::FileId;
 use crate::upkeep::prewrite;
 
@@ -302,6 +303,9 @@ pub(super) fn seal_file(
     let written =
         file.write_all_at(mark, end).and_then(|()| file.set_len(end + GROUP_HEADER_LEN as u64));
     written.map_err(|source| (SealStep::Write, source))?;
+    if is_planted(Bug::SealUnsynced) {
+        return Ok(());
+    }
     // Not `sync_data`, which need not make a cut durable.
     file.sync_all().map_err(|source| (SealStep::Sync, source))
 }

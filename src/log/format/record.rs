@@ -36,6 +36,7 @@ use super::data_header::FileIdentity;
 use super::{FormatError, check_crc, put, u8_at, u16_at, u32_at, u64_at};
 use crate::len_code::{LEN_MAX, round_len};
 use crate::limits;
+use crate::planted::{Bug, is_planted};
 use crate::types::{KeyspaceId, Seqno};
 
 /// Length of a record's header without its extension.
@@ -199,7 +200,9 @@ impl RecordHeader {
             .ok_or(FormatError::Incomplete { need: header_len })?;
         // RE1: nothing but the extension's length was used up to here.
         let header_crc = u32_at(fixed, AT_HEADER_CRC)?;
-        check_crc("record header", header_crc, crc32c::crc32c_append(identity.0, covered))?;
+        if !is_planted(Bug::HeaderCrcIgnored) {
+            check_crc("record header", header_crc, crc32c::crc32c_append(identity.0, covered))?;
+        }
 
         let flags = u16_at(fixed, AT_FLAGS)?;
         if flags & !FLAGS_KNOWN != 0 {
@@ -348,7 +351,9 @@ pub(crate) fn decode_record(
     let Some((key, value, padding)) = split_body(bytes, &header) else {
         return Err(FormatError::Incomplete { need: header.record_len() as usize });
     };
-    check_crc("record body", header.body_crc, body_crc(key, value))?;
+    if !is_planted(Bug::BodyCrcIgnored) {
+        check_crc("record body", header.body_crc, body_crc(key, value))?;
+    }
     if padding.iter().any(|byte| *byte != 0) {
         return Err(FormatError::invalid("the padding of a record is not zero"));
     }

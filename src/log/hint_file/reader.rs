@@ -11,6 +11,7 @@ use crate::log::format::hint::index::Index;
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, Section, TRAILER_LEN, Trailer};
 use crate::log::format::record::RecordKind;
 use crate::log::scanner::{Fault, ReadAt, Window, read_full};
+use crate::planted::{Bug, is_planted};
 
 /// A hint whose header, keys and trailer were verified, and which belongs to its data file as it is
 /// now (HI2).
@@ -45,7 +46,7 @@ impl<'r> HintFile<'r> {
         sealed: &SealedFile,
     ) -> io::Result<Result<HintFile<'r>, FormatError>> {
         apart(HintFile::read(reader, file_len, expected).and_then(|hint| {
-            if hint.summary.sealed == *sealed {
+            if hint.summary.sealed == *sealed || is_planted(Bug::StaleHintBelieved) {
                 Ok(hint)
             } else {
                 Err(Fault::Format(FormatError::Stale))

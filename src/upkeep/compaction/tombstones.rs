@@ -20,6 +20,7 @@ use crate::log::data_file::Owner;
 use crate::log::files::SealedFile;
 use crate::log::format::record::RecordKind;
 use crate::log::hint_file::HintFile;
+use crate::planted::{Bug, is_planted};
 use crate::route::KeyHasher;
 use crate::types::{FileId, KeyHash, Seqno};
 use crate::upkeep::hints::read_hint;
@@ -151,7 +152,8 @@ impl Tombstones {
         for candidate in &mut self.candidates {
             let may_hold =
                 || filter.as_ref().is_none_or(|filter| filter.may_contain(candidate.hash));
-            if !candidate.is_needed && is_older(candidate) && may_hold() {
+            let is_dropped = is_planted(Bug::TombstoneDroppedEarly);
+            if !candidate.is_needed && is_older(candidate) && may_hold() && !is_dropped {
                 candidate.is_needed = true;
                 self.needed += 1;
             }

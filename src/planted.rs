@@ -1,0 +1,71 @@
+//! Bugs that are planted on purpose, to show that the tests would notice them.
+//!
+//! They exist only in builds with `--cfg planted_bugs`, and there at most one of them is alive: the one
+//! that `RINGCASK_PLANTED_BUG` names. `scripts/planted-bugs.sh` brings each alive in turn and demands that a
+//! test fails. In every other build [`is_planted`] is a constant `false`, and nothing of this is left.
+
+/// One wrong line, and the promise that it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// W2: a durable write is acknowledged without a sync.
+    AckBeforeSync,
+    /// W2: a DSYNC write is taken to make the bytes before it durable too.
+    DsyncCoversAll,
+    /// W4: a file is sealed and left without a sync.
+    SealUnsynced,
+    /// F1: a data file that `FILES` does not list is read.
+    UnlistedFileRead,
+    /// F1: a directory is not synced after its names changed.
+    DirectoryUnsynced,
+    /// F1: a store without MANIFEST is taken for a new one.
+    MissingManifestIgnored,
+    /// F3: the checksum of a record's key and value is not looked at.
+    BodyCrcIgnored,
+    /// F3: the checksum of a record's header is not looked at.
+    HeaderCrcIgnored,
+    /// F4: a group need not follow the one before it.
+    StaleGroupRevived,
+    /// F4: bytes that were durable once are cut off like a torn tail.
+    DamagedTailCut,
+    /// F5: an open starts to count sequence numbers from the beginning.
+    SeqnoReset,
+    /// K3: of two records of a key the one read last wins.
+    LastReadWins,
+    /// K4: compaction moves a key that was overwritten meanwhile.
+    MovedUnconditionally,
+    /// K5: what a put supersedes is not counted as dead.
+    DeadUncounted,
+    /// C1: a tombstone goes although an older file may hold its key.
+    TombstoneDroppedEarly,
+    /// C2: inputs are removed before `FILES` names the outputs.
+    InputsRemovedEarly,
+    /// C2: `FILES` names outputs that are not synced.
+    OutputsUnsynced,
+    /// CM1: what superseded the records left out need not be durable.
+    SupersedersUnsynced,
+    /// H1: a hint of another state of its data file is believed.
+    StaleHintBelieved,
+    /// D1: a sync that failed is tried again, and believed.
+    FailedSyncRetried,
+    /// D1: what reached the disk of a group that failed stays there.
+    FailedGroupLeft,
+    /// U4: a write that moved some of its bytes is taken for done.
+    ShortWriteIgnored,
+    /// R1: a request is answered twice.
+    AnsweredTwice,
+    /// X1: a store that is open elsewhere is opened.
+    LockIgnored,
+}
+
+#[cfg(not(planted_bugs))]
+#[inline]
+pub(crate) const fn is_planted(_: Bug) -> bool {
+    false
+}
+
+#[cfg(planted_bugs)]
+pub(crate) fn is_planted(bug: Bug) -> bool {
+    static ALIVE: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let alive = ALIVE.get_or_init(|| std::env::var("RINGCASK_PLANTED_BUG").ok());
+    alive.as_ref().is_some_and(|alive| *alive == format!("{bug:?}"))
+}
