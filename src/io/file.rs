@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::sim::SimFile;
 #[cfg(any(test, feature = "sim"))]
+use super::sim::SimFile;
 use crate::planted::{Bug, is_planted};
 
 /// Leave nothing in the page cache that this transfer brought there.
