@@ -14,7 +14,7 @@ use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
-use crate::partition::recovery::{LoadProgress, Report};
+use crate::partition::recovery::{LoadProgress, Report, remove_strays};
 use crate::partition::{PartitionConfig, ScrubRate};
 use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
@@ -217,7 +217,7 @@ fn start(
             }
             Ok(collected)
         });
-    let (views, report) = match started {
+    let Collected { views, strays, report } = match started {
         Ok(started) => started,
         Err(error) => {
             // Workers leave when they find that nobody lets them go; until then they hold files, and
@@ -227,6 +227,7 @@ fn start(
             return Err(error);
         }
     };
+    remove_strays(&access.fs, &strays);
     for _worker in 0..worker_count {
         // A worker that ended meanwhile has closed its mailboxes, which its callers will learn.
         let _ended = go_sender.try_send(());
@@ -275,15 +276,21 @@ fn scrub_of_partition(
     Some(ScrubRate { bytes_per_sec: access.has_upkeep_timer.then_some(rate) })
 }
 
-type Views = Vec<Arc<crate::partition::PartitionView>>;
+/// What the workers have loaded.
+struct Collected {
+    views: Vec<Arc<crate::partition::PartitionView>>,
+    strays: Vec<PathBuf>,
+    report: Report,
+}
 
 fn collect(
     loaded: &crossbeam_channel::Receiver<Result<Loading>>,
     worker_count: usize,
     partition_count: usize,
     on_progress: Option<&OnOpenProgress>,
-) -> Result<(Views, Report)> {
+) -> Result<Collected> {
     let mut views = vec![None; partition_count];
+    let mut strays = Vec::new();
     let mut progress = vec![LoadProgress::default(); partition_count];
     let mut report = Report::default();
     let mut left = worker_count;
@@ -301,14 +308,15 @@ fn collect(
             }
             Loading::Done(opened) => {
                 left -= 1;
-                for Opened { id, view, report: of_partition } in opened {
-                    report.add(&of_partition);
+                for Opened { id, view, strays: of_partition, report: added } in opened {
+                    strays.extend(of_partition);
+                    report.add(&added);
                     views[id.0 as usize] = Some(view);
                 }
             }
         }
     }
-    Ok((views.into_iter().flatten().collect(), report))
+    Ok(Collected { views: views.into_iter().flatten().collect(), strays, report })
 }
 
 fn total_of(partitions: &[LoadProgress]) -> OpenProgress {

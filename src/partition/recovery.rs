@@ -49,12 +49,32 @@ pub(crate) struct Recovered {
     pub(super) listed: FilesList,
     pub(super) next_seqno: Seqno,
     pub(super) view: Arc<PartitionView>,
+    strays: Vec<PathBuf>,
     pub(crate) report: Report,
 }
 
 impl Recovered {
     pub(crate) fn view(&self) -> &Arc<PartitionView> {
         &self.view
+    }
+
+    /// Files to be removed once every partition is loaded; see [`remove_strays`].
+    pub(crate) fn take_strays(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.strays)
+    }
+}
+
+/// Removes files that no list names. Not before all of the store has proved to be sound: what one partition
+/// misses may be what somebody put into another, and a repair would want to look at it. One that stays costs
+/// its space and is never read, so it is no reason not to open.
+pub(crate) fn remove_strays(fs: &Fs, strays: &[PathBuf]) {
+    for path in strays {
+        match fs.remove_file(path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed an unlisted file"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove an unlisted file");
+            }
+        }
     }
 }
 
@@ -150,9 +170,7 @@ pub(crate) fn recover(
     if is_planted(Bug::UnlistedFileRead) {
         recovery.adopt(&mut strays)?;
     }
-    // Last: if anything above refused the store, they are what a repair would want to look at.
-    recovery.remove_strays(&strays);
-    recovery.finish()
+    recovery.finish(strays)
 }
 
 struct Recovery<'a> {
@@ -264,18 +282,6 @@ impl Recovery<'_> {
             }
         }
         Ok(())
-    }
-
-    /// One that stays costs its space and is never read, so it is no reason not to open.
-    fn remove_strays(&self, strays: &[PathBuf]) {
-        for path in strays {
-            match self.fs.remove_file(path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed an unlisted file"),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove an unlisted file");
-                }
-            }
-        }
     }
 
     /// Reads the hint of a sealed file, or else the file itself (H1).
@@ -421,7 +427,7 @@ impl Recovery<'_> {
         Ok((slot, data, file))
     }
 
-    fn finish(mut self) -> Result<Recovered> {
+    fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
         let Loading { loader, mut usage, unknown, .. } = self.loading;
         if let Some(what) = unknown {
             let why = format!("it holds {what} that this build does not know");
@@ -454,6 +460,7 @@ impl Recovery<'_> {
             listed: self.listed,
             next_seqno,
             view,
+            strays,
             report: self.report,
         })
     }

@@ -44,6 +44,8 @@ pub(crate) enum Loading {
 pub(crate) struct Opened {
     pub(crate) id: PartitionId,
     pub(crate) view: Arc<PartitionView>,
+    /// What is to be removed once all partitions are loaded.
+    pub(crate) strays: Vec<PathBuf>,
     pub(crate) report: Report,
 }
 
@@ -102,9 +104,10 @@ fn run(
                 // The opener has left if another worker failed.
                 let _opener_left = loaded.send(Ok(Loading::Progress { id, progress }));
             };
-            let recovered =
+            let mut recovered =
                 recovery::recover(&setup.fs, &setup.root, id, &setup.config, &mut tell)?;
-            opened.push(Opened { id, view: recovered.view().clone(), report: recovered.report });
+            let (view, strays) = (recovered.view().clone(), recovered.take_strays());
+            opened.push(Opened { id, view, strays, report: recovered.report });
             let config = setup.config.clone();
             ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
         }

@@ -345,6 +345,28 @@ fn an_unlisted_data_file_is_never_read() {
     });
 }
 
+/// F1: an unlisted file is removed, but not by an open that is refused. Breaks if a file that somebody put into
+/// another partition by mistake is gone before anybody can put it back.
+#[test]
+fn a_refused_open_removes_nothing() {
+    let store = Store::sim(0);
+    wait(filled(&store, 2).close()).unwrap();
+    let (file, elsewhere) = ("partition-001/000000001.data", "partition-000/000000777.data");
+    let bytes = store.read(file);
+    store.write(elsewhere, &bytes);
+    store.remove(file);
+    // One worker opens both partitions, one after the other, and then two of them.
+    for workers in [1, 2] {
+        refuse(&store, store.options().workers(workers), ErrorKind::Corrupt);
+        assert_eq!(store.read(elsewhere), bytes);
+    }
+    store.write(file, &bytes);
+    let db = store.open();
+    check_filled(&db);
+    assert!(!store.data_files().contains(&elsewhere.to_owned()));
+    wait(db.close()).unwrap();
+}
+
 /// Editors, file managers and administrators leave files behind; they are theirs.
 #[test]
 fn strangers_in_partition_directories_are_ignored_and_kept() {
