@@ -226,6 +226,9 @@ impl Repair<'_> {
         }
         if !damaged.is_aside {
             self.aside.push((path.clone(), free_name(fs, &self.examined.dir, path)?));
+        } else if records == 0 {
+            // Nothing of it is left, and nobody is told otherwise.
+            self.missing.push(layout::data_file_path(&self.examined.dir, id));
         }
         Ok(())
     }

@@ -218,6 +218,21 @@ fn expected_sound(file: &str) -> bool {
         .contains(&file)
 }
 
+/// Breaks if a repair that goes on where another was killed, and finds nothing to keep, says that nothing was
+/// changed: whoever asked for it would not learn of the loss.
+#[test]
+fn a_repair_that_goes_on_and_keeps_nothing_says_so() {
+    let store = Store::sim(seed());
+    wait(fill_small(&store).close()).unwrap();
+    let file = "partition-000/000000001.data";
+    store.remove(file);
+    store.write(&format!("{file}.damaged"), &[0; 200]);
+    let report = repair(&store);
+    assert_eq!(report.missing, [store.path().join(file)], "{report:?}");
+    assert!(report.is_changed() && report.records_lost > 0);
+    assert!(!open_contents(&store).is_empty() && !repair(&store).is_changed());
+}
+
 /// Everything that may fail is tried before anything is moved.
 #[test]
 fn a_full_disk_is_an_error_and_loses_nothing() {
