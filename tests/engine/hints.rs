@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use ringcask::{Compaction, Db, Durability, ErrorKind, Options};
+use ringcask::{Compaction, Durability, ErrorKind, Options};
 
-use crate::support::{Store, bytes_of, contents, each_disk, get, seed, wait};
+use crate::support::{Store, accounts, bytes_of, contents, each_disk, get, seed, wait};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -19,12 +19,6 @@ fn options(store: &Store) -> Options {
 
 fn hint_of(data_file: &str) -> String {
     data_file.replace(".data", ".hint")
-}
-
-fn accounts(db: &Db) -> [u64; 6] {
-    let total = db.stats().total();
-    let bytes = [total.live_bytes, total.shadow_bytes, total.dead_bytes];
-    [total.keys, bytes[0], bytes[1], bytes[2], total.files, total.log_bytes]
 }
 
 /// A closed store with three small files in each of so many partitions: puts, overwrites, and deletions
@@ -47,20 +41,6 @@ fn small_store(seed: u64, partitions: u32) -> (Store, Model, [u64; 6]) {
     let accounts = accounts(&db);
     wait(db.close()).unwrap();
     (store, model, accounts)
-}
-
-/// Opens, holds against what was there, and closes.
-fn check(store: &Store, model: &Model, expected: [u64; 6], what: &str) {
-    let opened = store.try_open(options(store));
-    let db = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(&contents(&db), model, "{what}");
-    assert_eq!(accounts(&db), expected, "{what}");
-    wait(db.close()).unwrap();
-}
-
-/// What is the same whenever a hint is written anew: the header says when, and by which open.
-fn body(hint: &[u8]) -> &[u8] {
-    hint.get(FILE_HEADER_LEN..).unwrap_or_default()
 }
 
 /// Breaks if a file is sealed and its hint forgotten: by a rotation, by closing, by recovery, by
@@ -119,110 +99,6 @@ fn a_clean_open_reads_no_records() {
         let db = store.open();
         assert_eq!(get(&db, "new").unwrap(), "v");
         wait(db.close()).unwrap();
-    }
-}
-
-/// Breaks if a hint that lost its end passes for a shorter one, or is not replaced by a whole one.
-#[test]
-fn a_hint_cut_short_anywhere_is_no_hint() {
-    let (store, model, accounts) = small_store(seed(), 1);
-    let hint = hint_of(&store.data_files()[1]);
-    let whole = store.read(&hint);
-    for len in 0..whole.len() {
-        let what = format!("cut to {len} of {} bytes", whole.len());
-        let copy = store.on(store.disk().kill());
-        copy.disk().truncate(copy.path().join(&hint), len as u64).unwrap();
-        check(&copy, &model, accounts, &what);
-        assert_eq!(body(&copy.read(&hint)), body(&whole), "{what}");
-    }
-    let mut longer = whole.clone();
-    longer.extend_from_slice(&[0; 16]);
-    let copy = store.on(store.disk().kill());
-    copy.write(&hint, &longer);
-    check(&copy, &model, accounts, "16 bytes longer");
-    assert_eq!(body(&copy.read(&hint)), body(&whole));
-}
-
-/// Breaks if one flipped bit in a hint leads to another value, loses a key, or brings one back. What an
-/// open has no need of (index and filter) it does not check, and may leave.
-#[test]
-fn a_flip_anywhere_in_a_hint_changes_nothing() {
-    let (store, model, accounts) = small_store(seed(), 1);
-    let hint = hint_of(&store.data_files()[1]);
-    let whole = store.read(&hint);
-    let mut left = Vec::new();
-    for offset in 0..whole.len() {
-        let what = format!("flipped at {offset}");
-        let copy = store.on(store.disk().kill());
-        copy.disk().flip(copy.path().join(&hint), offset as u64, 1 << (offset % 8)).unwrap();
-        check(&copy, &model, accounts, &what);
-        if body(&copy.read(&hint)) != body(&whole) {
-            left.push(offset);
-            // It has the word where tombstones are weighed: they stay, and nothing else changes.
-            let db = copy.open_with(options(&copy));
-            wait(db.compact()).unwrap();
-            assert_eq!(contents(&db), model, "{what}, compacted");
-            wait(db.close()).unwrap();
-            copy.spoil_hints();
-            let db = copy.open();
-            assert_eq!(contents(&db), model, "{what}, compacted and reopened");
-            wait(db.close()).unwrap();
-        }
-    }
-    let within = left.first().zip(left.last()).map_or(0, |(first, last)| last - first + 1);
-    assert_eq!(left.len(), within, "one stretch, the two sections: {left:?}");
-    assert!(left.len() * 2 < whole.len(), "{} of {} bytes", left.len(), whole.len());
-}
-
-/// A hint under the wrong name, from another history of the same file, or from another store has good
-/// checksums and other contents: breaks if any of them is believed.
-#[test]
-fn a_hint_of_something_else_is_no_hint() {
-    let (store, model, accounts) = small_store(1, 2);
-    let files = store.data_files();
-    let hints: Vec<String> = files.iter().map(|file| hint_of(file)).collect();
-    let check_with = |hint: &str, bytes: &[u8], what: &str| {
-        let copy = store.on(store.disk().kill());
-        copy.write(hint, bytes);
-        check(&copy, &model, accounts, what);
-        assert_eq!(body(&copy.read(hint)), body(&store.read(hint)), "{what}");
-    };
-    for hint in &hints {
-        // Of other files, of the same id in the other partition among them.
-        for other in hints.iter().filter(|other| *other != hint) {
-            check_with(hint, &store.read(other), &format!("{other} as {hint}"));
-        }
-        check_with(hint, b"", "empty");
-        check_with(hint, &store.read(&hint.replace(".hint", ".data")), "the data file itself");
-        check_with(hint, &vec![0; 4096], "zeros");
-    }
-    let (other, ..) = small_store(2, 2);
-    for hint in
-        hints.iter().filter(|hint| other.data_files().contains(&hint.replace(".hint", ".data")))
-    {
-        check_with(hint, &other.read(hint), "of another store");
-    }
-    // Restored from a copy of the directory, and gone on with: the same store, partition and id.
-    let (one, two) = (store.on(store.disk().kill()), store.on(store.disk().kill()));
-    for (copy, value) in [(&one, "one"), (&two, "two")] {
-        let db = copy.open_with(options(copy));
-        for n in 0..6 {
-            wait(db.put(format!("key {n}"), value)).unwrap();
-        }
-        wait(db.del(format!("key {}", value.len() + usize::from(value == "two")))).unwrap();
-        wait(db.close()).unwrap();
-    }
-    assert_eq!(one.data_files(), two.data_files());
-    let db = one.open();
-    let (model, accounts_of_one) = (contents(&db), self::accounts(&db));
-    wait(db.close()).unwrap();
-    let new: Vec<_> = one.data_files().into_iter().filter(|file| !files.contains(file)).collect();
-    assert!(!new.is_empty());
-    for file in new {
-        let hint = hint_of(&file);
-        assert_ne!(body(&one.read(&hint)), body(&two.read(&hint)));
-        one.write(&hint, &two.read(&hint));
-        check(&one, &model, accounts_of_one, "of another history");
     }
 }
 
@@ -296,48 +172,6 @@ fn read_all(store: &Store, file: &str, model: &Model, what: &str) -> bool {
     assert_eq!(get(&db, "never there"), None, "{what}");
     wait(db.close()).unwrap();
     true
-}
-
-/// Breaks if any byte of a data file can change without that being said, or if saying so names another
-/// place; with the hints there, and without, when open reads everything.
-#[test]
-fn a_flip_anywhere_in_a_data_file_is_found_or_harmless() {
-    let (with_hints, model, _) = small_store(seed(), 1);
-    let without = with_hints.on(with_hints.disk().kill());
-    without.spoil_hints();
-    let file = with_hints.data_files()[0].clone();
-    let mut opened = [0, 0];
-    let len = with_hints.read(&file).len();
-    for offset in 0..len {
-        for (n, store) in [&with_hints, &without].into_iter().enumerate() {
-            let copy = store.on(store.disk().kill());
-            copy.disk().flip(copy.path().join(&file), offset as u64, 1 << (offset % 8)).unwrap();
-            let what = format!("flipped at {offset}, hints: {}", n == 0);
-            opened[n] += usize::from(read_all(&copy, &file, &model, &what));
-        }
-    }
-    let inside = len - FILE_HEADER_LEN - GROUP_HEADER_LEN;
-    assert_eq!(opened, [inside, 0], "hints spare the reading, and nothing else");
-}
-
-/// Breaks if a data file that lost its end is read up to there, or one that grew is taken for sealed.
-#[test]
-fn a_data_file_of_another_length_is_refused() {
-    let (with_hints, model, _) = small_store(seed(), 1);
-    let without = with_hints.on(with_hints.disk().kill());
-    without.spoil_hints();
-    let file = with_hints.data_files()[1].clone();
-    let whole = with_hints.read(&file).len();
-    for len in (0..whole).chain([whole + 1, whole + 8, whole + 4096]) {
-        for store in [&with_hints, &without] {
-            let copy = store.on(store.disk().kill());
-            copy.disk().truncate(copy.path().join(&file), len as u64).unwrap();
-            assert!(
-                !read_all(&copy, &file, &model, &format!("cut to {len}")),
-                "opened, cut to {len}"
-            );
-        }
-    }
 }
 
 /// What a lost stretch of a drive looks like. Breaks if what lies in it reads as missing, or if what lies

@@ -255,53 +255,6 @@ fn settings_out_of_bounds_are_refused_before_anything_happens() {
     });
 }
 
-/// A flipped digit of the hash key or the count would route every key elsewhere.
-#[test]
-fn a_damaged_manifest_is_refused_wherever_it_is_damaged() {
-    let store = Store::sim(0);
-    wait(filled(&store, 2).close()).unwrap();
-    let path = store.path().join("MANIFEST");
-    let len = store.read("MANIFEST").len() as u64;
-    for offset in (0..len).step_by(3) {
-        store.disk().flip(&path, offset, 1).unwrap();
-        let error = refuse(&store, store.options(), ErrorKind::Corrupt);
-        assert_eq!(error.location().unwrap().0, path);
-        store.disk().flip(&path, offset, 1).unwrap();
-    }
-    for len in [0, 1, len / 2, len - 1] {
-        let cut = store.on(store.disk().kill());
-        cut.disk().truncate(&path, len).unwrap();
-        refuse(&cut, cut.options(), ErrorKind::Corrupt);
-    }
-    let db = store.open();
-    check_filled(&db);
-    wait(db.close()).unwrap();
-}
-
-/// `FILES` says what the store is; damage in it must not look like fewer files.
-#[test]
-fn a_damaged_or_missing_list_of_files_is_refused() {
-    let store = Store::sim(0);
-    wait(filled(&store, 1).close()).unwrap();
-    let path = store.path().join("partition-000/FILES");
-    for offset in 0..store.read("partition-000/FILES").len() as u64 {
-        store.disk().flip(&path, offset, 0x10).unwrap();
-        let error = store.try_open(store.options()).unwrap_err();
-        // A flip in the version says "newer", and that is as good a refusal.
-        assert!(
-            error.is_corrupt() && error.location().unwrap().0 == path
-                || error.kind() == ErrorKind::NewerFormat,
-            "{error}"
-        );
-        store.disk().flip(&path, offset, 0x10).unwrap();
-    }
-    let real = Store::blocking();
-    wait(filled(&real, 2).close()).unwrap();
-    std::fs::remove_file(real.path().join("partition-001/FILES")).unwrap();
-    let error = refuse(&real, real.options(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("partition-001/FILES"), "{error}");
-}
-
 /// Breaks if a lost file looks like lost keys.
 #[test]
 fn a_listed_file_that_is_missing_is_damage() {

@@ -8,7 +8,7 @@ use ringcask::sim::Cut;
 use ringcask::{Db, Durability, ErrorKind, VerifyReport};
 
 use crate::opening::{crc32c, of_newer_version};
-use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, is_hint, seed, wait};
+use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, seed, wait};
 
 pub(crate) fn verify(store: &Store) -> VerifyReport {
     wait(store.options().verify(store.path())).unwrap_or_else(|error| panic!("{error}"))
@@ -58,88 +58,6 @@ fn a_sound_store_is_sound() {
         assert_eq!(db.stats().total().keys, keys);
         wait(db.close()).unwrap();
     });
-}
-
-/// There is no byte in a closed store that may change unnoticed. What verify calls sound opens, what it calls
-/// damaged does not, once no hint spares the reading; a hint is the reason for neither.
-#[test]
-fn every_flipped_byte_is_found() {
-    let store = Store::sim(seed());
-    let db = fill_small(&store);
-    let values = contents(&db);
-    wait(db.close()).unwrap();
-    let files = store.image();
-    assert!(files.len() >= 9 && files.contains_key("MANIFEST"));
-    for (file, bytes) in &files {
-        let path = store.path().join(file);
-        // Every byte of the structures, some of the long values.
-        let step = |at: usize| if bytes.len() > 1000 && at > 600 { 37 } else { 1 };
-        let mut at = 0;
-        while at < bytes.len() {
-            store.disk().flip(&path, at as u64, 0x10).unwrap();
-            let report = verify(&store);
-            let flipped = store.on(store.disk().kill());
-            flipped.spoil_hints();
-            let is_hint = is_hint(file);
-            assert_eq!(report.is_sound(), is_hint, "{file} at {at}: {report:?}");
-            if is_hint {
-                let [hint] = &report.hints_ignored[..] else { panic!("{file} {at}: {report:?}") };
-                assert_eq!((&hint.path, report.hints + 1), (&path, report.files), "{file} at {at}");
-            } else if let [newer] = &report.newer[..] {
-                assert!(file != "MANIFEST" && (8..10).contains(&at), "{file} at {at}: {newer}");
-            } else {
-                let [damage] = &report.damage[..] else { panic!("{file} {at}: {report:?}") };
-                assert_eq!(damage.path, path);
-                let end = damage.offset + damage.len.unwrap();
-                assert!((damage.offset..end).contains(&(at as u64)), "{file} at {at}: {damage}");
-            }
-            if at % 5 == 0 && !is_hint {
-                assert!(flipped.try_open(flipped.options()).is_err(), "{file} at {at}");
-            } else if at % 5 == 0 {
-                let flipped = store.on(store.disk().kill());
-                let db = flipped.open();
-                assert_eq!(contents(&db), values, "{file} at {at}");
-                wait(db.close()).unwrap();
-                let after = verify(&flipped);
-                assert_eq!((after.hints, after.hints_ignored.len()), (after.files, 0));
-            }
-            store.disk().flip(&path, at as u64, 0x10).unwrap();
-            at += step(at);
-        }
-    }
-    assert_eq!(store.image(), files, "neither verify nor a refused open has changed anything");
-    assert!(verify(&store).is_sound());
-}
-
-/// A store that was not closed. What may pass unnoticed is the last group, as long as nothing says that it
-/// was durable: then the flip looks like the torn end of a crash, and is counted as that.
-#[test]
-fn of_a_killed_store_only_the_last_group_is_ambiguous() {
-    let store = Store::sim(seed());
-    let db = fill_small(&store);
-    let killed = store.on(store.disk().kill());
-    let files = killed.image();
-    assert!(verify(&killed).is_sound());
-    for (file, bytes) in &files {
-        let path = killed.path().join(file);
-        for at in (0..bytes.len()).step_by(if bytes.len() > 1000 { 11 } else { 1 }) {
-            let flipped = killed.on(killed.disk().kill());
-            flipped.disk().flip(&path, at as u64, 1).unwrap();
-            let report = verify(&flipped);
-            flipped.spoil_hints();
-            let opened = flipped.try_open(flipped.options());
-            assert_eq!(report.is_sound(), opened.is_ok(), "{file} at {at}: {report:?}");
-            if is_hint(file) {
-                assert_eq!(report.hints_ignored[0].path, path, "{file} at {at}: {report:?}");
-                wait(opened.unwrap().close()).unwrap();
-            } else if let Ok(db) = opened {
-                assert!(report.torn_bytes > 0, "{file} at {at}");
-                assert!(contents(&db).len() + 1 >= 7, "one put a group");
-                wait(db.close()).unwrap();
-            }
-        }
-    }
-    wait(db.close()).unwrap();
 }
 
 /// What a hint spares opening to read, verify reads: otherwise damage would show only when somebody asks for

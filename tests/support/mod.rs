@@ -245,6 +245,13 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<Vec<u8>, Vec<u8>> {
     found
 }
 
+/// Keys, bytes that live, shadow and are dead, files, and bytes in all.
+pub(crate) fn accounts(db: &Db) -> [u64; 6] {
+    let total = db.stats().total();
+    let bytes = [total.live_bytes, total.shadow_bytes, total.dead_bytes];
+    [total.keys, bytes[0], bytes[1], bytes[2], total.files, total.log_bytes]
+}
+
 pub(crate) fn get(db: &Db, key: impl AsRef<[u8]>) -> Option<Bytes> {
     wait(db.get(key)).unwrap()
 }

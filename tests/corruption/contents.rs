@@ -1,0 +1,153 @@
+//! Holds an open store against what it must contain, and goes on with it.
+
+use std::collections::BTreeMap;
+
+use ringcask::{Db, Error};
+
+use crate::expect::{Broken, Expected};
+use crate::judge::{Altered, Outcome, ensure};
+use crate::layout::{Layout, options};
+use crate::log::FILE_HEADER_LEN;
+use crate::support::{Store, accounts, is_hint, wait};
+
+/// Every key has its value, or an error that names its file; a walk finds all of them, or ends in an error.
+pub(crate) fn check_contents(
+    db: &Db,
+    layout: &Layout,
+    expected: &Expected<'_>,
+    altered: &Altered<'_>,
+) -> Result<Outcome, String> {
+    let mut errors = 0;
+    let mut misplaced = 0;
+    let mut check_error = |error: &Error| {
+        errors += 1;
+        let is_placed = error.location().is_some_and(|(path, _)| altered.accounts_for(path));
+        ensure!(error.is_corrupt() && is_placed, "{error:?}");
+        Ok(())
+    };
+    for key in &layout.keys {
+        let shown = key[..key.len().min(20)].escape_ascii();
+        let broken = expected.broken.get(&key[..]);
+        match wait(db.get(key)) {
+            Ok(found) => {
+                let right = expected.values.get(&key[..]);
+                let is_right = found.as_deref() == right.copied();
+                // Nothing in a record says where in its file it belongs.
+                let is_excused = broken == Some(&Broken::Misplaced);
+                misplaced += u64::from(is_excused && !is_right);
+                ensure!(
+                    is_right || is_excused,
+                    "key {shown}: {:?} instead of {:?}, {broken:?}",
+                    found.map(|value| value.slice(..value.len().min(20))),
+                    right.map(|value| value[..value.len().min(20)].escape_ascii().to_string())
+                );
+                ensure!(
+                    broken != Some(&Broken::Record),
+                    "key {shown}: it cannot be known any more"
+                );
+            }
+            Err(error) => {
+                ensure!(broken.is_some(), "key {shown} is whole: {error}");
+                check_error(&error)?;
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    let mut scan = db.scan();
+    let mut is_whole = true;
+    while let Some(entry) = wait(scan.next()) {
+        match entry {
+            Ok((key, value)) => drop(found.insert(key, value)),
+            Err(error) => {
+                is_whole = false;
+                ensure!(!expected.half_read.is_empty(), "a walk: {error}");
+                check_error(&error)?;
+            }
+        }
+    }
+    for (key, value) in &found {
+        let right = expected.values.get(&key[..]);
+        let is_excused = expected.broken.get(&key[..]) == Some(&Broken::Misplaced);
+        ensure!(is_excused || right == Some(&&value[..]), "a walk: {key:?} is {value:?}");
+    }
+    let is_all = found.len() == expected.values.len();
+    misplaced += u64::from(is_whole && !is_all && expected.is_shuffled);
+    ensure!(
+        !is_whole || is_all || expected.is_shuffled,
+        "a walk ends early: {} keys of {}",
+        found.len(),
+        expected.values.len()
+    );
+    if let Some(why) = &db.stats().total().poisoned {
+        return Err(format!("poisoned: {why}"));
+    }
+    let groups_cut: usize =
+        expected.cut.iter().map(|(file, count)| layout.logs[file][0].groups.len() - count).sum();
+    Ok(match groups_cut {
+        _ if misplaced > 0 => Outcome::Misplaced,
+        _ if errors > 0 => Outcome::ErrorAtRead,
+        _ if expected.is_other_history => Outcome::OtherHistory,
+        0 => Outcome::Harmless,
+        1 => Outcome::TailCut,
+        _ => Outcome::TailLost,
+    })
+}
+
+/// The books are those of the store that was not changed.
+pub(crate) fn check_accounts(
+    db: &Db,
+    layout: &Layout,
+    expected: &Expected<'_>,
+) -> Result<(), String> {
+    let found = accounts(db);
+    let is_same = found == layout.accounts;
+    let is_other = !expected.cut.is_empty() || expected.is_other_history;
+    ensure!(is_same || is_other, "accounts: {found:?} instead of {:?}", layout.accounts);
+    Ok(())
+}
+
+/// Hints that were changed are what they were, but for the header that says when.
+pub(crate) fn check_hints(
+    layout: &Layout,
+    expected: &Expected<'_>,
+    altered: &Altered<'_>,
+    store: &Store,
+) -> Result<(), String> {
+    if !expected.half_read.is_empty() || expected.is_other_history {
+        return Ok(());
+    }
+    for hint in altered.files.iter().filter(|file| is_hint(file)) {
+        let Some(before) = layout.image.get(*hint) else { continue };
+        let after = store.image().remove(*hint).unwrap_or_default();
+        let is_same = after.get(FILE_HEADER_LEN..) == before.get(FILE_HEADER_LEN..);
+        ensure!(is_same, "{hint} was not made anew");
+    }
+    Ok(())
+}
+
+/// Compacts, writes, closes, opens and reads again: what was right stays right, and damage stays damage.
+pub(crate) fn check_afterwards(
+    db: &Db,
+    layout: &Layout,
+    expected: &Expected<'_>,
+    altered: &Altered<'_>,
+    store: &Store,
+) -> Result<(), String> {
+    match wait(db.compact()) {
+        Ok(_) => {}
+        Err(error) => {
+            let is_placed = error.location().is_some_and(|(path, _)| altered.accounts_for(path));
+            let is_expected = !expected.half_read.is_empty() && is_placed;
+            ensure!(error.is_corrupt() && is_expected, "compaction: {error}");
+        }
+    }
+    check_contents(db, layout, expected, altered).map_err(|why| format!("compacted: {why}"))?;
+    wait(db.put("afterwards", "v")).map_err(|error| format!("put: {error}"))?;
+    wait(db.close()).map_err(|error| format!("close: {error}"))?;
+    let db = store.try_open(options(store)).map_err(|error| format!("opened again: {error}"))?;
+    let found = wait(db.get("afterwards")).map_err(|error| format!("opened again: {error}"))?;
+    ensure!(found.as_deref() == Some(b"v"), "a key that was put: {found:?}");
+    wait(db.del("afterwards")).map_err(|error| format!("del: {error}"))?;
+    check_contents(&db, layout, expected, altered).map_err(|why| format!("opened again: {why}"))?;
+    wait(db.close()).map_err(|error| format!("close: {error}"))
+}

@@ -1,0 +1,206 @@
+//! What a store may answer after a change, worked out from its bytes before and after.
+
+use std::collections::BTreeMap;
+
+use crate::layout::Layout;
+use crate::log::{
+    FILE_HEADER_LEN, GROUP_HEADER_LEN, Group, List, Log, Record, newest, padded, u32_at,
+};
+use crate::mutation::Image;
+
+/// What is to be seen.
+#[derive(Debug, Default)]
+pub(crate) struct Expected<'a> {
+    /// Why it must not open.
+    pub(crate) refuse: Vec<String>,
+    /// Verify must find something: a byte that counts is not what it was.
+    pub(crate) is_damaged: bool,
+    /// Files with damage behind which opening does not look, because they have a hint.
+    pub(crate) half_read: Vec<String>,
+    /// The value of every key there is.
+    pub(crate) values: BTreeMap<&'a [u8], &'a [u8]>,
+    /// Keys whose record is in damaged bytes.
+    pub(crate) broken: BTreeMap<&'a [u8], Broken>,
+    /// In one of them a group stands where another one was.
+    pub(crate) is_shuffled: bool,
+    /// Logs whose last groups are cut off, because nobody vouches for them, and how many groups are left.
+    pub(crate) cut: BTreeMap<String, usize>,
+    /// What the store holds is a state that it, or its twin, once was in: nothing in it says otherwise.
+    pub(crate) is_other_history: bool,
+}
+
+/// How a record was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    Record,
+    /// Only the zeros behind it, which reads do not look at.
+    Padding,
+    /// There is a whole record of the same file where another one was.
+    Misplaced,
+}
+
+/// What `image`, a changed copy of the layout's, must do.
+pub(crate) fn expect<'a>(layout: &'a Layout, image: &Image) -> Expected<'a> {
+    let mut expected = Expected::default();
+    if image.get("MANIFEST") != layout.image.get("MANIFEST") {
+        expected.refuse("MANIFEST".to_owned());
+    }
+    let mut records: Vec<(&Record, Option<Broken>)> = Vec::new();
+    for dir in &layout.partitions {
+        let path = format!("{dir}/FILES");
+        let list = image.get(&path).and_then(|bytes| {
+            expected.is_other_history |= layout.image.get(&path) != Some(bytes);
+            layout.lists.get(&(path.clone(), bytes.to_vec()))
+        });
+        let Some(list) = list else {
+            expected.refuse(path);
+            continue;
+        };
+        expected.partition(layout, image, dir, list, &mut records);
+    }
+    let newest = newest(records.iter().map(|(record, _)| *record));
+    let hit = records.iter().filter_map(|(record, broken)| Some((*record, (*broken)?)));
+    for (record, broken) in hit {
+        let is_newest = newest[&record.key[..]].at == record.at
+            && newest[&record.key[..]].seqno == record.seqno;
+        if is_newest && record.value.is_some() {
+            expected.broken.insert(&record.key, broken);
+        }
+    }
+    expected.values = newest
+        .into_iter()
+        .filter_map(|(key, record)| Some((key, record.value.as_deref()?)))
+        .collect();
+    expected
+}
+
+impl<'a> Expected<'a> {
+    fn refuse(&mut self, why: String) {
+        self.is_damaged = true;
+        self.refuse.push(why);
+    }
+
+    fn partition(
+        &mut self,
+        layout: &'a Layout,
+        image: &Image,
+        dir: &str,
+        list: &List,
+        records: &mut Vec<(&'a Record, Option<Broken>)>,
+    ) {
+        for sealed in &list.sealed {
+            let file = format!("{dir}/{:09}.data", sealed.id);
+            let log = layout.logs[&file].iter().find(|log| {
+                log.is_closed && log.bytes.len() == sealed.len && digest(log) == sealed.digest
+            });
+            let log = log.expect("a list names files that were there");
+            let Some(bytes) = image.get(&file) else {
+                self.refuse(file);
+                continue;
+            };
+            if **bytes == log.bytes {
+                records.extend(log.records().map(|record| (record, None)));
+            } else {
+                let hint = file.replace(".data", ".hint");
+                let has_hint = image.get(&hint).is_some_and(|hint_bytes| {
+                    layout.image.get(&hint) == Some(hint_bytes)
+                        && layout.image.get(&file).is_some_and(|original| **original == log.bytes)
+                });
+                self.is_damaged = true;
+                let has_ends = bytes.len() == log.bytes.len()
+                    && bytes[..FILE_HEADER_LEN] == log.bytes[..FILE_HEADER_LEN]
+                    && bytes[bytes.len() - GROUP_HEADER_LEN..]
+                        == log.bytes[bytes.len() - GROUP_HEADER_LEN..];
+                if has_hint && has_ends {
+                    records
+                        .extend(log.records().map(|record| (record, broken(bytes, log, record))));
+                    self.is_shuffled |= is_shuffled(bytes, log);
+                    self.half_read.push(file);
+                } else {
+                    self.refuse(file);
+                }
+            }
+        }
+        if let Some(id) = list.active {
+            let file = format!("{dir}/{id:09}.data");
+            let (Some(bytes), Some(logs)) = (image.get(&file), layout.logs.get(&file)) else {
+                self.refuse(file);
+                return;
+            };
+            let same = logs.iter().position(|log| log.bytes == **bytes);
+            let log = &logs[same.unwrap_or(0)];
+            self.is_other_history |= same.is_some_and(|at| at > 0);
+            match read_tail(bytes, log) {
+                Some(count) => {
+                    if count < log.groups.len() {
+                        self.cut.insert(file, count);
+                    }
+                    let whole = log.groups.iter().take(count).flat_map(|group| &group.records);
+                    records.extend(whole.map(|record| (record, None)));
+                }
+                None => self.refuse(file),
+            }
+        }
+    }
+}
+
+fn digest(log: &Log) -> u32 {
+    u32_at(&log.bytes, log.bytes.len() - GROUP_HEADER_LEN)
+}
+
+fn is_shuffled(bytes: &[u8], log: &Log) -> bool {
+    let header = |bytes: &[u8], at: usize| bytes[at..at + GROUP_HEADER_LEN].to_vec();
+    let is_other = |group: &Group| {
+        let found = header(bytes, group.at);
+        log.groups.iter().any(|other| other.at != group.at && header(&log.bytes, other.at) == found)
+    };
+    log.groups.iter().any(is_other)
+}
+
+/// How a record of a damaged file was hit, if it was.
+fn broken(bytes: &[u8], log: &Log, record: &Record) -> Option<Broken> {
+    let range = record.at..record.at + record.len;
+    let end = record.at + padded(record.len);
+    let is_same = |range: std::ops::Range<usize>| bytes[range.clone()] == log.bytes[range];
+    if !is_same(range) {
+        let stands = |other: &Record| {
+            other.len <= bytes.len() - record.at
+                && bytes[record.at..record.at + other.len]
+                    == log.bytes[other.at..other.at + other.len]
+        };
+        Some(if log.records().any(stands) { Broken::Misplaced } else { Broken::Record })
+    } else if !is_same(record.at..end) {
+        Some(Broken::Padding)
+    } else {
+        None
+    }
+}
+
+/// How many groups of the log are whole, from the first; `None` if the store must be refused, because of the
+/// file's header or because a later group says that a missing one was durable.
+fn read_tail(bytes: &[u8], log: &Log) -> Option<usize> {
+    if bytes.get(..FILE_HEADER_LEN) != log.bytes.get(..FILE_HEADER_LEN) {
+        return None;
+    }
+    let is_whole =
+        |group: &&Group| bytes.get(group.at..group.end) == log.bytes.get(group.at..group.end);
+    let count = log.groups.iter().take_while(is_whole).count();
+    let Some(missing) = log.groups.get(count) else { return Some(count) };
+    for (at, header) in bytes.windows(GROUP_HEADER_LEN).enumerate().skip(missing.at).step_by(8) {
+        if !matches!(&header[4..8], b"RGRP" | b"REND") {
+            continue;
+        }
+        let original = log
+            .groups
+            .iter()
+            .find(|group| log.bytes[group.at..group.at + GROUP_HEADER_LEN] == *header);
+        let is_witness = |group: &Group| {
+            let durable = group.durable_through as usize;
+            group.number >= missing.number && durable <= at && durable > missing.at
+        };
+        if original.is_some_and(is_witness) {
+            return None;
+        }
+    }
+    Some(count)
+}

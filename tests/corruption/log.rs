@@ -1,0 +1,141 @@
+//! Data files and `FILES` as the format describes them, read without the engine's code. Only ever given bytes
+//! that are known to be sound, so nothing is checked but that.
+
+use std::collections::BTreeMap;
+
+pub(crate) const FILE_HEADER_LEN: usize = 128;
+pub(crate) const GROUP_HEADER_LEN: usize = 48;
+const RECORD_HEADER_LEN: usize = 32;
+
+/// A record and where it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) at: usize,
+    /// With header, key and value, without padding.
+    pub(crate) len: usize,
+    pub(crate) seqno: u64,
+    pub(crate) key: Vec<u8>,
+    /// `None` for a tombstone.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// A commit group, or the closing mark, which has no records.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) at: usize,
+    pub(crate) end: usize,
+    pub(crate) number: u64,
+    pub(crate) durable_through: u64,
+    pub(crate) records: Vec<Record>,
+}
+
+/// A data file, taken apart.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) groups: Vec<Group>,
+    /// It ends in a closing mark.
+    pub(crate) is_closed: bool,
+}
+
+impl Log {
+    pub(crate) fn of(bytes: &[u8]) -> Log {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut at = FILE_HEADER_LEN;
+        let mut is_closed = false;
+        while !is_closed && matches!(bytes.get(at + 4..at + 8), Some(b"RGRP" | b"REND")) {
+            is_closed = &bytes[at + 4..at + 8] == b"REND";
+            let end = at + GROUP_HEADER_LEN + u32_at(bytes, at + 28) as usize;
+            let mut records = Vec::new();
+            let mut record_at = at + GROUP_HEADER_LEN;
+            for _ in 0..u32_at(bytes, at + 36) {
+                let (record, padded) = record_of(bytes, record_at);
+                records.push(record);
+                record_at += padded;
+            }
+            assert_eq!(record_at, end, "the parser reads groups as they were written");
+            let (number, durable_through) = (u64_at(bytes, at + 16), u64_at(bytes, at + 40));
+            groups.push(Group { at, end, number, durable_through, records });
+            at = end;
+        }
+        Log { bytes: bytes.to_vec(), groups, is_closed }
+    }
+
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.groups.iter().flat_map(|group| &group.records)
+    }
+}
+
+/// The record at `at`, and how many bytes it takes.
+fn record_of(bytes: &[u8], at: usize) -> (Record, usize) {
+    let extension = u16_at(bytes, at + 30) as usize;
+    let key_at = at + RECORD_HEADER_LEN + extension;
+    let key_end = key_at + u16_at(bytes, at + 24) as usize;
+    let value_end = key_end + u32_at(bytes, at + 16) as usize;
+    let value = (bytes[at + 26] == 1).then(|| bytes[key_end..value_end].to_vec());
+    let seqno = u64_at(bytes, at + 8);
+    let len = value_end - at;
+    (Record { at, len, seqno, key: bytes[key_at..key_end].to_vec(), value }, padded(len))
+}
+
+/// Multiples of 8 up to 504, then 32 steps an octave.
+pub(crate) fn padded(len: usize) -> usize {
+    if len <= 504 {
+        return len.next_multiple_of(8);
+    }
+    len.next_multiple_of(1 << (len.ilog2() - 5))
+}
+
+/// What `FILES` says.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    pub(crate) active: Option<u64>,
+    pub(crate) sealed: Vec<Sealed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) id: u64,
+    pub(crate) len: usize,
+    pub(crate) digest: u32,
+}
+
+impl List {
+    pub(crate) fn of(bytes: &[u8]) -> List {
+        let entry = |entry: &[u8]| Sealed {
+            id: u64_at(entry, 0),
+            len: u64_at(entry, 8) as usize,
+            digest: u32_at(entry, 40),
+        };
+        let active = u64_at(bytes, 40);
+        let sealed = bytes[72..bytes.len() - 8].chunks_exact(48).map(entry).collect();
+        List { active: (active != 0).then_some(active), sealed }
+    }
+}
+
+/// The newest record of every key: its number, and the value unless it is deleted.
+pub(crate) type Newest<'a> = BTreeMap<&'a [u8], &'a Record>;
+
+/// What these records add up to.
+pub(crate) fn newest<'a>(records: impl Iterator<Item = &'a Record>) -> Newest<'a> {
+    let mut newest = Newest::new();
+    for record in records {
+        let found = newest.entry(&record.key).or_insert(record);
+        if record.seqno > found.seqno {
+            *found = record;
+        }
+    }
+    newest
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
