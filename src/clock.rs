@@ -1,10 +1,134 @@
-//! Where the time of day comes from: one place, so that tests can choose it.
+//! Where the time comes from: one place, so that tests can choose it.
+//!
+//! [`Options`](crate::Options) hold a [`Clock`], and whoever needs the time gets it from there. What is only
+//! measured, as latencies and rates are, asks `Instant` instead.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970 by the wall clock; zero before that.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+#[cfg(any(test, feature = "sim"))]
+pub use simulated::SimClock;
+
+/// The time of day, and the time since the machine was started. A clone is the same clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Clock {
+    #[default]
+    Real,
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimClock),
+}
+
+impl Clock {
+    /// Milliseconds since 1970 by the wall clock; zero before that. It jumps when somebody sets it.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        match self {
+            Clock::Real => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            #[cfg(any(test, feature = "sim"))]
+            Clock::Sim(clock) => clock.wall_ms(),
+        }
+    }
+
+    /// Milliseconds since the machine was started, sleep included: never goes back, and nobody sets it.
+    /// Together with [`wall_ms`](Self::wall_ms) it tells a jump from the passing of time (T1).
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing expires yet"))]
+    pub(crate) fn boot_ms(&self) -> u64 {
+        match self {
+            Clock::Real => {
+                let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                since.tv_sec.unsigned_abs() * 1000 + since.tv_nsec.unsigned_abs() / 1_000_000
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Clock::Sim(clock) => clock.boot_ms(),
+        }
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+mod simulated {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    /// A clock that stands still until a test moves it; given to a store with
+    /// [`Options::clock`](crate::Options::clock). A clone is the same clock.
+    ///
+    /// # Example: a jump is not the passing of time
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringcask::sim::SimClock;
+    ///
+    /// let clock = SimClock::new(1_000_000);
+    /// clock.advance(Duration::from_secs(5));
+    /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (1_005_000, 5_000));
+    /// clock.set(2_000);
+    /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (2_000, 5_000));
+    /// ```
+    #[derive(Clone, Debug, Default)]
+    pub struct SimClock(Arc<Hands>);
+
+    #[derive(Debug, Default)]
+    struct Hands {
+        wall_ms: AtomicU64,
+        boot_ms: AtomicU64,
+    }
+
+    impl SimClock {
+        /// A machine that was started just now, at `wall_ms` milliseconds since 1970.
+        pub fn new(wall_ms: u64) -> SimClock {
+            let clock = SimClock::default();
+            clock.set(wall_ms);
+            clock
+        }
+
+        /// Lets time pass: both clocks move on.
+        pub fn advance(&self, by: Duration) {
+            let by_ms = by.as_millis() as u64;
+            self.0.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
+            self.0.boot_ms.fetch_add(by_ms, Ordering::SeqCst);
+        }
+
+        /// Sets the wall clock, as an operator does: the boot clock knows nothing of it.
+        pub fn set(&self, wall_ms: u64) {
+            self.0.wall_ms.store(wall_ms, Ordering::SeqCst);
+        }
+
+        /// Milliseconds since 1970.
+        pub fn wall_ms(&self) -> u64 {
+            self.0.wall_ms.load(Ordering::SeqCst)
+        }
+
+        /// Milliseconds since the machine was started.
+        pub fn boot_ms(&self) -> u64 {
+            self.0.boot_ms.load(Ordering::SeqCst)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Breaks if one of the two is in another unit, or counts from another moment.
+    #[test]
+    fn the_real_clocks_are_milliseconds_since_1970_and_since_the_start() {
+        let clock = Clock::default();
+        let in_2025 = 1_735_689_600_000;
+        assert!((in_2025..in_2025 * 2).contains(&clock.wall_ms()));
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime_s: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        // What was read first is not later; and whatever passed in between, it was not a day.
+        let uptime_ms = (uptime_s * 1000.0) as u64;
+        assert!((uptime_ms..uptime_ms + 86_400_000).contains(&clock.boot_ms()));
+    }
+
+    #[test]
+    fn a_clone_of_a_simulated_clock_is_the_same_clock() {
+        let hand = SimClock::new(7);
+        let clock = Clock::Sim(hand.clone());
+        hand.set(5);
+        hand.advance(std::time::Duration::from_secs(1));
+        assert_eq!((clock.wall_ms(), clock.boot_ms()), (1005, 1000));
+    }
 }

@@ -9,6 +9,7 @@ pub use self::compaction::Compaction;
 pub(crate) use self::progress::OnOpenProgress;
 pub use self::progress::OpenProgress;
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::mailbox::Durable;
@@ -93,6 +94,7 @@ pub struct Options {
     pub(crate) scrub_bytes_per_sec: Option<u64>,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
+    pub(crate) clock: Clock,
 }
 
 impl Default for Options {
@@ -117,6 +119,7 @@ impl Default for Options {
             scrub_bytes_per_sec: None,
             open_files_max: None,
             on_open_progress: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -277,6 +280,13 @@ impl Options {
         callback: impl Fn(OpenProgress) + Send + Sync + 'static,
     ) -> Options {
         self.on_open_progress = Some(OnOpenProgress::new(callback));
+        self
+    }
+
+    /// Takes the time from `clock` instead of the system, on any disk; for tests, feature `sim`.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn clock(mut self, clock: crate::sim::SimClock) -> Options {
+        self.clock = Clock::Sim(clock);
         self
     }
 

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::lifecycle::StoreLock;
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Fs;
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
@@ -132,7 +131,7 @@ fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
     let manifest = Manifest {
         format_version: MANIFEST_VERSION,
         store: StoreId(random()?),
-        created_at_ms: clock::now_ms(),
+        created_at_ms: options.clock.wall_ms(),
         map_epoch: 1,
         partition_count: options.partitions.unwrap_or(cores.min(crate::limits::PARTITIONS_MAX)),
         hash_key: random()?,

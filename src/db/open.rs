@@ -154,6 +154,7 @@ fn start(
         config: PartitionConfig {
             identity: identity.clone(),
             open_id: u64::from_le_bytes(random()?),
+            clock: options.clock.clone(),
             bounds: options.file_bounds(),
             prewrite: options.prewrite,
             compaction: compaction_of_worker(&options.compaction, worker_count),

@@ -113,6 +113,7 @@ pub(super) fn repair_blocking(
         root: &store.root,
         identity,
         open_id: u64::from_le_bytes(random()?),
+        clock: &options.clock,
         data_file_len_max: options.data_file_len_max,
     };
     // First: the only header that says what it was may be that of a file that is set aside.

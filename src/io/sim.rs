@@ -38,6 +38,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::fs::DirEntry;
+pub use crate::clock::SimClock;
 pub(super) use file::{SimFile, SimLock};
 pub(super) use op::{read, sync, take_a_turn, write};
 use state::State;

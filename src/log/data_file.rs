@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::io::{File, Fs};
 use crate::keydir::FileSlot;
 use crate::limits;
@@ -57,6 +57,7 @@ pub(crate) struct Owner {
     pub(crate) partition: PartitionId,
     /// Random; marks what was written by this open (F4).
     pub(crate) open_id: u64,
+    pub(crate) clock: Clock,
 }
 
 impl Owner {
@@ -76,7 +77,7 @@ impl Owner {
             map_epoch: self.identity.map_epoch,
             hash_key: self.identity.hash_key,
             open_id: self.open_id,
-            created_at_ms: clock::now_ms(),
+            created_at_ms: self.clock.wall_ms(),
         }
     }
 

@@ -24,7 +24,6 @@ use super::listing::{ChangeFailure, replace_files};
 use super::rotation::too_many_files;
 use super::upkeep::UpkeepEvent;
 use super::{Event, Ops, Partition};
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keydir::{FileSlot, Location};
 use crate::limits::FILES_PER_PARTITION_MAX;
@@ -242,7 +241,7 @@ impl Partition {
         if !std::mem::take(&mut self.upkeep.compactor.is_due) {
             return;
         }
-        let hour = (clock::now_ms() / 3_600_000 % 24) as u8;
+        let hour = (self.config.clock.wall_ms() / 3_600_000 % 24) as u8;
         let facts = self.file_facts();
         let chosen = policy::choose(&facts, &self.config.compaction, hour, self.room());
         if let Some((files, reason)) = chosen {

@@ -49,6 +49,7 @@ use self::rotation::Rotated;
 use self::space::Reserve;
 use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
 use crate::keydir::{Keydir, Location, Usage};
@@ -68,6 +69,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) identity: StoreIdentity,
     /// Random; marks what was written by this open (F4).
     pub(crate) open_id: u64,
+    pub(crate) clock: Clock,
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,

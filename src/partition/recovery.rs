@@ -135,7 +135,12 @@ pub(crate) fn recover(
         listed: read_files(fs, &dir, id, identity)?,
         dir: &dir,
         id,
-        owner: Owner { identity: identity.clone(), partition: id, open_id: config.open_id },
+        owner: Owner {
+            identity: identity.clone(),
+            partition: id,
+            open_id: config.open_id,
+            clock: config.clock.clone(),
+        },
         loading: Loading {
             id,
             hasher: KeyHasher::new(&identity.hash_key),

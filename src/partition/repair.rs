@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use super::recovery::empty_files;
 use super::rotation::too_many_files;
 use super::verify::{DamagedFile, Examined, ExaminedFile, FileState, ListState};
-use crate::clock;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::io::Fs;
 use crate::limits::FILES_PER_PARTITION_MAX;
@@ -54,6 +54,7 @@ pub(crate) struct RepairConfig<'a> {
     pub(crate) identity: &'a StoreIdentity,
     /// Random, as for an open.
     pub(crate) open_id: u64,
+    pub(crate) clock: &'a Clock,
     pub(crate) data_file_len_max: u64,
 }
 
@@ -366,7 +367,7 @@ impl Repair<'_> {
             map_epoch: identity.map_epoch,
             hash_key: identity.hash_key,
             open_id,
-            created_at_ms: clock::now_ms(),
+            created_at_ms: self.config.clock.wall_ms(),
         };
         Ok((path, FileWriter::begin(file, &header)))
     }
