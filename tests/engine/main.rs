@@ -21,7 +21,6 @@ mod full_disk;
 mod handles;
 mod hints;
 mod lifecycle;
-mod model;
 mod opening;
 mod repair;
 mod rotation;

@@ -1,0 +1,438 @@
+//! Does what a case says, and holds every answer against the oracle.
+
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures::future::{FutureExt, join_all};
+use futures::{Stream, StreamExt};
+use ringcask::sim::SimClock;
+use ringcask::{Db, ErrorKind, Options, Result};
+
+use crate::op::{ALL, Between, Case, Edge, Fate, How, Op, Selection, Task};
+use crate::oracle::{Called, Oracle};
+use crate::register::{Action, Answer, Value};
+use crate::settings::Settings;
+use crate::support::{Store, wait};
+use crate::verb::{KEYS, Key, Verb, key_bytes};
+
+/// What is wrong, in words.
+pub(crate) type Verdict = std::result::Result<(), String>;
+
+/// Where a case is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum On {
+    Sim,
+    Uring,
+    Blocking,
+}
+
+impl On {
+    pub(crate) fn store(self, seed: u64) -> Store {
+        match self {
+            On::Sim => Store::sim(seed),
+            On::Uring => Store::uring(),
+            On::Blocking => Store::blocking(),
+        }
+    }
+}
+
+/// Runs a case on a new store; a panic is a verdict too.
+pub(crate) fn run(case: &Case, on: On) -> Verdict {
+    let run = || {
+        let mut runner = Runner::new(case, on)?;
+        for (index, op) in case.ops.iter().enumerate() {
+            runner.step(op).map_err(|what| format!("operation {index}, {op:?}: {what}"))?;
+        }
+        runner.end()
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+struct Runner {
+    store: Store,
+    clock: SimClock,
+    oracle: Oracle,
+    /// `None` while the store is not open.
+    db: Option<Db>,
+    settings: Settings,
+    /// Makes values differ.
+    number: u64,
+}
+
+impl Runner {
+    fn new(case: &Case, on: On) -> std::result::Result<Runner, String> {
+        let store = on.store(case.disk_seed);
+        let clock = SimClock::new(1_800_000_000_000);
+        let options = case.settings.options(&store, &clock).partitions(case.partitions);
+        let db = told("create", store.try_open(options))?;
+        let settings = case.settings.clone();
+        let number = case.disk_seed << 20;
+        Ok(Runner { store, clock, oracle: Oracle::new(), db: Some(db), settings, number })
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().expect("open between any two operations")
+    }
+
+    fn step(&mut self, op: &Op) -> Verdict {
+        if self.oracle.is_crowded() {
+            self.settle()?;
+        }
+        match op {
+            Op::One(verb) => self.together(&[(verb.clone(), Fate::Awaited)]),
+            Op::Together(calls) => self.together(calls),
+            Op::Scan(selection) => self.scan(selection),
+            Op::Flush => self.settle(),
+            Op::Compact => told("compact", wait(self.db().compact())).map(drop),
+            Op::CompactSome { partition, files } => self.compact_some(*partition, *files),
+            Op::CompactAndCancel => {
+                let both =
+                    futures::future::join(self.db().compact(), self.db().cancel_compaction());
+                let (compacted, cancelled) = wait(both);
+                told("cancel", cancelled)?;
+                match compacted {
+                    Err(error) if error.kind() == ErrorKind::Cancelled => Ok(()),
+                    compacted => told("compact", compacted).map(drop),
+                }
+            }
+            Op::Abandon { what, polls } => self.abandon(*what, *polls),
+            Op::Check => self.check(),
+            Op::Clock { wall_ms } => {
+                self.clock.set(*wall_ms);
+                self.clock.advance(std::time::Duration::from_secs(1));
+                Ok(())
+            }
+            Op::Reopen { how, between, settings } => self.reopen(how, *between, settings),
+        }
+    }
+
+    fn together(&mut self, calls: &[(Verb, Fate)]) -> Verdict {
+        let first = self.number;
+        self.number += calls.len() as u64;
+        let db = self.db();
+        let numbered = || (first..).zip(calls);
+        let futures = numbered().map(|(number, (verb, fate))| {
+            let call = verb.call(db, number);
+            async move {
+                match fate {
+                    Fate::Awaited => Some(call.await),
+                    Fate::Dropped(polls) => poll_some(call, *polls).await,
+                }
+            }
+        });
+        let mut called = Vec::new();
+        for ((number, (verb, fate)), answer) in numbered().zip(wait(join_all(futures))) {
+            if *fate == Fate::Dropped(0) {
+                continue;
+            }
+            let answers = answer.map(|answer| told("call", answer)).transpose()?;
+            called.push(Called { actions: verb.actions(number), answers });
+        }
+        self.oracle.called(&called)
+    }
+
+    fn scan(&mut self, selection: &Selection) -> Verdict {
+        if selection.limit.is_some() {
+            // A key that goes away while a scan is under way counts for its limit all the same.
+            self.settle()?;
+        }
+        let found = told("scan", wait(collect(self.db(), selection)))?;
+        let is_after = |a: &[u8], b: &[u8]| if selection.reverse { a < b } else { a > b };
+        if !found.windows(2).all(|pair| is_after(&pair[1].0, &pair[0].0)) {
+            return Err("a scan is out of order, or has a key twice".to_owned());
+        }
+        let mut matching: Vec<(Vec<u8>, Key)> = (0..KEYS)
+            .map(|key| (key_bytes(key), key))
+            .filter(|(bytes, _)| selection.matches(bytes))
+            .collect();
+        if let Some((bytes, _)) =
+            found.iter().find(|(bytes, _)| !matching.iter().any(|(key, _)| key == bytes))
+        {
+            return Err(format!(
+                "a scan has \"{}\", which it was not asked for",
+                bytes.escape_ascii()
+            ));
+        }
+        if selection.limit.is_some_and(|limit| found.len() > limit) {
+            return Err(format!("a scan has {} entries, over its limit", found.len()));
+        }
+        if selection.limit == Some(found.len()) {
+            // Nothing is said of keys behind the last one.
+            matching
+                .retain(|(bytes, _)| found.last().is_some_and(|(last, _)| !is_after(bytes, last)));
+        }
+        let (mut actions, mut answers) = (Vec::new(), Vec::new());
+        for (bytes, key) in matching {
+            let found = found.iter().find(|(found, _)| *found == bytes);
+            actions.push((key, Action::Get));
+            answers.push(match found {
+                Some((_, None)) => Answer::Was(true),
+                Some((_, value)) => Answer::Holds(*value),
+                None => Answer::Was(false),
+            });
+        }
+        self.oracle.called(&[Called { actions, answers: Some(answers) }])
+    }
+
+    fn compact_some(&mut self, partition: u32, files: u16) -> Verdict {
+        let dir = format!("partition-{partition:03}/");
+        let ids: Vec<u64> = self
+            .store
+            .data_files()
+            .iter()
+            .filter_map(|file| file.strip_prefix(&dir)?.strip_suffix(".data")?.parse().ok())
+            .enumerate()
+            .filter(|(index, _)| files >> (index % 16) & 1 == 1)
+            .map(|(_, id)| id)
+            .collect();
+        if self.store.list(&dir).is_empty() {
+            return Ok(()); // There is no such partition.
+        }
+        told("compact", wait(self.db().compact_files(partition as usize, &ids))).map(drop)
+    }
+
+    fn abandon(&mut self, what: Task, polls: u8) -> Verdict {
+        let db = self.db();
+        let ended = wait(async {
+            match what {
+                Task::Scanning => {
+                    let mut scan = db.scan();
+                    let ended = poll_some(scan.next().boxed(), polls).await;
+                    ended.flatten().map(|entry| entry.map(drop))
+                }
+                Task::ScanningKeys => {
+                    let mut keys = db.scan().keys();
+                    let ended = poll_some(keys.next().boxed(), polls).await;
+                    ended.flatten().map(|key| key.map(drop))
+                }
+                Task::Flushing => poll_some(db.sync().boxed(), polls).await,
+                Task::Compacting => {
+                    let ended = poll_some(db.compact().boxed(), polls).await;
+                    ended.map(|compacted| compacted.map(drop))
+                }
+                Task::Cancelling => poll_some(db.cancel_compaction().boxed(), polls).await,
+            }
+        });
+        told("abandoned", ended.transpose()).map(drop)
+    }
+
+    /// Nothing is in flight after it, and everything is durable.
+    fn settle(&mut self) -> Verdict {
+        told("sync", wait(self.db().sync()))?;
+        self.oracle.settle();
+        Ok(())
+    }
+
+    /// After it the state of every key is known.
+    fn check(&mut self) -> Verdict {
+        self.settle()?;
+        self.scan(&ALL)?;
+        self.scan(&Selection { reverse: true, keys_only: true, ..ALL })?;
+        let all = Verb::GetMany { keys: (0..KEYS).collect() };
+        self.together(&[(all, Fate::Awaited)])?;
+        let present =
+            self.oracle.present().ok_or("bug of the model: a key that was read is undecided")?;
+        let stats = self.db().stats().total();
+        if stats.keys as usize != present.len() {
+            return Err(format!("stats count {} keys, there are {}", stats.keys, present.len()));
+        }
+        let counted = stats.live_bytes + stats.shadow_bytes + stats.dead_bytes;
+        if counted > stats.log_bytes || (present.is_empty() && stats.live_bytes > 0) {
+            let (live, log) = (stats.live_bytes, stats.log_bytes);
+            return Err(format!("stats have {live} live of {counted} bytes in a log of {log}"));
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self, how: &How, between: Between, settings: &Settings) -> Verdict {
+        let is_written_meanwhile = matches!(how, How::ClosedUnder(_));
+        let live_before = self.live_bytes().filter(|_| !is_written_meanwhile);
+        self.close(how)?;
+        self.settings = settings.clone();
+        let options = || self.settings.options(&self.store, &self.clock);
+        match between {
+            Between::Nothing => {}
+            Between::Verified => self.verify(options())?,
+            Between::Repaired => {
+                // Whoever verifies has waited for the closing store.
+                self.verify(options())?;
+                let before = self.store.image();
+                let report = told("repair", wait(options().repair(self.store.path())))?;
+                if report.is_changed() || self.store.image() != before {
+                    return Err(format!("repair changed a sound store: {report:?}"));
+                }
+            }
+            Between::OpenDropped => {
+                let opening = options().open(self.store.path()).boxed();
+                drop(wait(poll_some(opening, 1)));
+            }
+        }
+        self.db = Some(told("open", self.store.try_open(options()))?);
+        let live = self.live_bytes();
+        if live_before.is_some() && live != live_before {
+            return Err(format!("live bytes were {live_before:?} and are {live:?}"));
+        }
+        Ok(())
+    }
+
+    /// Live bytes, while nothing can change them.
+    fn live_bytes(&self) -> Option<u64> {
+        self.oracle.is_settled().then(|| self.db().stats().total().live_bytes)
+    }
+
+    fn close(&mut self, how: &How) -> Verdict {
+        let db = self.db.take().expect("open between any two operations");
+        match how {
+            How::Closed => told("close", wait(db.close()))?,
+            How::ClosedTwice => {
+                let (first, second) = wait(futures::future::join(db.close(), db.close()));
+                told("close", first.and(second))?;
+                told("close again", wait(db.close()))?;
+            }
+            How::ClosedUnder(verbs) => {
+                let first = self.number;
+                self.number += verbs.len() as u64;
+                let calls = (first..).zip(verbs).map(|(number, verb)| verb.call(&db, number));
+                let (answers, closed) = wait(futures::future::join(join_all(calls), db.close()));
+                told("close", closed)?;
+                let mut called = Vec::new();
+                for ((number, verb), answer) in (first..).zip(verbs).zip(answers) {
+                    let answers = match answer {
+                        Err(error) if error.kind() == ErrorKind::Closed => None,
+                        answer => Some(told("call", answer)?),
+                    };
+                    called.push(Called { actions: verb.actions(number), answers });
+                }
+                self.oracle.called(&called)?;
+            }
+            How::CloseDropped => drop(wait(poll_some(db.close().boxed(), 1))),
+            How::Killed if self.store.is_sim() => {
+                self.store = self.store.on(self.store.disk().kill());
+            }
+            How::Dropped | How::Killed => {}
+        }
+        if matches!(how, How::Closed | How::ClosedTwice | How::ClosedUnder(_) | How::CloseDropped) {
+            let refused = wait(db.get("k"));
+            if !refused.is_err_and(|error| error.kind() == ErrorKind::Closed) {
+                return Err("a closed store answers".to_owned());
+            }
+        }
+        drop(db);
+        self.oracle.settle();
+        Ok(())
+    }
+
+    fn verify(&self, options: Options) -> Verdict {
+        let report = told("verify", wait(options.verify(self.store.path())))?;
+        if report.is_sound() { Ok(()) } else { Err(format!("not sound: {:?}", report.damage)) }
+    }
+
+    fn end(&mut self) -> Verdict {
+        self.check()?;
+        let settings = self.settings.clone();
+        self.reopen(&How::Closed, Between::Verified, &settings)?;
+        self.check()?;
+        told("close", wait(self.db().close()))
+    }
+}
+
+/// The result in words.
+fn told<T>(what: &str, result: Result<T>) -> std::result::Result<T, String> {
+    result.map_err(|error| format!("{what}: {:?}: {error}", error.kind()))
+}
+
+/// The output, if it is there after so many polls.
+async fn poll_some<F: Future + Unpin>(mut future: F, polls: u8) -> Option<F::Output> {
+    for _ in 0..polls {
+        let mut polled = None;
+        std::future::poll_fn(|cx| {
+            if polled.is_some() {
+                return Poll::Ready(());
+            }
+            polled = Some(Pin::new(&mut future).poll(cx));
+            if matches!(polled, Some(Poll::Ready(_))) {
+                return Poll::Ready(());
+            }
+            // Let others have a turn.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        if let Some(Poll::Ready(output)) = polled {
+            return Some(output);
+        }
+    }
+    None
+}
+
+/// Keys in the order they came, with values unless only keys were asked for.
+pub(crate) async fn collect(
+    db: &Db,
+    selection: &Selection,
+) -> Result<Vec<(Vec<u8>, Option<Value>)>> {
+    let mut scan = db.scan();
+    if let Some((key, len)) = selection.prefix {
+        let key = key_bytes(key);
+        scan = scan.prefix(&key[..len.min(key.len())]);
+    }
+    if (selection.from, selection.to) != (Edge::None, Edge::None) {
+        scan = scan.range((selection.from.bound(), selection.to.bound()));
+    }
+    if selection.reverse {
+        scan = scan.reverse();
+    }
+    if let Some(limit) = selection.limit {
+        scan = scan.limit(limit);
+    }
+    if selection.keys_only {
+        return drain(scan.keys(), |key| (key.to_vec(), None)).await;
+    }
+    drain(scan, |(key, value)| (key.to_vec(), Some(Value::of(&value)))).await
+}
+
+async fn drain<T, U>(
+    mut stream: impl Stream<Item = Result<T>> + Unpin,
+    owned: impl Fn(T) -> U,
+) -> Result<Vec<U>> {
+    let mut found = Vec::new();
+    while let Some(entry) = stream.next().await {
+        found.push(owned(entry?));
+    }
+    Ok(found)
+}
+
+impl Selection {
+    fn matches(&self, key: &[u8]) -> bool {
+        let prefix = self.prefix.is_none_or(|(of, len)| {
+            let of = key_bytes(of);
+            key.starts_with(&of[..len.min(of.len())])
+        });
+        let from = match self.from.bound() {
+            Bound::Unbounded => true,
+            Bound::Included(from) => key >= &from[..],
+            Bound::Excluded(from) => key > &from[..],
+        };
+        let to = match self.to.bound() {
+            Bound::Unbounded => true,
+            Bound::Included(to) => key <= &to[..],
+            Bound::Excluded(to) => key < &to[..],
+        };
+        prefix && from && to
+    }
+}
+
+impl Edge {
+    fn bound(self) -> Bound<Vec<u8>> {
+        match self {
+            Edge::None => Bound::Unbounded,
+            Edge::With(key) => Bound::Included(key_bytes(key)),
+            Edge::Without(key) => Bound::Excluded(key_bytes(key)),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Random sequences of everything a store can be asked for, on every kind of disk.
+
+use crate::op::Case;
+use crate::run::{On, run};
+use crate::shrink::shrink;
+use crate::support::{counted, seed};
+
+/// Runs of a failing case, at most, while it is made shorter.
+const SHRINK_TRIES_MAX: usize = 3000;
+/// Runs of one case that must all pass for it to pass, once it is known that threads decide.
+const REPEATS: usize = 3;
+
+/// How many times as much as usual is done: `RINGCASK_LONG=1` is for a machine that has the night.
+pub(crate) fn effort() -> u64 {
+    if std::env::var("RINGCASK_LONG").is_ok_and(|long| long == "1") { 50 } else { 1 }
+}
+
+/// Fails with the shortest sequence that shows it.
+fn explain(case: &Case, on: On, what: &str) -> ! {
+    let fails = |on: On| move |case: &Case| (0..REPEATS).any(|_| run(case, on).is_err());
+    // Where a run takes no time, if it shows there.
+    let on = if fails(On::Sim)(case) { On::Sim } else { on };
+    let shortest = shrink(case, SHRINK_TRIES_MAX, fails(on));
+    let now =
+        (0..REPEATS).find_map(|_| run(&shortest, on).err()).unwrap_or_else(|| what.to_owned());
+    panic!(
+        "{what}\n\nthe shortest sequence that fails on {on:?}, with {} operations, ends with: {now}\n\n{}",
+        shortest.ops.len(),
+        shortest.code()
+    );
+}
+
+fn random_sequences(on: On, cases: u64) {
+    let random = &mut fastrand::Rng::with_seed(seed());
+    let mut operations = 0;
+    let cases = cases * effort();
+    for _ in 0..cases {
+        let case = Case::random(random, 60);
+        operations += case.ops.iter().map(crate::op::Op::count).sum::<u64>();
+        if let Err(what) = run(&case, on) {
+            explain(&case, on, &what);
+        }
+    }
+    counted("model cases", cases);
+    counted("model operations", operations);
+}
+
+/// Whatever comes after whatever: the store is an ordered map, through closing, being dropped, being killed
+/// and futures that nobody waits for.
+#[test]
+fn any_sequence_is_what_an_ordered_map_does() {
+    random_sequences(On::Sim, 2000);
+}
+
+#[test]
+fn any_sequence_is_what_an_ordered_map_does_on_a_ring() {
+    random_sequences(On::Uring, 50);
+}
+
+#[test]
+fn any_sequence_is_what_an_ordered_map_does_on_helper_threads() {
+    random_sequences(On::Blocking, 50);
+}

@@ -1,0 +1,140 @@
+//! How a store is opened, as data.
+
+use std::time::Duration;
+
+use ringcask::sim::SimClock;
+use ringcask::{Compaction, Durability, Options};
+
+use crate::support::Store;
+use crate::verb::{ACKS, Ack};
+
+/// When the store compacts by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Compacting {
+    Never,
+    ByDefault,
+    Always,
+    AtHours(u8, u8),
+}
+
+/// Everything a store can be opened with that is not kept in it.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub(crate) struct Settings {
+    pub(crate) workers: usize,
+    pub(crate) file_len_log2: u32,
+    pub(crate) file_records: u64,
+    pub(crate) prewrite: bool,
+    pub(crate) mailbox_requests: usize,
+    pub(crate) mailbox_bytes: usize,
+    pub(crate) ack: Ack,
+    pub(crate) compacting: Compacting,
+    pub(crate) open_files: usize,
+    pub(crate) scrub: bool,
+    /// On a simulated disk: transfers are cut short, and reads without a hop find nothing in memory.
+    pub(crate) short_transfers: bool,
+    pub(crate) would_block: bool,
+}
+
+/// The ones that failures are explained with, as far as they show under them.
+pub(crate) const PLAIN: Settings = Settings {
+    workers: 1,
+    file_len_log2: 12,
+    file_records: 1 << 20,
+    prewrite: false,
+    mailbox_requests: 1000,
+    mailbox_bytes: 1 << 24,
+    ack: Ack::Usual,
+    compacting: Compacting::Never,
+    open_files: 1000,
+    scrub: false,
+    short_transfers: false,
+    would_block: false,
+};
+
+impl Settings {
+    pub(crate) fn random(random: &mut fastrand::Rng) -> Settings {
+        let few_or = |random: &mut fastrand::Rng, many| {
+            if random.bool() { random.usize(1..6) } else { many }
+        };
+        Settings {
+            workers: random.usize(1..4),
+            file_len_log2: random.u32(12..19),
+            file_records: few_or(random, 1 << 20) as u64,
+            prewrite: random.bool(),
+            mailbox_requests: few_or(random, 1000),
+            mailbox_bytes: if random.bool() { random.usize(1..20_000) } else { 1 << 24 },
+            ack: ACKS[random.usize(..ACKS.len())],
+            compacting: match random.u8(..6) {
+                0 => Compacting::Never,
+                1 => Compacting::ByDefault,
+                2 => {
+                    let from = random.u8(..24);
+                    Compacting::AtHours(from, (from + 1 + random.u8(..23)) % 24)
+                }
+                _ => Compacting::Always,
+            },
+            open_files: few_or(random, 1000),
+            scrub: random.u8(..4) == 0,
+            short_transfers: random.u8(..4) == 0,
+            would_block: random.u8(..3) == 0,
+        }
+    }
+
+    /// The options, and for a simulated disk its ways.
+    pub(crate) fn options(&self, store: &Store, clock: &SimClock) -> Options {
+        if store.is_sim() {
+            store.disk().short_transfers(if self.short_transfers { 0.2 } else { 0.0 });
+            store.disk().would_block(if self.would_block { 0.4 } else { 0.0 });
+        }
+        let always = Compaction::new().dead_ratio(0.01).dead_bytes(1);
+        let options = store
+            .options()
+            .clock(clock.clone())
+            // An open that nobody waited for may still be under way.
+            .lock_wait(Duration::from_secs(60))
+            .workers(self.workers)
+            .data_file_len_max(1 << self.file_len_log2)
+            .data_file_records_max(self.file_records)
+            .prewrite(self.prewrite)
+            .mailbox_requests_max(self.mailbox_requests)
+            .mailbox_bytes_max(self.mailbox_bytes)
+            .durability(self.ack.durability().unwrap_or(Durability::Sync))
+            .compaction(match self.compacting {
+                Compacting::Never => Compaction::off(),
+                Compacting::ByDefault => Compaction::new(),
+                Compacting::Always => always,
+                Compacting::AtHours(from, to) => always.hours_utc(from, to),
+            })
+            .open_files_max(self.open_files);
+        if self.scrub { options.scrub_bytes_per_sec(1 << 30) } else { options }
+    }
+
+    /// With one setting after the other as in [`PLAIN`]; files may have to be longer than that.
+    pub(crate) fn simpler(&self) -> Vec<Settings> {
+        let with = |change: &dyn Fn(&mut Settings)| {
+            let mut simpler = self.clone();
+            change(&mut simpler);
+            simpler
+        };
+        [
+            PLAIN.clone(),
+            with(&|s| s.workers = PLAIN.workers),
+            with(&|s| s.file_len_log2 = PLAIN.file_len_log2),
+            with(&|s| s.file_len_log2 = if s.file_len_log2 == 12 { 12 } else { 18 }),
+            with(&|s| s.file_records = PLAIN.file_records),
+            with(&|s| s.prewrite = PLAIN.prewrite),
+            with(&|s| s.mailbox_requests = PLAIN.mailbox_requests),
+            with(&|s| s.mailbox_bytes = PLAIN.mailbox_bytes),
+            with(&|s| s.ack = PLAIN.ack),
+            with(&|s| s.compacting = PLAIN.compacting),
+            with(&|s| s.open_files = PLAIN.open_files),
+            with(&|s| s.scrub = PLAIN.scrub),
+            with(&|s| s.short_transfers = PLAIN.short_transfers),
+            with(&|s| s.would_block = PLAIN.would_block),
+        ]
+        .into_iter()
+        .filter(|settings| settings != self)
+        .collect()
+    }
+}

@@ -1,0 +1,207 @@
+//! What a caller can ask about keys. A new verb of the store is a new variant here and a row in each of the
+//! functions below; sequences and histories then use it.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ringcask::{Db, Durability, Result};
+
+use crate::register::{Action, Answer, Value};
+
+/// A key by its number.
+pub(crate) type Key = u8;
+
+pub(crate) const KEYS: u8 = 12;
+
+/// Short and long ones, some that begin like others, and bytes that sort at both ends.
+pub(crate) fn key_bytes(key: Key) -> Vec<u8> {
+    match key % KEYS {
+        0 => b"a".to_vec(),
+        1 => b"a\0".to_vec(),
+        2 => b"aa".to_vec(),
+        3 => b"ab".to_vec(),
+        4 => b"b".to_vec(),
+        5 => vec![0],
+        6 => vec![0xff],
+        7 => vec![0xff, 0xff],
+        8 => [b"user:".as_slice(), &[b'x'; 300]].concat(),
+        // Longer than the shortest data file.
+        9 => vec![b'k'; 5000],
+        10 => b"user:1".to_vec(),
+        _ => b"user:2".to_vec(),
+    }
+}
+
+/// Another value for each number, if it is long enough for that.
+pub(crate) fn value_bytes(number: u64, len: u32) -> Vec<u8> {
+    let random = &mut fastrand::Rng::with_seed(number);
+    std::iter::repeat_with(|| random.lowercase() as u8).take(len as usize).collect()
+}
+
+/// How a value is handed over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Form {
+    Slice,
+    Text,
+    Array,
+    Owned,
+    OwnedText,
+    Boxed,
+    Shared,
+}
+
+const FORMS: [Form; 7] =
+    [Form::Slice, Form::Text, Form::Array, Form::Owned, Form::OwnedText, Form::Boxed, Form::Shared];
+
+/// The length of values that are arrays.
+const ARRAY_LEN: usize = 16;
+
+/// When a put is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Ack {
+    /// As the store was opened.
+    Usual,
+    Durable,
+    Written,
+    Interval,
+}
+
+pub(crate) const ACKS: [Ack; 4] = [Ack::Usual, Ack::Durable, Ack::Written, Ack::Interval];
+
+impl Ack {
+    pub(crate) fn durability(self) -> Option<Durability> {
+        match self {
+            Ack::Usual => None,
+            Ack::Durable => Some(Durability::Sync),
+            Ack::Written => Some(Durability::Buffered),
+            Ack::Interval => Some(Durability::Interval(std::time::Duration::from_millis(2))),
+        }
+    }
+}
+
+/// One request about keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verb {
+    Put { key: Key, len: u32, form: Form, ack: Ack },
+    Del { key: Key },
+    Get { key: Key },
+    Contains { key: Key },
+    GetMany { keys: Vec<Key> },
+}
+
+impl Verb {
+    pub(crate) fn random(random: &mut fastrand::Rng) -> Verb {
+        let len = match random.u32(..1000) {
+            0..2 => random.u32(1 << 20..5 << 18),
+            2..40 => random.u32(..70_000),
+            40..200 => random.u32(..5000),
+            200..280 => 0,
+            _ => random.u32(..300),
+        };
+        Verb::among(random, KEYS, len)
+    }
+
+    /// Any verb, on the first `keys` keys; a value has this length.
+    pub(crate) fn among(random: &mut fastrand::Rng, keys: u8, len: u32) -> Verb {
+        let key = random.u8(..keys);
+        match random.u8(..100) {
+            0..45 => {
+                let form = FORMS[random.usize(..FORMS.len())];
+                let len = if form == Form::Array { ARRAY_LEN as u32 } else { len };
+                let ack = ACKS[random.usize(..ACKS.len())];
+                Verb::Put { key, len, form, ack }
+            }
+            45..62 => Verb::Del { key },
+            62..85 => Verb::Get { key },
+            85..92 => Verb::Contains { key },
+            _ => {
+                let count = random.usize(..5);
+                Verb::GetMany {
+                    keys: std::iter::repeat_with(|| random.u8(..keys)).take(count).collect(),
+                }
+            }
+        }
+    }
+
+    /// What it does to which keys, in the order of its answers. `number` is another one at every call.
+    pub(crate) fn actions(&self, number: u64) -> Vec<(Key, Action)> {
+        match self {
+            Verb::Put { key, len, .. } => {
+                vec![(*key, Action::Put(Value::of(&value_bytes(number, *len))))]
+            }
+            Verb::Del { key } => vec![(*key, Action::Del)],
+            Verb::Get { key } | Verb::Contains { key } => vec![(*key, Action::Get)],
+            Verb::GetMany { keys } => keys.iter().map(|key| (*key, Action::Get)).collect(),
+        }
+    }
+
+    /// The future, not polled yet.
+    pub(crate) fn call<'a>(&self, db: &'a Db, number: u64) -> BoxFuture<'a, Result<Vec<Answer>>> {
+        let holds = |found: Option<Bytes>| Answer::Holds(found.map(|bytes| Value::of(&bytes)));
+        match self {
+            Verb::Put { key, len, form, ack } => {
+                let (key, value) = (key_bytes(*key), value_bytes(number, *len));
+                let text = || String::from_utf8(value.clone()).unwrap();
+                let put = match form {
+                    Form::Slice => db.put(key, value.as_slice()),
+                    Form::Text => db.put(key, text().as_str()),
+                    Form::Array => {
+                        let array: [u8; ARRAY_LEN] = value.as_slice().try_into().unwrap();
+                        db.put(key, array)
+                    }
+                    Form::Owned => db.put(key, value),
+                    Form::OwnedText => db.put(key, text()),
+                    Form::Boxed => db.put(key, value.into_boxed_slice()),
+                    Form::Shared => db.put(key, Bytes::from(value)),
+                };
+                let put = match ack.durability() {
+                    Some(durability) => put.durability(durability),
+                    None => put,
+                };
+                put.map(|done| done.map(|()| vec![Answer::Done])).boxed()
+            }
+            Verb::Del { key } => {
+                let del = db.del(key_bytes(*key));
+                del.map(|done| Ok(vec![Answer::Was(done?)])).boxed()
+            }
+            Verb::Get { key } => {
+                let get = db.get(key_bytes(*key));
+                get.map(move |done| Ok(vec![holds(done?)])).boxed()
+            }
+            Verb::Contains { key } => {
+                let contains = db.contains_key(key_bytes(*key));
+                contains.map(|done| Ok(vec![Answer::Was(done?)])).boxed()
+            }
+            Verb::GetMany { keys } => {
+                let get_many =
+                    db.get_many(keys.iter().map(|key| key_bytes(*key)).collect::<Vec<_>>());
+                get_many.map(move |done| Ok(done?.into_iter().map(holds).collect())).boxed()
+            }
+        }
+    }
+
+    /// What might show the same with less to look at.
+    pub(crate) fn simpler(&self) -> Vec<Verb> {
+        match self {
+            Verb::Put { key, len, form, ack } => {
+                let put = |key, len, form, ack| Verb::Put { key, len, form, ack };
+                let short = if *form == Form::Array { *len } else { 9 };
+                let half = if *form == Form::Array { *len } else { len / 2 };
+                vec![
+                    put(0, *len, *form, *ack),
+                    put(*key, short.min(*len), *form, *ack),
+                    put(*key, half.max(9.min(*len)), *form, *ack),
+                    put(*key, *len, Form::Slice, *ack),
+                    put(*key, *len, *form, Ack::Usual),
+                ]
+            }
+            Verb::Del { .. } => vec![Verb::Del { key: 0 }],
+            Verb::Get { .. } => vec![Verb::Get { key: 0 }],
+            Verb::Contains { key } => vec![Verb::Get { key: *key }],
+            Verb::GetMany { keys } => keys.iter().map(|key| Verb::Get { key: *key }).collect(),
+        }
+        .into_iter()
+        .filter(|verb| verb != self)
+        .collect()
+    }
+}
