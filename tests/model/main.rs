@@ -10,6 +10,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod concurrent;
+mod history;
 mod op;
 mod oracle;
 mod register;

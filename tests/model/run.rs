@@ -348,7 +348,7 @@ fn told<T>(what: &str, result: Result<T>) -> std::result::Result<T, String> {
 }
 
 /// The output, if it is there after so many polls.
-async fn poll_some<F: Future + Unpin>(mut future: F, polls: u8) -> Option<F::Output> {
+pub(crate) async fn poll_some<F: Future + Unpin>(mut future: F, polls: u8) -> Option<F::Output> {
     for _ in 0..polls {
         let mut polled = None;
         std::future::poll_fn(|cx| {
