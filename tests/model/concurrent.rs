@@ -8,7 +8,7 @@ use futures::future::join_all;
 use ringcask::sim::{SimClock, SimDisk};
 use ringcask::{Db, ErrorKind};
 
-use crate::history::{Seen, Time, call, judge, scan};
+use crate::history::{Finish, Seen, Time, call, judge, scan};
 use crate::op::Fate;
 use crate::run::On;
 use crate::sequences::effort;
@@ -145,6 +145,7 @@ fn live(
     let (mut reader, mut disturber) = (forks.remove(0), forks.remove(0));
     let (mut history, killed) = std::thread::scope(|scope| {
         let scene = &scene;
+        let finish = Finish(&over);
         let reading = scope.spawn(move || scene.read(&mut reader));
         let disturbing = scope.spawn(move || scene.disturb(&mut disturber));
         let writing: Vec<_> = (1..)
@@ -177,7 +178,7 @@ fn live(
         for writing in writing {
             history.extend(writing.join().unwrap());
         }
-        over.store(true, Ordering::SeqCst);
+        drop(finish);
         history.extend(reading.join().unwrap());
         history.extend(disturbing.join().unwrap());
         (history, killed)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ringcask::{Db, ErrorKind};
 
@@ -23,6 +23,15 @@ impl Time {
     /// How far it is, without being something that happens.
     pub(crate) fn passed(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Tells other threads to end when it goes, by a panic too: those who wait for them would wait for ever.
+pub(crate) struct Finish<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside;
 mod concurrent;
 mod history;
 mod op;

@@ -7,8 +7,8 @@ use crate::support::{counted, seed};
 
 /// Runs of a failing case, at most, while it is made shorter.
 const SHRINK_TRIES_MAX: usize = 3000;
-/// Runs of one case that must all pass for it to pass, once it is known that threads decide.
-const REPEATS: usize = 3;
+/// Runs of one case that must all pass for it to pass, if threads have a say in it.
+const REPEATS: usize = 5;
 
 /// How many times as much as usual is done: `RINGCASK_LONG=1` is for a machine that has the night.
 pub(crate) fn effort() -> u64 {
@@ -17,10 +17,15 @@ pub(crate) fn effort() -> u64 {
 
 /// Fails with the shortest sequence that shows it.
 fn explain(case: &Case, on: On, what: &str) -> ! {
-    let fails = |on: On| move |case: &Case| (0..REPEATS).any(|_| run(case, on).is_err());
+    let failures = |on: On, case: &Case| (0..REPEATS).filter(|_| run(case, on).is_err()).count();
     // Where a run takes no time, if it shows there.
-    let on = if fails(On::Sim)(case) { On::Sim } else { on };
-    let shortest = shrink(case, SHRINK_TRIES_MAX, fails(on));
+    let (on, count) = match failures(On::Sim, case) {
+        0 => (on, failures(on, case)),
+        count => (On::Sim, count),
+    };
+    let repeats = if count == REPEATS { 1 } else { REPEATS };
+    let fails = |case: &Case| (0..repeats).any(|_| run(case, on).is_err());
+    let shortest = shrink(case, SHRINK_TRIES_MAX, fails);
     let now =
         (0..REPEATS).find_map(|_| run(&shortest, on).err()).unwrap_or_else(|| what.to_owned());
     panic!(
