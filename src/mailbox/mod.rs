@@ -18,6 +18,7 @@ mod reply;
 mod request;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll};
 
 pub(crate) use admission::{Admission, Ticket};
@@ -29,6 +30,11 @@ pub(crate) use request::{Body, Durable, Page, PagePosition, Request, Walk};
 pub(crate) struct Mailbox {
     admission: Admission,
     sender: crossbeam_channel::Sender<Request>,
+    /// For what is still queued when the worker's end is gone, which the channel would keep as long as there
+    /// are senders.
+    leftover: crossbeam_channel::Receiver<Request>,
+    /// The worker's end is gone, and nobody else takes requests.
+    abandoned: AtomicBool,
     doorbell: Arc<Doorbell>,
 }
 
@@ -48,6 +54,8 @@ pub(crate) fn mailbox(
     let mailbox = Arc::new(Mailbox {
         admission: Admission::new(requests_max, bytes_max),
         sender,
+        leftover: receiver.clone(),
+        abandoned: AtomicBool::new(false),
         doorbell: doorbell.clone(),
     });
     (mailbox.clone(), Inbox { receiver, mailbox })
@@ -71,6 +79,25 @@ impl Mailbox {
         if self.sender.try_send(request).is_ok() {
             self.doorbell.ring();
         }
+        // Pairs with the fence in `abandon`: of "I queued, then saw a worker" and "it went, then saw nothing
+        // queued" at most one can happen.
+        fence(Ordering::SeqCst);
+        if self.abandoned.load(Ordering::Relaxed) {
+            self.drop_leftover();
+        }
+    }
+
+    /// The worker's end goes.
+    fn abandon(&self) {
+        self.admission.close();
+        self.abandoned.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.drop_leftover();
+    }
+
+    /// Answers whatever is queued by dropping it.
+    fn drop_leftover(&self) {
+        self.leftover.try_iter().for_each(drop);
     }
 
     /// Refuses whatever comes from now on and wakes everybody who waits for room.
@@ -106,8 +133,42 @@ impl Inbox {
 }
 
 impl Drop for Inbox {
-    /// A worker that is gone, by panic too, must not leave callers waiting for room.
+    /// A worker that is gone, by panic too, must not leave callers waiting for room or for an answer.
     fn drop(&mut self) {
-        self.mailbox.admission.close();
+        self.mailbox.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn sync_request() -> (Request, ReplyReceiver<crate::error::Result<()>>) {
+        let (reply, receiver) = reply_slot();
+        (Request::Sync { reply }, receiver)
+    }
+
+    /// M1: breaks if a worker that panics leaves those waiting for ever whose requests it had not taken yet,
+    /// or who were admitted before and send after that.
+    #[test]
+    fn a_request_that_no_worker_takes_is_answered() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (mailbox, inbox) = mailbox(4, 1000, &Arc::default());
+        let admit = |cx: &mut Context<'_>| {
+            let mut ticket = Ticket::new(1);
+            assert_eq!(mailbox.poll_admit(cx, &mut ticket), Poll::Ready(true));
+            ticket
+        };
+        let (queued, queued_answer) = sync_request();
+        mailbox.send(admit(cx), queued);
+        let late_ticket = admit(cx);
+        assert!(queued_answer.poll_answer(cx).is_pending());
+        drop(inbox);
+        assert!(matches!(queued_answer.poll_answer(cx), Poll::Ready(None)));
+        let (late, late_answer) = sync_request();
+        mailbox.send(late_ticket, late);
+        assert!(matches!(late_answer.poll_answer(cx), Poll::Ready(None)));
     }
 }
