@@ -82,31 +82,36 @@ pub(crate) fn command(wrapper: &[&str], role: &str, store: &Path, io: &Io) -> Co
 pub(crate) struct Child {
     process: std::process::Child,
     said: Option<JoinHandle<Vec<String>>>,
-    first: std::sync::mpsc::Receiver<()>,
+    words: std::sync::mpsc::Receiver<String>,
 }
 
 impl Child {
     pub(crate) fn start(mut command: Command) -> Child {
         let mut process = command.spawn().unwrap();
         let stdout = process.stdout.take().unwrap();
-        let (sender, first) = std::sync::mpsc::channel();
+        let (sender, words) = std::sync::mpsc::channel();
         let said = std::thread::spawn(move || {
             let mut said = Vec::new();
             for line in BufReader::new(stdout).split(b'\n') {
                 let line = String::from_utf8_lossy(&line.unwrap()).into_owned();
                 if let Some(line) = line.strip_prefix(": ") {
                     said.push(line.to_owned());
-                    let _nobody_waits = sender.send(());
+                    let _nobody_waits = sender.send(line.to_owned());
                 }
             }
             said
         });
-        Child { process, said: Some(said), first }
+        Child { process, said: Some(said), words }
     }
 
     /// Waits until the child has said something more.
-    pub(crate) fn wait_for_word(&self) {
-        self.first.recv_timeout(super::support::PATIENCE).expect("the child says something");
+    pub(crate) fn wait_for_word(&self) -> String {
+        self.words.recv_timeout(super::support::PATIENCE).expect("the child says something")
+    }
+
+    /// Waits until the child has said this.
+    pub(crate) fn wait_for(&self, word: &str) {
+        while self.wait_for_word() != word {}
     }
 
     /// Ends the child's standard input, which some roles wait for.

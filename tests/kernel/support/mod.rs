@@ -1,5 +1,6 @@
 //! What the tests share: skipping loudly, seeds, deadlines, and stores opened in one line.
 
+pub(crate) mod journal;
 pub(crate) mod loop_mount;
 pub(crate) mod model;
 
@@ -28,6 +29,17 @@ pub(crate) fn skip(why: &str) {
     let name = current.name().unwrap_or("a test");
     // Not `eprintln`, whose output the test harness keeps to itself when a test passes.
     writeln!(std::io::stderr(), "SKIPPED: {name} because {why}").unwrap();
+}
+
+/// Says how much a suite has done, past the capture of test output: `scripts/counters.sh` collects
+/// these lines, and `src/docs/durability.md` quotes them.
+pub(crate) fn counted(what: &str, count: u64) {
+    writeln!(std::io::stderr(), "counted: {what} = {count}").unwrap();
+}
+
+/// How often: `RINGCASK_LONG=1` asks for the runs of a night.
+pub(crate) fn rounds(usual: u64, long: u64) -> u64 {
+    if std::env::var("RINGCASK_LONG").is_ok_and(|long| long == "1") { long } else { usual }
 }
 
 /// Whether `tool` can be started; skips if not.
@@ -112,6 +124,12 @@ pub(crate) fn open(options: &Options, path: &Path) -> Db {
 pub(crate) fn close(db: &Db) -> ringcask::Result<()> {
     let db = db.clone();
     in_time("close", move || block_on(db.close()))
+}
+
+/// Holds a store that is not open to be without damage, whatever was interrupted.
+pub(crate) fn verify_sound(store: &Path) {
+    let report = block_on(Db::verify(store)).unwrap();
+    assert!(report.is_sound(), "{}: {report:?}", store.display());
 }
 
 /// All files that hold records, of all partitions.

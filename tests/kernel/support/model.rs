@@ -1,5 +1,8 @@
-//! What a store may hold after a crash: of every key, the newest acknowledged version or one that
-//! was written after it, and never a byte that nobody wrote.
+//! What a store may hold after a crash: of each partition a beginning of what was sent to it, in the
+//! order in which it was sent, with everything in it that was promised; and never a byte that nobody
+//! wrote.
+//!
+//! That is more than every key being in a state that it may be in: two keys may not be at two moments.
 
 use std::sync::Mutex;
 
@@ -23,63 +26,118 @@ pub(crate) enum Lens {
     Same,
 }
 
-/// Every state that each key may be in. One writer a key.
+/// Everything sent to a store since it was last checked. One writer a key, one thread for all: what
+/// it sends first comes first in the log of a partition (W1).
 pub(crate) struct Model {
     lens: Lens,
-    keys: Vec<Mutex<Key>>,
+    history: Mutex<History>,
 }
 
-struct Key {
-    allowed: Vec<State>,
-    newest: Version,
-    /// Acknowledged at some durability.
-    answered: Version,
+#[derive(Clone)]
+struct History {
+    /// Of each key what it held when the store was last checked.
+    base: Vec<State>,
+    newest: Vec<Version>,
+    sent: Vec<Sent>,
+    /// Of each key; empty until a store has been asked.
+    partition_of: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Sent {
+    index: usize,
+    version: Version,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Unknown,
+    /// Acknowledged, at some durability.
+    Answered,
+    Durable,
+}
+
+/// A write that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    at: usize,
+    pub(crate) version: Version,
+}
+
+/// Of all that was sent, what a store must hold.
+pub(crate) struct Promised {
+    /// What had been sent by then.
+    sent_count: usize,
+    /// Positions of what is durable; the last ones of each partition would do.
+    durable: Vec<usize>,
+}
+
+/// How much of what was sent a store still had.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Survived {
+    pub(crate) kept: usize,
+    pub(crate) lost: usize,
 }
 
 impl Model {
     pub(crate) fn new(key_count: usize, lens: Lens) -> Model {
-        let key = || Mutex::new(Key { allowed: vec![None], newest: 0, answered: 0 });
-        Model { lens, keys: (0..key_count).map(|_| key()).collect() }
+        let history = History {
+            base: vec![None; key_count],
+            newest: vec![0; key_count],
+            sent: Vec::new(),
+            partition_of: Vec::new(),
+        };
+        Model { lens, history: Mutex::new(history) }
     }
 
     pub(crate) fn key_count(&self) -> usize {
-        self.keys.len()
+        self.history.lock().unwrap().base.len()
     }
 
     /// The version to write next; from now on it may be there.
-    pub(crate) fn attempt(&self, index: usize) -> Version {
-        let mut key = self.keys[index].lock().unwrap();
-        key.newest += 1;
-        let version = key.newest;
-        key.allowed.push(state_after(self.lens, version));
-        version
+    pub(crate) fn attempt(&self, index: usize) -> Ticket {
+        let mut history = self.history.lock().unwrap();
+        history.newest[index] += 1;
+        let version = history.newest[index];
+        history.sent.push(Sent { index, version, fate: Fate::Unknown });
+        Ticket { at: history.sent.len() - 1, version }
     }
 
-    /// From now on `version` must be there, or a later one.
-    pub(crate) fn acknowledged(&self, index: usize, version: Version) {
-        let mut key = self.keys[index].lock().unwrap();
-        let newest = key.newest;
-        key.allowed = (version..=newest).map(|later| state_after(self.lens, later)).collect();
+    /// It was acknowledged, which a killed process does not change.
+    pub(crate) fn answered(&self, ticket: Ticket) {
+        self.learn(ticket, Fate::Answered);
+    }
+
+    /// It was acknowledged as durable, and so was everything sent to its partition before.
+    pub(crate) fn durable(&self, ticket: Ticket) {
+        self.learn(ticket, Fate::Durable);
+    }
+
+    fn learn(&self, ticket: Ticket, fate: Fate) {
+        let sent = &mut self.history.lock().unwrap().sent[ticket.at];
+        sent.fate = sent.fate.max(fate);
     }
 
     /// From now on everything that was acknowledged, at any durability, must be there.
     pub(crate) fn everything_is_durable(&self) {
-        for index in 0..self.keys.len() {
-            let answered = self.keys[index].lock().unwrap().answered;
-            if answered > 0 {
-                self.acknowledged(index, answered);
+        for sent in &mut self.history.lock().unwrap().sent {
+            if sent.fate == Fate::Answered {
+                sent.fate = Fate::Durable;
             }
         }
     }
 
     /// The newest version attempted of any key.
     pub(crate) fn newest(&self) -> Version {
-        self.keys.iter().map(|key| key.lock().unwrap().newest).max().unwrap_or(0)
+        self.history.lock().unwrap().newest.iter().copied().max().unwrap_or(0)
     }
 
-    /// A process that is not this one goes on from `base`, with every key.
-    pub(crate) fn go_on_from(&self, base: Version) {
-        self.keys.iter().for_each(|key| key.lock().unwrap().newest = base);
+    /// A process that is not this one goes on with every key, from the version that is returned.
+    pub(crate) fn go_on(&self) -> Version {
+        let base = self.newest();
+        self.history.lock().unwrap().newest.fill(base);
+        base
     }
 
     /// Writes the next version of a key; an acknowledgement that `counts` is held against the store.
@@ -89,40 +147,143 @@ impl Model {
         index: usize,
         durability: Durability,
         counts: bool,
-    ) -> Result<Version, Error> {
-        let version = self.attempt(index);
-        write(db, self.lens, index, version, durability).await?;
-        self.keys[index].lock().unwrap().answered = version;
+    ) -> Result<Ticket, Error> {
+        let ticket = self.attempt(index);
+        write(db, self.lens, index, ticket.version, durability).await?;
+        self.answered(ticket);
         if counts {
-            self.acknowledged(index, version);
+            self.durable(ticket);
         }
-        Ok(version)
+        Ok(ticket)
     }
 
-    /// Holds the store against the model; what it holds is what it must hold from now on.
-    pub(crate) fn check(&self, db: &Db) {
+    /// What a copy of the disk that is made from now on must hold.
+    pub(crate) fn promised(&self) -> Promised {
+        let history = self.history.lock().unwrap();
+        let is_durable = |at: &usize| history.sent[*at].fate == Fate::Durable;
+        let sent_count = history.sent.len();
+        Promised { sent_count, durable: (0..sent_count).filter(is_durable).collect() }
+    }
+
+    /// Holds a store against the model; what it holds is what it must hold from now on.
+    pub(crate) fn check(&self, db: &Db) -> Survived {
+        let found = self.read(db);
+        self.learn_partitions(db);
+        let promised = self.promised();
+        let mut history = self.history.lock().unwrap();
+        let survived = history.hold(self.lens, &found, &promised);
+        history.base = found;
+        history.sent.clear();
+        survived
+    }
+
+    /// Holds a copy of the store against what had been promised before it was made; the store itself
+    /// may have gone on.
+    pub(crate) fn check_copy(&self, copy: &Db, promised: &Promised) -> Survived {
+        let found = self.read(copy);
+        self.learn_partitions(copy);
+        // Not under the lock, which writers wait for.
+        let history = self.history.lock().unwrap().clone();
+        history.hold(self.lens, &found, promised)
+    }
+
+    /// What each key holds, by gets and by a scan.
+    fn read(&self, db: &Db) -> Vec<State> {
+        let get = |index| {
+            let value = block_on(db.get(key_name(index))).unwrap();
+            value.map(|value| version_in(self.lens, index, &value))
+        };
+        let found: Vec<State> = (0..self.key_count()).map(get).collect();
         let entries: Vec<_> = block_on(db.scan().try_collect()).unwrap();
-        let mut present = 0;
-        for (index, key) in self.keys.iter().enumerate() {
-            let mut key = key.lock().unwrap();
-            let name = key_name(index);
-            let value = block_on(db.get(&name)).unwrap();
-            let found = value.map(|value| version_in(self.lens, index, &value));
-            assert!(
-                key.allowed.contains(&found),
-                "{name}: found version {found:?}, allowed are {:?}",
-                key.allowed
-            );
-            present += usize::from(found.is_some());
-            key.allowed = vec![found];
-            key.answered = 0;
-        }
-        assert_eq!(entries.len(), present, "a scan finds as many keys as gets do");
+        assert_eq!(entries.len(), found.iter().flatten().count(), "a scan finds what gets do");
         for (key, value) in entries {
             let name = std::str::from_utf8(&key).unwrap();
             let index = name.strip_prefix("key-").and_then(|index| index.parse().ok());
-            version_in(self.lens, index.expect("only keys of the model"), &value);
+            let index = index.expect("only keys of the model");
+            assert_eq!(Some(version_in(self.lens, index, &value)), found[index], "{name}");
         }
+        found
+    }
+
+    /// Where keys belong, as a store that counts gets for each partition gives away.
+    fn learn_partitions(&self, db: &Db) {
+        if !self.history.lock().unwrap().partition_of.is_empty() {
+            return;
+        }
+        let gets = || db.stats().partitions.iter().map(|one| one.gets).collect::<Vec<_>>();
+        let partition_of = |index| {
+            let before = gets();
+            block_on(db.get(key_name(index))).unwrap();
+            let counted = before.iter().zip(gets()).position(|(before, after)| *before < after);
+            counted.expect("a get is counted")
+        };
+        let partition_of = (0..self.key_count()).map(partition_of).collect();
+        self.history.lock().unwrap().partition_of = partition_of;
+    }
+}
+
+impl History {
+    /// Finds for each partition a beginning of its history that ends in what was found.
+    fn hold(&self, lens: Lens, found: &[State], promised: &Promised) -> Survived {
+        let partition_count = self.partition_of.iter().max().map_or(0, |last| last + 1);
+        let mut survived = Survived::default();
+        for partition in 0..partition_count {
+            let is_here = |at: &usize| self.partition_of[self.sent[*at].index] == partition;
+            let here: Vec<usize> = (0..self.sent.len()).filter(is_here).collect();
+            let durable = promised.durable.iter().copied().rfind(is_here);
+            let required = here.partition_point(|at| Some(*at) <= durable);
+            let kept = self.kept(lens, partition, &here, required, found);
+            survived.kept += kept;
+            // What was sent after a copy was made was never in it.
+            let in_time = here.partition_point(|at| *at < promised.sent_count);
+            survived.lost += in_time.saturating_sub(kept);
+        }
+        survived
+    }
+
+    /// The longest beginning of `here`, with `required` writes or more, that ends in what was found.
+    fn kept(
+        &self,
+        lens: Lens,
+        partition: usize,
+        here: &[usize],
+        required: usize,
+        found: &[State],
+    ) -> usize {
+        let mut state = self.base.clone();
+        let keys = (0..found.len()).filter(|key| self.partition_of[*key] == partition);
+        let mut different = keys.filter(|key| state[*key] != found[*key]).count();
+        let mut kept = None;
+        let mut closest = (usize::MAX, 0, Vec::new());
+        for count in 0..=here.len() {
+            if count > 0 {
+                let Sent { index, version, .. } = self.sent[here[count - 1]];
+                different -= usize::from(state[index] != found[index]);
+                state[index] = state_after(lens, version);
+                different += usize::from(state[index] != found[index]);
+            }
+            if count >= required && different < closest.0 {
+                closest = (different, count, state.clone());
+            }
+            if count >= required && different == 0 {
+                kept = Some(count);
+            }
+        }
+        kept.unwrap_or_else(|| {
+            let (_, count, state) = closest;
+            let wrong = |key: &usize| {
+                self.partition_of[*key] == partition && state[*key] != found[*key]
+            };
+            let wrong: Vec<String> = (0..found.len())
+                .filter(wrong)
+                .map(|key| format!("{}: {:?}, found {:?}", key_name(key), state[key], found[key]))
+                .collect();
+            panic!(
+                "partition {partition} is no beginning of what was sent: of {} writes {required} or \
+                 more must be there, and closest is what {count} of them leave: {wrong:?}",
+                here.len()
+            )
+        })
     }
 }
 

@@ -3,21 +3,20 @@
 //! Without these tests the promise of [`Durability::Sync`] would rest on a simulation of file
 //! systems by the people who wrote the code that relies on them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod random;
+
 use std::time::Duration;
 
 use futures::future::join_all;
 use ringcask::{Db, Durability, ErrorKind, Io, Options};
 
 use crate::child;
+use crate::support::journal::{Phase, replay};
 use crate::support::loop_mount::{FileSystem, LoopMount};
 use crate::support::model::{Lens, Model, key_name, value_of, version_in};
 use crate::support::{block_on, close, data_files, drivers, in_time, open, seeded};
 
 const FILE_SYSTEMS: [FileSystem; 2] = [FileSystem::Ext4, FileSystem::Xfs];
-const CUTS_UNDER_LOAD: usize = 24;
-const WRITERS: usize = 12;
 
 /// Runs a test on every file system, with every driver.
 fn everywhere(test: impl Fn(&mut LoopMount, &Io)) {
@@ -179,127 +178,24 @@ fn f4_no_stale_group_comes_alive() {
                 }
             });
             cut(mount, db);
+            let db = open(&options, &mount.store());
+            model.check(&db);
+            close(&db).unwrap();
+            drop(db);
             // Groups of the same length, by a process that is killed.
-            let base = model.newest();
-            model.go_on_from(base);
             let mut command = child::command(&[], "writer", &mount.store(), io);
-            command.env("RINGCASK_CHILD_ARGUMENT", format!("buffered same 8 {base}"));
+            let argument = crate::kill::argument("buffered", Lens::Same, &model, round as u64);
+            command.env("RINGCASK_CHILD_ARGUMENT", argument);
             let writer = child::Child::start(command);
-            writer.wait_for_word();
+            writer.wait_for(Phase::Writing.word());
             std::thread::sleep(Duration::from_millis(5));
-            crate::kill::hold_to(&model, base, &writer.kill());
+            writer.kill();
+            replay(&mount.store(), &model);
             let db = open(&options, &mount.store());
             model.check(&db);
             close(&db).unwrap();
         }
     });
-}
-
-/// Without it a cut at a moment that nobody thought of could lose an acknowledged write, invent a
-/// value, or leave callers waiting for a disk that is gone.
-#[test]
-fn cuts_at_random_moments_under_load() {
-    for kind in FILE_SYSTEMS {
-        let Some(mut mount) = LoopMount::new(kind, kind.usual_len()) else { continue };
-        let mut rng = seeded();
-        let model = Arc::new(Model::new(WRITERS * 4, Lens::Mixed));
-        let drivers = drivers();
-        let mut kinds = std::collections::HashMap::<ErrorKind, usize>::new();
-        for round in 0..CUTS_UNDER_LOAD {
-            let io = drivers[round % drivers.len()].clone();
-            let default = if rng.bool() { Durability::Sync } else { Durability::Interval(FEW_MS) };
-            let options = Options::new()
-                .io(io)
-                .durability(default)
-                .data_file_len_max(if rng.bool() { 48 << 10 } else { 64 << 20 })
-                .prewrite(rng.u8(..4) > 0);
-            let db = open(&options.clone().partitions(2), &mount.store());
-            model.check(&db);
-            let power = Arc::new(AtomicBool::new(true));
-            let writers = {
-                let (db, model, power) = (db.clone(), model.clone(), power.clone());
-                let seed = rng.u64(..);
-                std::thread::spawn(move || {
-                    block_on(write_until_the_cut(&db, &model, default, &power, seed))
-                })
-            };
-            std::thread::sleep(Duration::from_micros(rng.u64(..40_000)));
-            power.store(false, Ordering::SeqCst);
-            mount.shut_down();
-            let ended = in_time("the writers", move || writers.join().unwrap());
-            for kind in ended {
-                assert!(
-                    matches!(kind, ErrorKind::Poisoned | ErrorKind::Io),
-                    "the disk is gone, and a write says {kind:?}"
-                );
-                *kinds.entry(kind).or_default() += 1;
-            }
-            let read = {
-                let db = db.clone();
-                in_time("a get", move || block_on(db.get(key_name(0))))
-            };
-            if let Err(error) = read {
-                assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Poisoned), "{error}");
-            }
-            match close(&db) {
-                // Nothing was written since the store was opened, or everything had been synced.
-                Ok(()) => model.everything_is_durable(),
-                Err(error) => {
-                    assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Poisoned), "{error}");
-                }
-            }
-            drop(db);
-            mount.remount();
-        }
-        let db = open(&Options::new(), &mount.store());
-        model.check(&db);
-        close(&db).unwrap();
-        println!("{kind:?}: {CUTS_UNDER_LOAD} cuts, {} versions, {kinds:?}", model.newest());
-    }
-}
-
-const FEW_MS: Duration = Duration::from_millis(3);
-
-/// Tasks that write until they are refused; returns why each was.
-async fn write_until_the_cut(
-    db: &Db,
-    model: &Model,
-    default: Durability,
-    power: &AtomicBool,
-    seed: u64,
-) -> Vec<ErrorKind> {
-    let tasks = (0..WRITERS).map(|task| async move {
-        let mut rng = fastrand::Rng::with_seed(seed ^ task as u64);
-        loop {
-            let index = task + WRITERS * rng.usize(..4);
-            let durability = if rng.bool() { Durability::Sync } else { Durability::Buffered };
-            let written = match model.write(db, index, durability, false).await {
-                Ok(version) => {
-                    // A deletion is as durable as the store's default says.
-                    let deleted = crate::support::model::is_deletion(Lens::Mixed, version);
-                    let mut durable =
-                        if deleted { default } else { durability } == Durability::Sync;
-                    let mut outcome = Ok(());
-                    if !durable && rng.u8(..16) == 0 {
-                        outcome = db.sync().await;
-                        durable = outcome.is_ok();
-                    }
-                    // Nobody hears what a machine says while it goes down. The ioctl takes a while,
-                    // in which ext4 and XFS let syncs succeed whose metadata they throw away; plain
-                    // pwrite and fdatasync lose the same.
-                    if durable && power.load(Ordering::SeqCst) {
-                        model.acknowledged(index, version);
-                    }
-                    outcome
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                return error.kind();
-            }
-        }
-    });
-    join_all(tasks).await
 }
 
 /// Without it a machine that goes down while a store is created could leave a directory that is
