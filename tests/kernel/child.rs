@@ -1,17 +1,22 @@
 //! Processes to kill, to limit and to sandbox: this binary, started again as one of the roles below.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
 use ringcask::Io;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// What a child process does; empty when the test is run as a test.
 #[test]
 fn entry() {
     match std::env::var("RINGCASK_CHILD").as_deref() {
         Ok("writer") => crate::kill::writer(),
+        Ok("hungry-writer") => crate::out_of_memory::hungry_writer(),
+        Ok("patient") => crate::slow_disk::patient(),
+        Ok("refused") => crate::lock::refused(),
         Ok("holder") => crate::lock::holder(),
         Ok("open-with-few-descriptors") => crate::limits::open_with_few_descriptors(),
         Ok("rotate-without-descriptors") => crate::limits::rotate_without_descriptors(),
@@ -73,6 +78,7 @@ pub(crate) fn command(wrapper: &[&str], role: &str, store: &Path, io: &Io) -> Co
         .env("RINGCASK_CHILD_STORE", store)
         .env("RINGCASK_CHILD_IO", io)
         .env_remove("RUST_BACKTRACE")
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     command
@@ -121,9 +127,22 @@ impl Child {
 
     /// `kill -9`; returns what the child had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
-        self.process.kill().unwrap();
+        self.kill_group().unwrap();
         self.process.wait().unwrap();
         self.said.take().unwrap().join().unwrap()
+    }
+
+    /// With whatever started it: a tracer that is killed alone leaves its child running.
+    fn kill_group(&self) -> rustix::io::Result<()> {
+        let group = Pid::from_raw(self.process.id().cast_signed()).unwrap();
+        kill_process_group(group, Signal::KILL)
+    }
+
+    /// Waits for the end of a child that something else ends.
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
+        let said = self.said.take().unwrap();
+        super::support::in_time("the child", move || said.join().unwrap());
+        self.process.wait().unwrap()
     }
 
     /// Waits for the end of a child that must succeed.
@@ -139,7 +158,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _it_has_ended = self.process.kill();
+        let _it_has_ended = self.kill_group();
         let _it_was_waited_for = self.process.wait();
     }
 }

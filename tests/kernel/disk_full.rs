@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
+use futures::future::join_all;
 use ringcask::{Db, Durability, Error, ErrorKind, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
@@ -125,5 +126,49 @@ fn a_full_disk_opens_or_says_why_not() {
             }
             Err(error) => assert_no_space(&error, &mount.store()),
         }
+    }
+}
+
+/// D1: breaks if deleting needs space that only deleting could free, or if puts wait for a restart.
+#[test]
+fn deleting_makes_room_on_a_full_disk() {
+    for io in drivers() {
+        let Some(mount) = LoopMount::new(FileSystem::Ext4, 24 * MIB) else { return };
+        let options = Options::new().partitions(1).io(io).data_file_len_max(MIB);
+        let db = open(&options, &mount.store());
+        let mut stored = BTreeMap::new();
+        let error = fill(&db, &mut stored, Durability::Buffered);
+        assert_no_space(&error, &mount.store());
+
+        let count = stored.len();
+        let gone: Vec<usize> = (0..count).filter(|number| number % 4 != 0).collect();
+        for some in gone.chunks(32) {
+            let dels = join_all(some.iter().map(|number| db.del(number.to_string())));
+            for (number, deleted) in some.iter().zip(block_on(dels)) {
+                let deleted = deleted.or_else(|error| {
+                    // The reserve is for so many deletions only, and then compaction makes space.
+                    assert_no_space(&error, &mount.store());
+                    block_on(db.compact())?;
+                    block_on(db.del(number.to_string()))
+                });
+                assert!(deleted.unwrap(), "{number} of {count}");
+                stored.remove(number);
+            }
+        }
+        block_on(db.compact()).unwrap();
+        // The space is free when the removals are committed.
+        rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
+        for number in 10_000..10_000 + count / 4 {
+            let put = db.put(number.to_string(), value(number));
+            block_on(put.durability(Durability::Buffered)).unwrap();
+            stored.insert(number, value(number));
+        }
+        check(&db, &stored);
+        assert!(db.stats().total().poisoned.is_none());
+        close(&db).unwrap();
+        drop(db);
+        let db = open(&options, &mount.store());
+        check(&db, &stored);
+        close(&db).unwrap();
     }
 }

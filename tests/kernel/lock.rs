@@ -41,6 +41,38 @@ fn a_second_process_is_refused_until_the_first_is_dead() {
     }
 }
 
+/// Without it two parts of a program could write into one log.
+#[test]
+fn a_second_opener_in_the_same_process_is_refused() {
+    for io in drivers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let db = open(&Options::new().io(io.clone()), &store);
+        block_on(db.put("first", "was here")).unwrap();
+        for again in drivers() {
+            let error = block_on(Options::new().io(again).open(&store)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+        }
+        // The refusals have not let go of the lock that the first one holds.
+        let error = block_on(Options::new().open(&store)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+        let said = Child::start(command(&[], "refused", &store, &io)).finish();
+        assert_eq!(said, ["Locked"]);
+        block_on(db.put("second", "too")).unwrap();
+        close(&db).unwrap();
+        let db = open(&Options::new(), &store);
+        assert_eq!(block_on(db.get("first")).unwrap().as_deref(), Some(&b"was here"[..]));
+        close(&db).unwrap();
+    }
+}
+
+/// The child: tries to open what its parent has open.
+pub(crate) fn refused() {
+    let task = task();
+    let error = block_on(Options::new().io(task.io).open(&task.store)).unwrap_err();
+    say(&format!("{:?}", error.kind()));
+}
+
 /// Without it a rolling restart would have to poll.
 #[test]
 fn lock_wait_outlasts_a_closing_process() {

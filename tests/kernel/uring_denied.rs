@@ -2,16 +2,18 @@
 //!
 //! Without these tests the engine would work on the machine it was written on.
 
-use std::process::Command;
-
 use ringcask::{Db, Error, ErrorKind, Io};
 
 use crate::child::{Child, command, say, task};
-use crate::support::{block_on, close, drivers, has_tool, skip};
+use crate::support::strace::said_with;
+use crate::support::{block_on, close, drivers, has_tool};
 
 /// The child: opens a store, uses it, and says how that went.
 pub(crate) fn first_steps() {
     let task = task();
+    if task.argument == "as in a container" {
+        deny_uring();
+    }
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_ansi(false)
@@ -36,6 +38,19 @@ pub(crate) fn first_steps() {
     }
 }
 
+/// What the default profiles of container runtimes do.
+fn deny_uring() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    const SETUP_ENTER_REGISTER: [i64; 3] = [425, 426, 427];
+    const EPERM: u32 = 1;
+    let denied = SETUP_ENTER_REGISTER.map(|call| (call, Vec::new()));
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter =
+        SeccompFilter::new(denied.into(), SeccompAction::Allow, SeccompAction::Errno(EPERM), arch);
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter_all_threads(&program).unwrap();
+}
+
 /// Writes an event as something the child says.
 struct Said;
 
@@ -57,19 +72,9 @@ where
 }
 
 fn said_when_denied(errno: &str, io: &Io) -> Option<Vec<String>> {
-    if !has_tool("strace") {
-        return None;
-    }
-    let inject = format!("inject=io_uring_setup:error={errno}");
-    let wrapper = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
-    // A sandbox may forbid tracing, which is not what is tested here.
-    let tried = Command::new("strace").args(&wrapper[1..]).arg("true").output().unwrap();
-    if !tried.status.success() {
-        skip(&format!("strace cannot trace: {}", String::from_utf8_lossy(&tried.stderr).trim()));
-        return None;
-    }
     let dir = tempfile::tempdir().unwrap();
-    Some(Child::start(command(&wrapper, "first-steps", &dir.path().join("store"), io)).finish())
+    let injection = format!("io_uring_setup:error={errno}");
+    said_with(&injection, "first-steps", &dir.path().join("store"), io)
 }
 
 /// Without it a service that moves into a container might not start, or be slower and nobody told.
@@ -84,6 +89,23 @@ fn auto_falls_back_and_warns_once() {
         assert!(warnings[0].contains(cure), "no cure is named: {warnings:?}");
         assert_eq!(said.len(), 2, "{said:#?}");
     }
+}
+
+/// Without it see above, as it is in a container and not under a tracer.
+#[test]
+fn auto_falls_back_under_a_seccomp_filter() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |io| {
+        let mut command = command(&[], "first-steps", &dir.path().join("store"), &io);
+        command.env("RINGCASK_CHILD_ARGUMENT", "as in a container");
+        Child::start(command).finish()
+    };
+    let refused = said(Io::Uring);
+    assert!(refused[0].starts_with("IoUringUnavailable "), "{refused:#?}");
+    let auto = said(Io::Auto);
+    assert_eq!(auto.len(), 2, "{auto:#?}");
+    assert!(auto[0].starts_with("WARN") && auto[0].contains("seccomp"), "{auto:#?}");
+    assert_eq!(auto[1], "works with blocking");
 }
 
 /// Without it who asked for `io_uring` could silently get something else.

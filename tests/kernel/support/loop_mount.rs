@@ -21,12 +21,30 @@ impl FileSystem {
             FileSystem::Xfs => 320 << 20,
         }
     }
+
+    fn make(self, image: &Path) -> Result<(), String> {
+        match self {
+            // No blocks reserved for root, who runs the tests; a small journal for a small disk.
+            FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[image]),
+            FileSystem::Xfs => run("mkfs.xfs", &["-q", "-f", "-K", "-m", "reflink=1"], &[image]),
+        }
+    }
+
+    /// How a copy is mounted beside its original.
+    fn copy_options(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "loop",
+            FileSystem::Xfs => "loop,nouuid",
+        }
+    }
 }
 
-/// A mounted image; unmounted and gone when dropped, also by a panic.
+/// A mounted image; unmounted and gone when dropped, also by a panic. Its loop device is the kernel's
+/// to free when the mount is gone.
 pub(crate) struct LoopMount {
     image: PathBuf,
     point: PathBuf,
+    options: String,
     mounted: bool,
     /// Last, because it is removed when the mount is gone.
     _dir: tempfile::TempDir,
@@ -35,35 +53,51 @@ pub(crate) struct LoopMount {
 impl LoopMount {
     /// A new file system of `len` bytes, or `None` (and a skip) where that cannot be.
     pub(crate) fn new(kind: FileSystem, len: u64) -> Option<LoopMount> {
+        LoopMount::with_options(kind, len, "loop")
+    }
+
+    pub(crate) fn with_options(kind: FileSystem, len: u64, options: &str) -> Option<LoopMount> {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
-        LoopMount::with_image(kind, len, dir, image)
+        LoopMount::make(kind, len, dir, image, options)
     }
 
     /// The image somewhere else than in the directory that the mount point is in.
-    pub(crate) fn with_image(
+    pub(crate) fn with_image(kind: FileSystem, len: u64, image: PathBuf) -> Option<LoopMount> {
+        LoopMount::make(kind, len, tempfile::tempdir().unwrap(), image, "loop")
+    }
+
+    fn make(
         kind: FileSystem,
         len: u64,
         dir: tempfile::TempDir,
         image: PathBuf,
+        options: &str,
     ) -> Option<LoopMount> {
         if !is_root() {
             return None;
         }
-        let point = dir.path().join("mnt");
-        std::fs::create_dir(&point).unwrap();
         File::create(&image).unwrap().set_len(len).unwrap();
-        let made = match kind {
-            // No blocks reserved for root, who runs the tests; a small journal for a small disk.
-            FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image]),
-            FileSystem::Xfs => run("mkfs.xfs", &["-q", "-f", "-K"], &[&image]),
-        };
-        let mut mount = LoopMount { image, point, mounted: false, _dir: dir };
-        if let Err(why) = made.and_then(|()| mount.mount()) {
+        let mut mount = LoopMount::unmounted(dir, image, options);
+        if let Err(why) = kind.make(&mount.image).and_then(|()| mount.mount()) {
             skip(&why);
             return None;
         }
         Some(mount)
+    }
+
+    /// A copy of the image of another mount, which may be mounted.
+    pub(crate) fn of_copy(kind: FileSystem, image: PathBuf) -> LoopMount {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = LoopMount::unmounted(dir, image, kind.copy_options());
+        mount.mount().unwrap();
+        mount
+    }
+
+    fn unmounted(dir: tempfile::TempDir, image: PathBuf, options: &str) -> LoopMount {
+        let point = dir.path().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        LoopMount { image, point, options: options.to_owned(), mounted: false, _dir: dir }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,6 +111,12 @@ impl LoopMount {
 
     pub(crate) fn image(&self) -> &Path {
         &self.image
+    }
+
+    /// The loop device, as `7:3`.
+    pub(crate) fn device(&self) -> String {
+        let device = rustix::fs::stat(&self.point).unwrap().st_dev;
+        format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
     }
 
     /// Cuts the power: what was not synced is gone, and open descriptors fail with EIO.
@@ -95,7 +135,7 @@ impl LoopMount {
     }
 
     fn mount(&mut self) -> Result<(), String> {
-        run("mount", &["-o", "loop"], &[&self.image, &self.point])?;
+        run("mount", &["-o", &self.options], &[&self.image, &self.point])?;
         self.mounted = true;
         Ok(())
     }
@@ -109,10 +149,43 @@ impl LoopMount {
 
 impl Drop for LoopMount {
     fn drop(&mut self) {
-        if self.mounted && unmount(&self.point).is_err() {
-            // A test that failed left files open; the mount goes when its process does.
-            let _best_effort = run("umount", &["-l"], &[&self.point]);
+        if self.mounted {
+            unmount_at_last(&self.point);
         }
+    }
+}
+
+/// A file system without a device, as tmpfs; unmounted when dropped.
+pub(crate) struct Mount {
+    point: PathBuf,
+}
+
+impl Mount {
+    /// Mounts it at a directory that it makes, or skips.
+    pub(crate) fn new(kind: &str, options: &str, point: &Path) -> Option<Mount> {
+        if !is_root() {
+            return None;
+        }
+        std::fs::create_dir(point).unwrap();
+        if let Err(why) = run("mount", &["-t", kind, "-o", options, "none"], &[point]) {
+            skip(&why);
+            return None;
+        }
+        Some(Mount { point: point.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.point
+    }
+
+    pub(crate) fn remount(&self, options: &str) {
+        run("mount", &["-o", &format!("remount,{options}")], &[&self.point]).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        unmount_at_last(&self.point);
     }
 }
 
@@ -130,7 +203,7 @@ fn shut_down(point: &Path) {
 }
 
 /// A ring and its files end shortly after the process or thread that had them.
-pub(crate) fn unmount(point: &Path) -> Result<(), String> {
+fn unmount(point: &Path) -> Result<(), String> {
     let started = Instant::now();
     loop {
         let outcome = run("umount", &[], &[point]);
@@ -138,6 +211,13 @@ pub(crate) fn unmount(point: &Path) -> Result<(), String> {
             return outcome;
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A test that failed may have left files open; then the mount goes when its process does.
+fn unmount_at_last(point: &Path) {
+    if unmount(point).is_err() {
+        let _best_effort = run("umount", &["-l"], &[point]);
     }
 }
 

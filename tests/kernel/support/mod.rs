@@ -1,8 +1,10 @@
 //! What the tests share: skipping loudly, seeds, deadlines, and stores opened in one line.
 
+pub(crate) mod cgroup;
 pub(crate) mod journal;
 pub(crate) mod loop_mount;
 pub(crate) mod model;
+pub(crate) mod strace;
 
 use std::io::Write;
 use std::path::Path;

@@ -177,6 +177,12 @@ impl Model {
         survived
     }
 
+    /// Holds a store against the model that refused the last of what was sent, and has to be without it.
+    pub(crate) fn check_refused(&self, db: &Db) {
+        self.history.lock().unwrap().sent.retain(|sent| sent.fate != Fate::Unknown);
+        self.check(db);
+    }
+
     /// Holds a copy of the store against what had been promised before it was made; the store itself
     /// may have gone on.
     pub(crate) fn check_copy(&self, copy: &Db, promised: &Promised) -> Survived {
