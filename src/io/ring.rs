@@ -16,20 +16,25 @@
 //!   the kernel would go on reading from and writing to freed memory.
 //! - **U6** `pushed` counts every entry pushed, and only NOPs of [`Ring::poll_flush`] are not
 //!   counted; `flushed` is a count that the kernel has certainly seen.
+//! - **U7** A submission that fails is made again: tokio-uring drops the error (`EAGAIN` where the kernel
+//!   has no memory for a moment, `EINTR`) and sleeps, and nothing that is in the queue could wake it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures::FutureExt;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{cqueue, opcode, squeue};
 use rustix::io::{Errno, ReadWriteFlags};
+use tokio::time::Sleep;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 use super::disk::WriteMode;
@@ -43,12 +48,18 @@ const TRANSFER_LEN_MAX: usize = 1 << 30;
 /// `EAGAIN` where they should have waited; an endless row of them is an error to report.
 const RETRIES_MAX: u32 = 128;
 
+/// How long entries lie before the runtime is made to submit them again (U7).
+const SUBMIT_AGAIN: Duration = Duration::from_millis(50);
+
 /// One worker's use of its ring.
 pub(super) struct Ring {
     pushed: Cell<u64>,
     flushed: Cell<u64>,
     /// The NOP under way, with the value of `pushed` it vouches for.
     flush: RefCell<Option<(u64, InFlight<()>)>>,
+    /// Wakes the worker while the NOP is under way. It is left running when the NOP completes, so that a
+    /// flush costs no timer of its own.
+    submit_again: RefCell<Option<Pin<Box<Sleep>>>>,
     /// How many [`Held`] are alive, wherever they are.
     held_count: Cell<usize>,
     /// Woken when `held_count` reaches zero.
@@ -108,6 +119,7 @@ impl Ring {
             pushed: Cell::new(0),
             flushed: Cell::new(0),
             flush: RefCell::new(None),
+            submit_again: RefCell::new(None),
             held_count: Cell::new(0),
             drained: Cell::new(None),
         }
@@ -123,7 +135,10 @@ impl Ring {
         loop {
             if let Some((mark, nop)) = flush.as_mut() {
                 // Its result does not matter: a completion proves the submission.
-                let _completed = ready!(nop.poll_unpin(cx));
+                if nop.poll_unpin(cx).is_pending() {
+                    self.wake_to_submit_again(cx);
+                    return Poll::Pending;
+                }
                 self.flushed.set(*mark);
                 *flush = None;
             }
@@ -131,6 +146,15 @@ impl Ring {
                 return Poll::Ready(());
             }
             *flush = Some((self.pushed.get(), submit((), opcode::Nop::new().build())));
+        }
+    }
+
+    /// Whenever the worker is polled and returns, the runtime parks, which submits.
+    fn wake_to_submit_again(&self, cx: &mut Context<'_>) {
+        let mut timer = self.submit_again.borrow_mut();
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(SUBMIT_AGAIN)));
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(tokio::time::Instant::now() + SUBMIT_AGAIN);
         }
     }
 

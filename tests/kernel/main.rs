@@ -27,6 +27,8 @@ mod failed_sync;
 #[cfg(test)]
 mod file_systems;
 #[cfg(test)]
+mod interrupted;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod limits;
