@@ -21,8 +21,12 @@
 //! What is not modelled: bytes that rot by themselves (see [`SimDisk::flip`]), links, permissions.
 
 mod contents;
+mod cut;
+mod end;
 mod faults;
 mod file;
+mod fingerprint;
+mod moments;
 mod names;
 mod op;
 mod random;
@@ -39,27 +43,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::fs::DirEntry;
 pub use crate::clock::SimClock;
+pub use cut::{Cut, KeptBytes, KeptNames};
 pub(super) use file::{SimFile, SimLock};
+pub use moments::{Moment, OpKind};
 pub(super) use op::{read, sync, take_a_turn, write};
 use state::State;
-
-/// What a power cut leaves of everything that was not synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cut {
-    /// Nothing: the least a disk may keep.
-    DropUnsynced,
-    /// Everything, as if all caches had been written just in time.
-    KeepAll,
-    /// Any subset of sectors, lengths and directory changes, drawn from the seed.
-    Random {
-        /// The same seed on the same disk leaves the same bytes.
-        seed: u64,
-    },
-    /// The first so many unsynced writes and length changes, over all files in the order they were
-    /// made, and every directory change.
-    KeepWrites(usize),
-}
 
 /// A simulated disk. A clone is the same disk.
 ///
@@ -127,6 +115,35 @@ impl SimDisk {
         self.state().reads
     }
 
+    /// How many times an existing file was opened, not counted in [`ops`](Self::ops).
+    pub fn opens(&self) -> u64 {
+        self.state().opens
+    }
+
+    /// How many changes of bytes, and how many of names, a power cut could take back now: the most that
+    /// [`KeptBytes::First`] and [`KeptNames::First`] count to.
+    pub fn unsynced(&self) -> (usize, usize) {
+        self.state().unsynced()
+    }
+
+    /// A number that is the same for two disks on which the same is seen, if both came from one disk, and
+    /// else practically never. What is durable does not count.
+    pub fn fingerprint(&self) -> u64 {
+        self.state().fingerprint()
+    }
+
+    /// Keeps from now on, of every operation, the disk as it is just before: every crash there can be, from
+    /// one run. Ends with the next crash.
+    pub fn record(&self) {
+        self.state().moments.get_or_insert_default();
+    }
+
+    /// What [`record`](Self::record) has kept, in order; from here on nothing is kept. If recording began with
+    /// operation 0, the index is the number of the operation.
+    pub fn moments(&self) -> Vec<Moment> {
+        self.state().moments.take().unwrap_or_default()
+    }
+
     /// Makes operation number `op`, and whatever comes after it, fail with `EIO` and do nothing.
     pub fn crash_at(&self, op: u64) {
         self.state().faults.crash_at = Some(op);
@@ -167,7 +184,23 @@ impl SimDisk {
 
     /// Makes every read of data fail with `errno`.
     pub fn fail_reads(&self, errno: i32) {
-        self.state().faults.reads = Some(errno);
+        self.fail_read(0, errno, true);
+    }
+
+    /// Makes read number `nth`, counted as in [`reads`](Self::reads), fail with `errno`, and if `forever` all
+    /// later ones too.
+    pub fn fail_read(&self, nth: u64, errno: i32, forever: bool) {
+        self.state().faults.fail_read(nth, errno, forever);
+    }
+
+    /// Makes number `nth` of [`opens`](Self::opens) fail with `errno`, and if `forever` all later ones too.
+    pub fn fail_open(&self, nth: u64, errno: i32, forever: bool) {
+        self.state().faults.fail_open(nth, errno, forever);
+    }
+
+    /// Makes operation number `nth`, if it is a write of several bytes, transfer only some of them.
+    pub fn shorten_op(&self, nth: u64) {
+        self.state().faults.shorten_op(nth);
     }
 
     /// Limits the bytes in all files together; what exceeds it fails with `ENOSPC`, after the part
@@ -198,7 +231,7 @@ impl SimDisk {
 
     /// The visible bytes of a file; `None` if there is none of this path. Works after a crash too.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
-        let mut state = self.state();
+        let state = self.state();
         let id = state.resolve(path.as_ref()).ok()?;
         state.contents(id).ok().map(|contents| contents.visible().to_vec())
     }
@@ -234,7 +267,7 @@ impl SimDisk {
     pub fn flip(&self, path: impl AsRef<Path>, offset: u64, mask: u8) -> io::Result<()> {
         let mut state = self.state();
         let id = state.resolve(path.as_ref())?;
-        state.contents(id)?.flip(offset, mask)
+        state.contents_mut(id)?.flip(offset, mask)
     }
 
     /// Cuts or extends a file without syncing it. Not an operation: neither counted nor subject

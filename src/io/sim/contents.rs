@@ -121,6 +121,11 @@ impl Contents {
         self.pending.iter().map(|change| change.id)
     }
 
+    /// A power cut leaves what is seen, whatever its policy.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.visible == self.durable
+    }
+
     pub(super) fn durable(&self) -> &[u8] {
         &self.durable
     }
@@ -132,6 +137,26 @@ impl Contents {
             change.apply(&mut bytes);
         }
         bytes
+    }
+
+    /// As [`survivors_before`](Self::survivors_before), and a beginning of the write that `end` is.
+    pub(super) fn survivors_torn(&self, end: ChangeId, random: &mut Random) -> Vec<u8> {
+        let mut bytes = self.survivors_before(end);
+        for change in self.pending.iter().filter(|change| change.id == end) {
+            if let Kind::Write { offset, bytes: written } = &change.kind {
+                let torn = random.below(written.len().max(1));
+                overlay(&mut bytes, *offset, &written[..torn]);
+            }
+        }
+        bytes
+    }
+
+    /// What is left if every length reached the disk and not one byte of what was written.
+    pub(super) fn survivors_zeroed(&self) -> Vec<u8> {
+        let mut rest = self.clone();
+        rest.commit_lengths(rest.pending.len());
+        rest.durable.resize(self.visible.len(), 0);
+        rest.durable
     }
 
     /// What is left if any subset of sectors reached the disk (Q4).

@@ -66,7 +66,7 @@ impl SimFile {
     }
 
     pub(in crate::io) fn len(&self) -> io::Result<u64> {
-        let mut state = self.disk.state();
+        let state = self.disk.state();
         state.faults.check_alive()?;
         Ok(state.contents(self.inode)?.len())
     }
@@ -74,7 +74,7 @@ impl SimFile {
     pub(in crate::io) fn drop_pages(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.faults.check_alive()?;
-        state.contents(self.inode)?.drop_pages();
+        state.contents_mut(self.inode)?.drop_pages();
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use super::random::Random;
 
@@ -77,16 +78,39 @@ impl Names {
         Names { visible: durable.clone(), durable, pending: Vec::new() }
     }
 
-    pub(super) fn survivors_all(&self) -> Names {
-        self.survivors(|| true)
-    }
-
-    pub(super) fn survivors_none(&self) -> Names {
-        self.survivors(|| false)
+    /// The names after a power cut that keeps the first so many changes.
+    pub(super) fn survivors_first(&self, count: usize) -> Names {
+        let mut left = count;
+        self.survivors(|| {
+            let keep = left > 0;
+            left = left.saturating_sub(1);
+            keep
+        })
     }
 
     pub(super) fn survivors_random(&self, random: &mut Random) -> Names {
         self.survivors(|| random.chance(0.5))
+    }
+
+    pub(super) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn visible(&self) -> impl Iterator<Item = (&Place, &InodeId)> {
+        self.visible.iter()
+    }
+
+    /// The path of an inode, or of a name in a directory; of a file without a name, its number.
+    pub(super) fn path_of(&self, id: InodeId, name: Option<&OsStr>) -> PathBuf {
+        let mut path = PathBuf::from("/");
+        if id != ROOT {
+            match self.visible.iter().find(|(_, named)| **named == id) {
+                Some(((dir, name), _)) => path = self.path_of(*dir, Some(name)),
+                None => path.push(format!("inode {id}")),
+            }
+        }
+        path.extend(name);
+        path
     }
 
     /// Every inode that has a name now or could have one after a power cut.

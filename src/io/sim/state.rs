@@ -4,14 +4,16 @@
 //! it and lets the faults decide; what follows cannot fail, except for want of space.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::Cut;
 use super::contents::{ChangeId, Contents};
 use super::faults::Faults;
+use super::moments::{Moment, OpKind};
 use super::names::{InodeId, Names, ROOT};
 use super::op::{Entry, Outcome, Ticket};
 use super::random::Random;
@@ -21,23 +23,26 @@ use crate::io::fs::DirEntry;
 pub(super) struct State {
     pub(super) ops: u64,
     pub(super) reads: u64,
+    pub(super) opens: u64,
+    /// What was kept of each operation, if somebody wants to see them.
+    pub(super) moments: Option<Vec<Moment>>,
     pub(super) faults: Faults,
     pub(super) random: Random,
     pub(super) locks: BTreeSet<InodeId>,
     /// Results of asynchronous operations that nobody polled since.
     pub(super) outcomes: BTreeMap<Ticket, Outcome>,
     pub(super) ticket_last: Ticket,
-    names: Names,
-    inodes: BTreeMap<InodeId, Inode>,
-    inode_last: InodeId,
-    change_last: ChangeId,
+    pub(super) names: Names,
+    pub(super) inodes: BTreeMap<InodeId, Inode>,
+    pub(super) inode_last: InodeId,
+    pub(super) change_last: ChangeId,
     /// Bytes in files that have a name.
     used: u64,
 }
 
-struct Inode {
-    /// `None` for a directory.
-    contents: Option<Contents>,
+pub(super) struct Inode {
+    /// `None` for a directory. Shared with the disks that came from this one, until it changes.
+    pub(super) contents: Option<Arc<Contents>>,
     /// Open files, which keep a file without a name alive.
     handles: usize,
     /// Whether its bytes count as used.
@@ -46,7 +51,7 @@ struct Inode {
 }
 
 impl Inode {
-    fn new(contents: Option<Contents>) -> Inode {
+    pub(super) fn new(contents: Option<Arc<Contents>>) -> Inode {
         Inode { contents, handles: 0, named: true, queue: VecDeque::new() }
     }
 }
@@ -57,7 +62,7 @@ impl State {
         State::from_parts(Random::new(seed), Names::default(), root, ROOT, 0)
     }
 
-    fn from_parts(
+    pub(super) fn from_parts(
         random: Random,
         names: Names,
         inodes: BTreeMap<InodeId, Inode>,
@@ -67,6 +72,8 @@ impl State {
         let mut state = State {
             ops: 0,
             reads: 0,
+            opens: 0,
+            moments: None,
             faults: Faults::default(),
             random,
             locks: BTreeSet::new(),
@@ -98,11 +105,16 @@ impl State {
         }
     }
 
-    /// Numbers an operation that changes something, and fails it if it is to fail.
-    fn begin(&mut self) -> io::Result<()> {
+    /// Numbers an operation that changes something, and fails it if it is to fail. Returns its number.
+    fn begin(&mut self, kind: OpKind, id: InodeId, name: Option<&OsStr>) -> io::Result<u64> {
         let index = self.ops;
+        if self.moments.is_some() && !self.faults.crashed {
+            let moment = Moment::new(kind, self.names.path_of(id, name), self.kill());
+            self.moments.get_or_insert_default().push(moment);
+        }
         self.ops += 1;
-        self.faults.check_op(index)
+        self.faults.check_op(index)?;
+        Ok(index)
     }
 
     fn next_change(&mut self) -> ChangeId {
@@ -137,9 +149,14 @@ impl State {
         }
     }
 
-    pub(super) fn contents(&mut self, id: InodeId) -> io::Result<&mut Contents> {
+    pub(super) fn contents(&self, id: InodeId) -> io::Result<&Contents> {
+        let inode = self.inodes.get(&id).ok_or(Errno::NOENT)?;
+        Ok(inode.contents.as_ref().ok_or(Errno::ISDIR)?)
+    }
+
+    pub(super) fn contents_mut(&mut self, id: InodeId) -> io::Result<&mut Contents> {
         let inode = self.inodes.get_mut(&id).ok_or(Errno::NOENT)?;
-        Ok(inode.contents.as_mut().ok_or(Errno::ISDIR)?)
+        Ok(Arc::make_mut(inode.contents.as_mut().ok_or(Errno::ISDIR)?))
     }
 
     /// The operations waiting on a file; an inode with an open file or a waiting operation exists.
@@ -149,7 +166,7 @@ impl State {
 
     fn add_inode(&mut self, contents: Option<Contents>) -> InodeId {
         self.inode_last += 1;
-        self.inodes.insert(self.inode_last, Inode::new(contents));
+        self.inodes.insert(self.inode_last, Inode::new(contents.map(Arc::new)));
         self.inode_last
     }
 }
@@ -164,7 +181,7 @@ impl State {
             DirEntry {
                 name: name.clone(),
                 is_dir: contents.is_none(),
-                len: contents.map_or(0, Contents::len),
+                len: contents.map_or(0, |contents| contents.len()),
             }
         };
         Ok(self.names.list(dir).map(entry).collect())
@@ -180,7 +197,7 @@ impl State {
         let (parent, name) = split(path)?;
         self.create_dir_all(parent)?;
         let dir = self.resolve(parent)?;
-        self.begin()?;
+        self.begin(OpKind::CreateDir, dir, Some(&name))?;
         let id = self.add_inode(None);
         self.names.change(vec![((dir, name), Some(id))]);
         Ok(())
@@ -195,7 +212,7 @@ impl State {
             self.faults.check_alive()?;
             return Err(Errno::EXIST.into());
         }
-        self.begin()?;
+        self.begin(OpKind::Create, dir, Some(&name))?;
         let id = self.add_inode(Some(Contents::default()));
         self.names.change(vec![((dir, name), Some(id))]);
         self.open(id);
@@ -206,6 +223,9 @@ impl State {
         self.faults.check_alive()?;
         let id = self.resolve(path)?;
         self.contents(id)?;
+        let index = self.opens;
+        self.opens += 1;
+        self.faults.check_open(index)?;
         self.open(id);
         Ok(id)
     }
@@ -234,7 +254,7 @@ impl State {
         {
             return Err(Errno::ISDIR.into());
         }
-        self.begin()?;
+        self.begin(OpKind::Rename, to_dir, Some(&to_name))?;
         let places = ((from_dir, from_name), (to_dir, to_name));
         if places.0 != places.1 {
             self.names.change(vec![(places.0, None), (places.1, Some(id))]);
@@ -248,7 +268,7 @@ impl State {
         self.contents(id)?;
         let (parent, name) = split(path)?;
         let dir = self.resolve(parent)?;
-        self.begin()?;
+        self.begin(OpKind::Remove, dir, Some(&name))?;
         self.names.change(vec![((dir, name), None)]);
         self.recount();
         Ok(())
@@ -257,7 +277,7 @@ impl State {
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.resolve(path)?;
         self.check_dir(dir)?;
-        self.begin()?;
+        self.begin(OpKind::SyncDir, dir, None)?;
         self.faults.check_sync()?;
         self.names.sync(dir);
         self.recount();
@@ -279,7 +299,7 @@ impl State {
     /// Puts a durable file in place, past counting and faults.
     pub(super) fn plant(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if let Ok(id) = self.resolve(path) {
-            *self.contents(id)? = Contents::of(bytes.to_vec());
+            *self.contents_mut(id)? = Contents::of(bytes.to_vec());
         } else {
             let (parent, name) = split(path)?;
             let dir = self.resolve(parent)?;
@@ -302,13 +322,14 @@ impl State {
         offset: u64,
         dsync: bool,
     ) -> io::Result<usize> {
-        self.begin()?;
-        let count = self.faults.shorten(bytes.len(), &mut self.random);
+        let index = self.begin(if dsync { OpKind::WriteDsync } else { OpKind::Write }, id, None)?;
+        let is_short = self.faults.is_short(index);
+        let count = self.faults.shorten(is_short, bytes.len(), &mut self.random);
         let count = self.fit(id, offset, count)?;
         let (bytes, start) = (&bytes[..count], offset as usize);
         let synced = if dsync { self.faults.check_sync() } else { Ok(()) };
         let change = self.next_change();
-        let contents = self.contents(id)?;
+        let contents = self.contents_mut(id)?;
         let len_before = contents.len();
         match (dsync, &synced) {
             (false, _) => contents.write(change, start, bytes),
@@ -343,7 +364,7 @@ impl State {
     }
 
     pub(super) fn set_len(&mut self, id: InodeId, len: u64) -> io::Result<()> {
-        self.begin()?;
+        self.begin(OpKind::SetLen, id, None)?;
         let len_before = self.contents(id)?.len();
         let grown = len.saturating_sub(len_before);
         if self.faults.capacity.is_some_and(|capacity| grown > capacity.saturating_sub(self.used))
@@ -357,7 +378,7 @@ impl State {
     /// Changes the length, past counting and faults.
     pub(super) fn resize(&mut self, id: InodeId, len: u64) -> io::Result<()> {
         let change = self.next_change();
-        let contents = self.contents(id)?;
+        let contents = self.contents_mut(id)?;
         let len_before = contents.len();
         contents.set_len(change, len as usize);
         self.account(id, len_before, len);
@@ -366,9 +387,10 @@ impl State {
 
     /// Makes changes up to `mark` durable.
     pub(super) fn sync(&mut self, id: InodeId, mark: ChangeId) -> io::Result<()> {
-        let allowed = self.begin().and_then(|()| self.faults.check_sync());
+        let allowed =
+            self.begin(OpKind::Sync, id, None).and_then(|_index| self.faults.check_sync());
         let crashed = self.faults.crashed;
-        let contents = self.contents(id)?;
+        let contents = self.contents_mut(id)?;
         match allowed {
             Ok(()) => contents.sync(mark),
             // Without power there was no sync that could have failed.
@@ -380,58 +402,14 @@ impl State {
 
     /// One transfer of a read; returns how many bytes there were.
     pub(super) fn read(&mut self, id: InodeId, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let index = self.reads;
         self.reads += 1;
-        self.faults.check_read()?;
-        let count = self.faults.shorten(buf.len(), &mut self.random);
+        self.faults.check_read(index)?;
+        let count = self.faults.shorten(false, buf.len(), &mut self.random);
         let visible = self.contents(id)?.visible();
         let start = visible.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
         let count = count.min(visible.len() - start);
         buf[..count].copy_from_slice(&visible[start..start + count]);
         Ok(count)
-    }
-}
-
-/// The end of a disk, and the next one.
-impl State {
-    pub(super) fn kill(&self) -> State {
-        self.succeed(self.names.clone(), Contents::clone)
-    }
-
-    pub(super) fn power_cut(&self, policy: Cut) -> State {
-        match policy {
-            Cut::DropUnsynced => self.succeed(self.names.survivors_none(), |contents| {
-                Contents::of(contents.durable().to_vec())
-            }),
-            Cut::KeepAll => self.succeed(self.names.survivors_all(), |contents| {
-                Contents::of(contents.visible().to_vec())
-            }),
-            Cut::Random { seed } => {
-                let mut random = Random::new(seed);
-                let names = self.names.survivors_random(&mut random);
-                self.succeed(names, |contents| Contents::of(contents.survivors_random(&mut random)))
-            }
-            Cut::KeepWrites(count) => {
-                let end = self.change_after(count);
-                self.succeed(self.names.survivors_all(), |contents| {
-                    Contents::of(contents.survivors_before(end))
-                })
-            }
-        }
-    }
-
-    /// The id of the first unsynced change that is not among the first `count`.
-    fn change_after(&self, count: usize) -> ChangeId {
-        let files = self.inodes.values().filter_map(|inode| inode.contents.as_ref());
-        // One write can be pending in several pieces, around a range that became durable.
-        let ids: BTreeSet<ChangeId> = files.flat_map(Contents::pending_ids).collect();
-        ids.into_iter().nth(count).unwrap_or(ChangeId::MAX)
-    }
-
-    fn succeed(&self, names: Names, mut survive: impl FnMut(&Contents) -> Contents) -> State {
-        let survivor = |(&id, inode): (&InodeId, &Inode)| {
-            (id, Inode::new(inode.contents.as_ref().map(&mut survive)))
-        };
-        let inodes = self.inodes.iter().map(survivor).collect();
-        State::from_parts(self.random.clone(), names, inodes, self.inode_last, self.change_last)
     }
 }

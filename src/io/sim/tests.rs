@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::poll;
 
-use super::{Cut, SimDisk};
+use super::{Cut, KeptBytes, KeptNames, OpKind, SimDisk};
 use crate::io::{Disk, Driver, File, Fs, WriteMode};
 
 const EIO: i32 = 5;
@@ -233,6 +233,116 @@ fn keep_writes_takes_the_first_over_all_files() {
         assert_eq!((&*cut.read_file("/a").unwrap(), &*cut.read_file("/b").unwrap()), (in_a, in_b));
     }
     assert_eq!(disk.kill().power_cut(Cut::KeepWrites(1)).read_file("/a").unwrap(), b"1");
+}
+
+fn apart(bytes: KeptBytes, names: KeptNames, seed: u64) -> Cut {
+    Cut::Apart { bytes, names, seed }
+}
+
+#[test]
+fn a_torn_write_is_a_beginning_behind_whole_ones() {
+    let (disk, _, file) = planted(1, b"");
+    file.write_all_at(&[1; 600], 0).unwrap();
+    file.write_all_at(&[2; 600], 600).unwrap();
+    assert_eq!(disk.unsynced(), (2, 0));
+    let torn = |seed| after(&disk, apart(KeptBytes::Torn(1), KeptNames::None, seed));
+    let lens: std::collections::BTreeSet<usize> = (0..50).map(|seed| torn(seed).len()).collect();
+    assert!(lens.len() > 20 && lens.iter().all(|len| (600..1200).contains(len)), "{lens:?}");
+    assert_eq!(torn(1)[..600], [1; 600]);
+    assert_eq!(torn(1)[600..].iter().filter(|byte| **byte != 2).count(), 0);
+}
+
+#[test]
+fn lengths_without_bytes_are_zeros() {
+    let (disk, _, file) = planted(1, &[9; 100]);
+    file.write_all_at(&[1; 200], 50).unwrap();
+    let cut = apart(KeptBytes::Zeros, KeptNames::None, 0);
+    assert_eq!(after(&disk, cut), [[9; 100].as_slice(), &[0; 150]].concat());
+    file.set_len(20).unwrap();
+    file.set_len(70).unwrap();
+    assert_eq!(after(&disk, cut), [[9; 20].as_slice(), &[0; 50]].concat());
+}
+
+#[test]
+fn names_survive_apart_from_bytes() {
+    let (disk, fs, file) = planted(1, b"old");
+    file.write_all_at(b"new", 0).unwrap();
+    for name in ["/b", "/c"] {
+        fs.create_new(Path::new(name)).unwrap().write_all_at(b"bytes", 0).unwrap();
+    }
+    assert_eq!(disk.unsynced(), (3, 2));
+    let cut = disk.power_cut(apart(KeptBytes::None, KeptNames::First(1), 0));
+    assert_eq!(cut.list("/"), ["a", "b"]);
+    assert_eq!(cut.read_file("/b").unwrap(), b"");
+    let cut = disk.power_cut(apart(KeptBytes::All, KeptNames::None, 0));
+    assert_eq!((cut.list("/"), cut.read_file("/a").unwrap()), (vec!["a".into()], b"new".into()));
+    let random = |seed| disk.power_cut(apart(KeptBytes::All, KeptNames::Random, seed)).list("/");
+    assert!((0..50).any(|seed| random(seed) == ["a", "c"]), "any subset");
+}
+
+#[test]
+fn every_moment_is_kept_while_recording() {
+    let (disk, fs, file) = planted(1, b"0");
+    disk.record();
+    file.write_all_at(b"1", 0).unwrap();
+    fs.rename(Path::new("/a"), Path::new("/b")).unwrap();
+    file.sync_all().unwrap();
+    disk.crash_at(3);
+    assert_eq!(errno(file.set_len(0)), Some(EIO));
+    assert_eq!(errno(file.set_len(0)), Some(EIO));
+    let moments = disk.moments();
+    let kinds: Vec<_> = moments.iter().map(|moment| (moment.kind, moment.path.to_str())).collect();
+    let expected = [
+        (OpKind::Write, Some("/a")),
+        (OpKind::Rename, Some("/b")),
+        (OpKind::Sync, Some("/b")),
+        (OpKind::SetLen, Some("/b")),
+    ];
+    assert_eq!(kinds, expected, "and none after the crash");
+    let seen = |index: usize, path| moments[index].disk.read_file(path);
+    assert_eq!(seen(0, "/a").unwrap(), b"0");
+    assert_eq!((seen(1, "/a").unwrap(), seen(2, "/a")), (b"1".to_vec(), None));
+    let durable =
+        |index: usize, path| moments[index].disk.power_cut(Cut::DropUnsynced).read_file(path);
+    assert_eq!((durable(2, "/a").unwrap(), durable(3, "/a").unwrap()), (b"0".into(), b"1".into()));
+    assert!(disk.moments().is_empty());
+}
+
+#[test]
+fn a_fingerprint_is_of_what_is_seen() {
+    let (disk, fs, file) = planted(1, b"12345678");
+    let before = disk.fingerprint();
+    assert_eq!(disk.kill().fingerprint(), before);
+    file.write_all_at(b"x", 7).unwrap();
+    assert_ne!(disk.fingerprint(), before);
+    assert_eq!(disk.power_cut(Cut::DropUnsynced).fingerprint(), before);
+    file.write_all_at(b"8", 7).unwrap();
+    assert_eq!(disk.fingerprint(), before);
+    file.set_len(9).unwrap();
+    assert_ne!(disk.fingerprint(), before, "a zero at the end counts");
+    file.set_len(8).unwrap();
+    fs.rename(Path::new("/a"), Path::new("/b")).unwrap();
+    assert_ne!(disk.fingerprint(), before, "a name counts");
+}
+
+#[test]
+fn reads_opens_and_single_transfers_fail_by_number() {
+    let (disk, fs, file) = planted(1, b"abc");
+    let open = || fs.open_read(Path::new("/a")).map(drop);
+    disk.fail_open(disk.opens() + 1, EIO, false);
+    open().unwrap();
+    assert_eq!(errno(open()), Some(EIO));
+    open().unwrap();
+    disk.fail_read(disk.reads() + 1, EIO, true);
+    assert_eq!(file.read_at(&mut [0; 3], 0).unwrap(), 3);
+    assert_eq!(errno(file.read_at(&mut [0; 3], 0)), Some(EIO));
+    assert_eq!(errno(file.read_at(&mut [0; 3], 0)), Some(EIO));
+    disk.clear_faults();
+    let before = disk.ops();
+    disk.shorten_op(before);
+    file.write_all_at(b"ABC", 0).unwrap();
+    assert!(disk.ops() > before + 1, "in two transfers");
+    assert_eq!(disk.read_file("/a").unwrap(), b"ABC");
 }
 
 #[test]
