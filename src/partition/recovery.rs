@@ -175,6 +175,11 @@ pub(crate) fn recover(
     if is_planted(Bug::UnlistedFileRead) {
         recovery.adopt(&mut strays)?;
     }
+    if !strays.is_empty() {
+        // Whoever replaced `FILES` may have been killed before its name was durable, and then the list that
+        // a power cut brings back has these files (C2).
+        fs.sync_dir(&dir).map_err(|source| Error::io("sync", &dir, source))?;
+    }
     recovery.finish(strays)
 }
 

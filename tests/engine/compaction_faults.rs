@@ -2,7 +2,7 @@
 //! counts goes with it.
 
 use futures::future::join;
-use ringcask::sim::Cut;
+use ringcask::sim::{Cut, KeptBytes, KeptNames, OpKind};
 use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options, Result};
 
 use crate::support::{EIO, EMFILE, ENOSPC, Oracle, Store, bytes_of, contents, get, seed, wait};
@@ -191,6 +191,40 @@ fn neither_old_nor_new_is_never_what_a_power_cut_leaves() {
         }
         assert!(nth > 12 || background, "the compaction has {nth} operations");
     }
+}
+
+/// C2: killed right after `FILES` was replaced, and then the power is cut while the next open clears away
+/// what it no longer lists. Breaks if the old list comes back without its files.
+#[test]
+fn an_open_after_a_kill_removes_nothing_that_the_durable_list_has() {
+    let store = Store::sim(seed());
+    let db = store.open_with(small_files(&store, Compaction::off()));
+    for n in 0..12_u8 {
+        wait(db.put(format!("{}", n % 5), vec![n; 50])).unwrap();
+    }
+    let expected = contents(&db);
+    wait(db.close()).unwrap();
+    // Without a file to seal, the next open has no list of its own to make durable.
+    let db = store.open_with(small_files(&store, Compaction::off()));
+    store.disk().record();
+    wait(db.compact()).unwrap();
+    let mut removals = 0;
+    for killed in store.disk().moments() {
+        let left = store.on(killed.disk);
+        left.disk().record();
+        drop(recover(&left, "killed"));
+        for moment in left.disk().moments() {
+            removals += u32::from(moment.kind == OpKind::Remove);
+            for seed in 0..16 {
+                let names = KeptNames::Random;
+                let cut = Cut::Apart { bytes: KeptBytes::All, names, seed };
+                let db = recover(&left.on(moment.disk.power_cut(cut)), "killed, then cut");
+                assert_eq!(contents(&db), expected);
+            }
+        }
+    }
+    assert!(removals > 10, "{removals}");
+    wait(db.close()).unwrap();
 }
 
 /// Crash after crash at random moments, with background compaction on: what one recovery and the
