@@ -14,7 +14,8 @@
 //!   is never seen half done.
 //! - **Q4** Sectors of 512 bytes reach the disk in any order and any subset, each with the content
 //!   of some moment after the last sync; the last one may be torn in the middle.
-//! - **Q5** A failed sync loses its writes: they stay visible, and no later sync makes them durable.
+//! - **Q5** A failed sync loses its writes: they stay visible, and no later sync makes them durable. The next
+//!   sync through each other descriptor that is open then fails too, and none after that.
 //! - **Q6** Operations on one file take effect in order of submission, a few polls later;
 //!   operations on different files overlap.
 //!
@@ -305,28 +306,28 @@ impl SimDisk {
     }
 
     pub(super) fn create_new(&self, path: &Path) -> io::Result<SimFile> {
-        let id = self.state().create_file(path)?;
-        Ok(SimFile::opened(self.clone(), id, true))
+        let handle = self.state().create_file(path)?;
+        Ok(SimFile::opened(self.clone(), handle, true))
     }
 
     pub(super) fn create_truncated(&self, path: &Path) -> io::Result<SimFile> {
         let mut state = self.state();
-        let id = match state.resolve(path) {
+        let handle = match state.resolve(path) {
             Ok(_) => {
-                let id = state.open_file(path)?;
-                state.set_len(id, 0).inspect_err(|_| state.close(id))?;
-                id
+                let handle = state.open_file(path)?;
+                state.set_len(handle.inode, 0).inspect_err(|_| state.close(handle))?;
+                handle
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => state.create_file(path)?,
             Err(error) => return Err(error),
         };
         drop(state);
-        Ok(SimFile::opened(self.clone(), id, true))
+        Ok(SimFile::opened(self.clone(), handle, true))
     }
 
     pub(super) fn open(&self, path: &Path, writable: bool) -> io::Result<SimFile> {
-        let id = self.state().open_file(path)?;
-        Ok(SimFile::opened(self.clone(), id, writable))
+        let handle = self.state().open_file(path)?;
+        Ok(SimFile::opened(self.clone(), handle, writable))
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -343,17 +344,17 @@ impl SimDisk {
 
     pub(super) fn lock(&self, path: &Path) -> io::Result<Option<SimLock>> {
         let mut state = self.state();
-        let id = match state.resolve(path) {
+        let handle = match state.resolve(path) {
             Ok(_) => state.open_file(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => state.create_file(path)?,
             Err(error) => return Err(error),
         };
-        let taken = state.locks.insert(id);
+        let taken = state.locks.insert(handle.inode);
         if !taken {
-            state.close(id);
+            state.close(handle);
         }
         drop(state);
-        Ok(taken.then(|| SimLock::taken(self.clone(), id)))
+        Ok(taken.then(|| SimLock::taken(self.clone(), handle)))
     }
 }
 

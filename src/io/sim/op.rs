@@ -15,7 +15,7 @@ use super::SimDisk;
 use super::contents::ChangeId;
 use super::file::SimFile;
 use super::names::InodeId;
-use super::state::State;
+use super::state::{Handle, State};
 use crate::io::disk::WriteMode;
 use crate::io::file::{File, position_after};
 
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 enum Work {
     Write { offset: u64, done: usize, dsync: bool },
-    Sync { mark: ChangeId },
+    Sync { handle: Handle, mark: ChangeId },
     Read { offset: u64, done: usize },
 }
 
@@ -60,7 +60,8 @@ pub(in crate::io) async fn write(
 }
 
 pub(in crate::io) async fn sync(disk: SimDisk, file: Arc<File>) -> io::Result<()> {
-    run(&disk, &file, Work::Sync { mark: 0 }, Vec::new()).await.0
+    let handle = file.simulated()?.handle;
+    run(&disk, &file, Work::Sync { handle, mark: 0 }, Vec::new()).await.0
 }
 
 pub(in crate::io) async fn read(
@@ -91,8 +92,8 @@ async fn run(disk: &SimDisk, file: &File, work: Work, buf: Vec<u8>) -> Outcome {
         Ok(file) => file,
         Err(error) => return (Err(error), buf),
     };
-    let ticket = disk.state().submit(file.inode, work, buf);
-    Submitted { disk, inode: file.inode, ticket }.await
+    let ticket = disk.state().submit(file.handle.inode, work, buf);
+    Submitted { disk, inode: file.handle.inode, ticket }.await
 }
 
 /// Waits for one operation. Dropping it leaves the operation in the queue (U1).
@@ -129,7 +130,7 @@ impl State {
         let ticket = self.ticket_last;
         let delay_polls = self.random.below(DELAY_POLLS_MAX + 1);
         let work = match work {
-            Work::Sync { .. } => Work::Sync { mark: self.change_last() },
+            Work::Sync { handle, .. } => Work::Sync { handle, mark: self.change_last() },
             other => other,
         };
         if let Some(queue) = self.queue(inode) {
@@ -193,7 +194,7 @@ impl State {
     /// One transfer; its result once there is nothing left to do.
     fn transfer(&mut self, inode: InodeId, entry: &mut Entry) -> Option<io::Result<()>> {
         match &mut entry.work {
-            Work::Sync { mark } => Some(self.sync(inode, *mark)),
+            Work::Sync { handle, mark } => Some(self.sync(*handle, *mark)),
             Work::Write { done, .. } if *done == entry.buf.len() => Some(Ok(())),
             Work::Write { offset, done, dsync } => {
                 let position = *offset + *done as u64;

@@ -32,6 +32,7 @@ pub(super) struct State {
     /// Results of asynchronous operations that nobody polled since.
     pub(super) outcomes: BTreeMap<Ticket, Outcome>,
     pub(super) ticket_last: Ticket,
+    handle_last: HandleId,
     pub(super) names: Names,
     pub(super) inodes: BTreeMap<InodeId, Inode>,
     pub(super) inode_last: InodeId,
@@ -40,11 +41,22 @@ pub(super) struct State {
     used: u64,
 }
 
+/// One opening of a file.
+pub(super) type HandleId = u64;
+
+/// A file that was opened.
+#[derive(Clone, Copy)]
+pub(super) struct Handle {
+    pub(super) inode: InodeId,
+    pub(super) id: HandleId,
+}
+
 pub(super) struct Inode {
     /// `None` for a directory. Shared with the disks that came from this one, until it changes.
     pub(super) contents: Option<Arc<Contents>>,
-    /// Open files, which keep a file without a name alive.
-    handles: usize,
+    /// Open files, which keep a file without a name alive; each with the failed sync of another one that
+    /// it has not been told of (Q5).
+    handles: BTreeMap<HandleId, Option<Errno>>,
     /// Whether its bytes count as used.
     named: bool,
     queue: VecDeque<Entry>,
@@ -52,7 +64,7 @@ pub(super) struct Inode {
 
 impl Inode {
     pub(super) fn new(contents: Option<Arc<Contents>>) -> Inode {
-        Inode { contents, handles: 0, named: true, queue: VecDeque::new() }
+        Inode { contents, handles: BTreeMap::new(), named: true, queue: VecDeque::new() }
     }
 }
 
@@ -79,6 +91,7 @@ impl State {
             locks: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             ticket_last: 0,
+            handle_last: 0,
             names,
             inodes,
             inode_last,
@@ -93,7 +106,7 @@ impl State {
     fn recount(&mut self) {
         let reachable = self.names.reachable();
         self.inodes.retain(|id, inode| {
-            inode.handles > 0 || !inode.queue.is_empty() || reachable.contains(id)
+            !inode.handles.is_empty() || !inode.queue.is_empty() || reachable.contains(id)
         });
         self.used = 0;
         let named = self.names.visible_ids();
@@ -204,7 +217,7 @@ impl State {
     }
 
     /// Creates a file and opens it.
-    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<InodeId> {
+    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<Handle> {
         let (parent, name) = split(path)?;
         let dir = self.resolve(parent)?;
         self.check_dir(dir)?;
@@ -215,31 +228,31 @@ impl State {
         self.begin(OpKind::Create, dir, Some(&name))?;
         let id = self.add_inode(Some(Contents::default()));
         self.names.change(vec![((dir, name), Some(id))]);
-        self.open(id);
-        Ok(id)
+        Ok(self.open(id))
     }
 
-    pub(super) fn open_file(&mut self, path: &Path) -> io::Result<InodeId> {
+    pub(super) fn open_file(&mut self, path: &Path) -> io::Result<Handle> {
         self.faults.check_alive()?;
         let id = self.resolve(path)?;
         self.contents(id)?;
         let index = self.opens;
         self.opens += 1;
         self.faults.check_open(index)?;
-        self.open(id);
-        Ok(id)
+        Ok(self.open(id))
     }
 
-    fn open(&mut self, id: InodeId) {
+    fn open(&mut self, id: InodeId) -> Handle {
+        self.handle_last += 1;
         if let Some(inode) = self.inodes.get_mut(&id) {
-            inode.handles += 1;
+            inode.handles.insert(self.handle_last, None);
         }
+        Handle { inode: id, id: self.handle_last }
     }
 
-    pub(super) fn close(&mut self, id: InodeId) {
-        let Some(inode) = self.inodes.get_mut(&id) else { return };
-        inode.handles -= 1;
-        if inode.handles == 0 && !inode.named {
+    pub(super) fn close(&mut self, handle: Handle) {
+        let Some(inode) = self.inodes.get_mut(&handle.inode) else { return };
+        inode.handles.remove(&handle.id);
+        if inode.handles.is_empty() && !inode.named {
             self.recount();
         }
     }
@@ -386,18 +399,33 @@ impl State {
     }
 
     /// Makes changes up to `mark` durable.
-    pub(super) fn sync(&mut self, id: InodeId, mark: ChangeId) -> io::Result<()> {
+    pub(super) fn sync(&mut self, handle: Handle, mark: ChangeId) -> io::Result<()> {
+        let id = handle.inode;
         let allowed =
             self.begin(OpKind::Sync, id, None).and_then(|_index| self.faults.check_sync());
         let crashed = self.faults.crashed;
         let contents = self.contents_mut(id)?;
-        match allowed {
+        match &allowed {
             Ok(()) => contents.sync(mark),
             // Without power there was no sync that could have failed.
-            Err(_) if crashed => {}
-            Err(_) => contents.lose(mark),
+            Err(_) if crashed => return allowed,
+            Err(error) => {
+                contents.lose(mark);
+                let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+                self.owe(handle, errno);
+            }
         }
-        allowed
+        let inode = self.inodes.get_mut(&id).ok_or(Errno::NOENT)?;
+        let owed = inode.handles.get_mut(&handle.id).and_then(Option::take);
+        allowed.and_then(|()| owed.map_or(Ok(()), |errno| Err(errno.into())))
+    }
+
+    /// The failure of a sync through `told` is still to be reported to every other one who has the file open.
+    fn owe(&mut self, told: Handle, errno: Errno) {
+        let Some(inode) = self.inodes.get_mut(&told.inode) else { return };
+        for (_, owed) in inode.handles.iter_mut().filter(|(id, _)| **id != told.id) {
+            *owed = Some(errno);
+        }
     }
 
     /// One transfer of a read; returns how many bytes there were.

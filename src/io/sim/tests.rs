@@ -162,6 +162,21 @@ fn q5_a_second_sync_does_not_bring_lost_writes_back() {
 }
 
 #[test]
+fn q5_a_failed_sync_is_reported_once_through_every_descriptor() {
+    let (disk, fs, file) = planted(1, b"old");
+    let other = fs.open_write(Path::new("/a")).unwrap();
+    file.write_all_at(b"new", 0).unwrap();
+    disk.fail_syncs(EIO, false);
+    assert_eq!(errno(file.sync_data()), Some(EIO));
+    let late = fs.open_write(Path::new("/a")).unwrap();
+    file.sync_data().unwrap();
+    late.sync_data().unwrap();
+    assert_eq!(errno(other.sync_all()), Some(EIO));
+    other.sync_all().unwrap();
+    assert_eq!(after(&disk, Cut::DropUnsynced), b"old");
+}
+
+#[test]
 fn q6_an_operation_nobody_polls_does_not_stop_the_next() {
     for seed in 0..20 {
         let (disk, _, file) = planted(seed, b"");
