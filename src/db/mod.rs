@@ -239,6 +239,13 @@ impl Db {
         Stats { partitions, io: shared.io_name, workers: shared.worker_count }
     }
 
+    /// The partition that `key` belongs to: what survives a power cut is a beginning of what each had.
+    #[cfg(any(test, feature = "sim"))]
+    #[doc(hidden)]
+    pub fn partition_of<K: AsRef<[u8]>>(&self, key: K) -> usize {
+        self.shared.shard_of(self.shared.hash(key.as_ref()))
+    }
+
     /// The directory of the store.
     pub fn path(&self) -> &Path {
         &self.shared.path

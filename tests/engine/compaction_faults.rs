@@ -5,7 +5,7 @@ use futures::future::join;
 use ringcask::sim::{Cut, KeptBytes, KeptNames, OpKind};
 use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options, Result};
 
-use crate::support::{EIO, EMFILE, ENOSPC, Oracle, Store, bytes_of, contents, get, seed, wait};
+use crate::support::{Oracle, Store, bytes_of, contents, get, seed, wait};
 
 /// Many small files in one partition.
 fn small_files(store: &Store, compaction: Compaction) -> Options {
@@ -74,74 +74,9 @@ fn workload(db: &Db, oracle: &mut Oracle, random: &mut fastrand::Rng) {
     wait(write(db, oracle, random, 0, Some(50), false));
 }
 
-/// Holds a store that was just opened against the oracle, and then again after compactions and another
-/// open, with and without hints: what was found at first is what stays.
-fn check_for_good(store: &Store, db: &Db, oracle: &Oracle, what: &str) {
-    oracle.check(db, what);
-    let found = contents(db);
-    let compacted = wait(db.compact());
-    compacted.unwrap_or_else(|error| panic!("{what}, compacted: {error}"));
-    assert_eq!(contents(db), found, "{what}, compacted");
-    wait(db.put("after", "v")).unwrap();
-    wait(db.del("after")).unwrap();
-    wait(db.close()).unwrap();
-    store.spoil_hints();
-    let db = store.open_with(small_files(store, Compaction::off()));
-    assert_eq!(contents(&db), found, "{what}, compacted and reopened");
-    wait(db.close()).unwrap();
-}
-
-fn cuts(seed: u64) -> [Cut; 4] {
-    let random = |n: u64| Cut::Random { seed: seed.wrapping_mul(31).wrapping_add(n) };
-    [Cut::DropUnsynced, Cut::KeepAll, random(1), random(2)]
-}
-
 fn recover(store: &Store, what: &str) -> Db {
     let opened = store.try_open(small_files(store, Compaction::off()));
     opened.unwrap_or_else(|error| panic!("{what}: {error}"))
-}
-
-/// C2: breaks if inputs go before what replaces them is durable, or if half a compaction looks like a
-/// whole one. Killed and cut off at every single operation of opening, writing, two compactions and
-/// closing.
-#[test]
-fn a_crash_at_every_operation_of_a_compaction_loses_nothing() {
-    let seed = seed();
-    for background in [false, true] {
-        let mut crash_at = 0;
-        loop {
-            let store = Store::sim(seed ^ crash_at);
-            store.disk().crash_at(crash_at);
-            let mut oracle = Oracle::default();
-            let compaction = if background { eager() } else { Compaction::off() };
-            let options = small_files(&store, compaction).prewrite(crash_at.is_multiple_of(2));
-            if let Ok(db) = store.try_open(options) {
-                workload(&db, &mut oracle, &mut fastrand::Rng::with_seed(seed));
-                if wait(db.close()).is_ok() {
-                    oracle.all_durable();
-                }
-            }
-            let policies = cuts(seed ^ crash_at);
-            // Every second crash under two of the four, to be done in time.
-            for policy in policies.iter().skip(crash_at as usize % 2).step_by(2) {
-                let what = format!("background: {background}, crashed at {crash_at}, {policy:?}");
-                let left = store.on(store.disk().power_cut(*policy));
-                let db = recover(&left, &what);
-                check_for_good(&left, &db, &oracle, &what);
-            }
-            let what = format!("background: {background}, killed at {crash_at}");
-            let mut killed = oracle.clone();
-            killed.all_durable();
-            let left = store.on(store.disk().kill());
-            let db = recover(&left, &what);
-            check_for_good(&left, &db, &killed, &what);
-            if !store.disk().crashed() {
-                break;
-            }
-            crash_at += 1;
-        }
-        assert!(crash_at > 150, "the workload has {crash_at} operations");
-    }
 }
 
 /// CM1, C2: one compaction of a file whose durable values are superseded by what is not durable yet, cut
@@ -254,64 +189,6 @@ fn crashes_among_background_compactions_lose_nothing() {
             } else {
                 oracle.forget_acknowledgements();
             }
-        }
-    }
-}
-
-/// Breaks if any single failure of the disk, or a disk that fails for good, makes a compaction panic,
-/// hang, lose something, or stay in the way of everything later.
-#[test]
-fn any_operation_of_a_compaction_may_fail() {
-    let seed = seed();
-    for errno in [EIO, ENOSPC, EMFILE] {
-        for forever in [false, true] {
-            // All of them with one error that comes once, every third otherwise.
-            let step = if errno == EIO && !forever { 1 } else { 3 };
-            let mut nth = seed % step;
-            loop {
-                let what = format!("errno {errno} at {nth}, forever: {forever}");
-                let store = Store::sim(seed);
-                let compaction = if nth.is_multiple_of(2) { Compaction::off() } else { eager() };
-                let mut oracle = Oracle::default();
-                let db = store.open_with(small_files(&store, compaction));
-                let opened = store.disk().ops();
-                store.disk().fail_op(opened + nth, errno, forever);
-                workload(&db, &mut oracle, &mut fastrand::Rng::with_seed(seed));
-                oracle.check(&db, &what);
-                let is_done = store.disk().ops() <= opened + nth;
-                store.disk().clear_faults();
-                let is_poisoned = db.stats().total().poisoned.is_some();
-                oracle.attempt(b"later", Some(b"v"));
-                let (put, compacted) = (wait(db.put("later", "v")), wait(db.compact()));
-                if is_poisoned {
-                    for error in [put.unwrap_err(), compacted.unwrap_err()] {
-                        assert_eq!(error.kind(), ErrorKind::Poisoned, "{what}: {error}");
-                        assert!(error.to_string().contains("partition-000"), "{error}");
-                    }
-                } else {
-                    put.unwrap_or_else(|error| panic!("{what}: {error}"));
-                    oracle.acknowledge(b"later", true);
-                    compacted.unwrap_or_else(|error| panic!("{what}: {error}"));
-                }
-                oracle.check(&db, &what);
-                let mut killed = oracle.clone();
-                if !is_poisoned {
-                    killed.all_durable();
-                }
-                let left = store.on(store.disk().kill());
-                let db_of_left = recover(&left, &what);
-                check_for_good(&left, &db_of_left, &killed, &format!("{what}, killed"));
-                if expect_kind(wait(db.close())).is_some() {
-                    oracle.all_durable();
-                }
-                let db = recover(&store, &what);
-                check_for_good(&store, &db, &oracle, &what);
-                if is_done {
-                    break;
-                }
-                nth += step;
-            }
-            assert!(nth > 100, "the workload has {nth} operations");
         }
     }
 }

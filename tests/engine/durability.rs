@@ -64,69 +64,6 @@ fn policies(seed: u64) -> [Cut; 4] {
     [Cut::DropUnsynced, Cut::KeepAll, random(1), random(2)]
 }
 
-/// The promise, at every single operation of a workload: opened after a crash, the store has every
-/// write that was acknowledged as durable, and nothing that nobody wrote. Recovery, crashed at each of
-/// its own operations, promises the same.
-#[test]
-fn a_crash_at_every_operation_loses_nothing_durable() {
-    let seed = seed();
-    let mut crash_at = 0;
-    loop {
-        let store = Store::sim(seed ^ crash_at);
-        store.disk().crash_at(crash_at);
-        let mut oracle = Oracle::default();
-        if let Ok(db) = store.try_open(options(&store, crash_at)) {
-            let random = &mut fastrand::Rng::with_seed(seed);
-            workload(&db, &mut oracle, random, 50);
-            let closed = wait(db.close());
-            if closed.is_ok() {
-                oracle.all_durable();
-            }
-        }
-        for policy in policies(seed ^ crash_at) {
-            let what = format!("crashed at {crash_at}, {policy:?}");
-            let left = store.disk().power_cut(policy);
-            if crash_at % 8 == 0 && policy != Cut::KeepAll {
-                crash_in_recovery(&store, &left, &oracle, &what);
-            }
-            let db = recover(&store, left, &what);
-            oracle.check(&db, &what);
-            let mut after = oracle.clone();
-            after.attempt(b"after", Some(b"v"));
-            wait(db.put("after", "v")).unwrap();
-            after.acknowledge(b"after", true);
-            after.check(&db, &what);
-            drop(db);
-        }
-        if !store.disk().crashed() {
-            break;
-        }
-        crash_at += 1;
-    }
-    assert!(crash_at > 250, "the workload has {crash_at} operations");
-}
-
-fn crash_in_recovery(store: &Store, left: &SimDisk, oracle: &Oracle, what: &str) {
-    for crash_at in 0.. {
-        let what = format!("{what}, again at {crash_at} of recovery");
-        let disk = left.kill();
-        disk.crash_at(crash_at);
-        let store = store.on(disk);
-        let opened = store.try_open(store.options().data_file_len_max(4096).workers(1));
-        if let Ok(db) = opened {
-            let _may_fail = wait(db.close());
-        }
-        let policy =
-            if crash_at % 2 == 0 { Cut::DropUnsynced } else { Cut::Random { seed: crash_at } };
-        let db = recover(&store, store.disk().power_cut(policy), &what);
-        oracle.check(&db, &what);
-        drop(db);
-        if !store.disk().crashed() {
-            return;
-        }
-    }
-}
-
 /// As above with other seeds and random moments, killed as well: what one workload never does,
 /// another may.
 #[test]

@@ -1,11 +1,9 @@
 //! Disks that fail: what was acknowledged stays, what fails says so, and nothing hangs (D1).
 
 use futures::future::join_all;
-use ringcask::{Db, Durability, Error, ErrorKind, Options, Result};
+use ringcask::{Db, Durability, Error, ErrorKind, Result};
 
-use crate::support::{
-    EAGAIN, EINTR, EIO, EMFILE, ENOSPC, Oracle, Store, bytes_of, contents, get, seed, wait,
-};
+use crate::support::{EIO, Store, bytes_of, contents, get, seed, wait};
 
 fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().as_ref().map(Error::kind)
@@ -166,128 +164,6 @@ fn closing_on_a_full_disk_says_so() {
     let db = store.open();
     assert_eq!(get(&db, "k").unwrap(), "v");
     wait(db.close()).unwrap();
-}
-
-/// Writes with rotations, deletions, syncs and reads; tells the oracle what was acknowledged. Stops
-/// at nothing, because a program would not either.
-fn workload(db: &Db, oracle: &mut Oracle, random: &mut fastrand::Rng) {
-    for n in 0..24 {
-        let key = format!("key {}", n % 9).into_bytes();
-        let answer = if n % 7 == 6 {
-            oracle.attempt(&key, None);
-            wait(db.del(&key)).map(|_| true)
-        } else {
-            let len = random.usize(..1200);
-            let value = bytes_of(random, len);
-            oracle.attempt(&key, Some(&value));
-            let durable = n % 3 != 1;
-            let durability = if durable { Durability::Sync } else { Durability::Buffered };
-            wait(db.put(&key, value).durability(durability)).map(|()| durable)
-        };
-        match answer {
-            Ok(durable) => oracle.acknowledge(&key, durable),
-            Err(error) => assert!(
-                matches!(
-                    error.kind(),
-                    ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::Poisoned | ErrorKind::Closed
-                ),
-                "{error}"
-            ),
-        }
-        if n == 15 && wait(db.sync()).is_ok() {
-            oracle.all_durable();
-        }
-    }
-}
-
-fn small_files(store: &Store) -> Options {
-    store.options().partitions(1).data_file_len_max(4096)
-}
-
-/// Breaks if any single failure of the disk panics, hangs, or costs an acknowledged write.
-#[test]
-fn any_operation_may_fail_with_any_error() {
-    let seed = seed();
-    for errno in [EIO, ENOSPC, EMFILE, EINTR, EAGAIN] {
-        for forever in [false, true] {
-            if errno == EINTR && forever {
-                continue; // System calls are repeated for as long as they are interrupted.
-            }
-            let mut nth = 0;
-            loop {
-                let what = format!("errno {errno} at {nth}, forever: {forever}");
-                let store = Store::sim(seed);
-                let mut random = fastrand::Rng::with_seed(seed);
-                store.disk().fail_op(nth, errno, forever);
-                let mut oracle = Oracle::default();
-                if let Ok(db) = store.try_open(small_files(&store)) {
-                    workload(&db, &mut oracle, &mut random);
-                    oracle.check(&db, &what);
-                    let killed = store.on(store.disk().kill());
-                    let mut of_killed = oracle.clone();
-                    if wait(db.close()).is_ok() {
-                        oracle.all_durable();
-                    }
-                    // Killed, the page cache survives: buffered writes too, unless a sync failed.
-                    if db.stats().total().poisoned.is_none() {
-                        of_killed.all_durable();
-                    }
-                    let db = killed.try_open(small_files(&killed));
-                    let db = db.unwrap_or_else(|error| panic!("{what}, killed: {error}"));
-                    of_killed.check(&db, &format!("{what}, killed"));
-                    wait(db.close()).unwrap();
-                }
-                let is_done = store.disk().ops() <= nth;
-                store.disk().clear_faults();
-                for again in 0..2 {
-                    let db = store.try_open(small_files(&store));
-                    let db = db.unwrap_or_else(|error| panic!("{what}, reopened {again}: {error}"));
-                    oracle.check(&db, &format!("{what}, reopened {again}"));
-                    oracle.attempt(b"after", Some(b"v"));
-                    wait(db.put("after", "v")).unwrap();
-                    oracle.acknowledge(b"after", true);
-                    wait(db.close()).unwrap();
-                }
-                if is_done {
-                    break;
-                }
-                nth += 1;
-            }
-            assert!(nth > 40, "the workload has {nth} operations");
-        }
-    }
-}
-
-/// Breaks if recovery that fails half way leaves something that cannot be recovered.
-#[test]
-fn any_operation_of_recovery_may_fail() {
-    let seed = seed();
-    for errno in [EIO, ENOSPC] {
-        for nth in 0.. {
-            let store = Store::sim(seed);
-            let mut oracle = Oracle::default();
-            let db = store.open_with(small_files(&store));
-            workload(&db, &mut oracle, &mut fastrand::Rng::with_seed(seed));
-            let killed = store.on(store.disk().kill());
-            wait(db.close()).unwrap();
-            oracle.all_durable();
-            killed.disk().fail_op(nth, errno, false);
-            let opened = killed.try_open(small_files(&killed));
-            let is_done = killed.disk().ops() <= nth;
-            if let Ok(db) = opened {
-                oracle.check(&db, "opened with a fault");
-                let _may_fail = wait(db.close());
-            }
-            killed.disk().clear_faults();
-            let db = killed.open();
-            oracle.check(&db, &format!("errno {errno} at {nth} of recovery"));
-            wait(db.close()).unwrap();
-            if is_done {
-                assert!(nth > 3);
-                break;
-            }
-        }
-    }
 }
 
 /// Breaks if a read that fails looks like a missing key.

@@ -15,6 +15,7 @@ pub(crate) const EIO: i32 = 5;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const EDQUOT: i32 = 122;
 
 /// Waits for a future, whatever it needs: Ringcask's need no runtime.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -220,6 +221,11 @@ pub(crate) fn seed() -> u64 {
     };
     println!("RINGCASK_SEED={seed}");
     seed
+}
+
+/// Whether `RINGCASK_LONG` asks for hours of a suite instead of a minute.
+pub(crate) fn is_long() -> bool {
+    std::env::var("RINGCASK_LONG").is_ok_and(|value| value == "1")
 }
 
 /// Says how much a suite has done, past the capture of test output: `scripts/counters.sh` collects

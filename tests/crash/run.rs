@@ -1,0 +1,211 @@
+//! Running a session: the one place that knows every step.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures::future::{join, join_all};
+use ringcask::sim::{Moment, SimDisk};
+use ringcask::{Db, Durability, Error, ErrorKind, Result};
+
+use crate::history::{History, Sent};
+use crate::script::{End, KEY_COUNT, Session, Settings, Step};
+use crate::support::{Store, contents, wait};
+
+/// A session as it went when nothing failed.
+pub(crate) struct Recorded {
+    /// The disk before each operation, by its number.
+    pub(crate) moments: Vec<Moment>,
+    /// The disk when it was over.
+    pub(crate) end: SimDisk,
+}
+
+/// Runs a session on a disk that works, and keeps the disk of every moment.
+pub(crate) fn record(store: &Store, session: &Session, history: &mut History) -> Recorded {
+    history.begin_session();
+    let disk = store.disk();
+    disk.record();
+    let opened = timed(disk, session.settings.options(store).open(store.path()));
+    let (db, at) = wait(opened);
+    let db = db.unwrap_or_else(|error| panic!("I5: {error}"));
+    assert_eq!(&contents(&db), history.visible(), "the session begins where the last one ended");
+    history.all_durable(at);
+    let mut player =
+        Player { db: &db, disk, settings: session.settings, history, errors: Vec::new() };
+    player.play(&session.steps);
+    assert!(player.errors.is_empty(), "{:?}", player.errors);
+    assert_eq!(&contents(&db), history.visible());
+    if session.end == End::Close {
+        let (closed, at) = wait(timed(disk, db.close()));
+        closed.unwrap();
+        history.all_durable(at);
+    }
+    let end = disk.kill();
+    let moments = disk.moments();
+    abandon(disk, &db);
+    Recorded { moments, end }
+}
+
+/// Lets go of a store whose disk nobody looks at any more.
+pub(crate) fn abandon(disk: &SimDisk, db: &Db) {
+    disk.crash_at(0);
+    let _crashed = wait(db.close());
+}
+
+/// Sends what a script asks for, and notes the answers.
+pub(crate) struct Player<'a> {
+    pub(crate) db: &'a Db,
+    pub(crate) disk: &'a SimDisk,
+    pub(crate) settings: Settings,
+    pub(crate) history: &'a mut History,
+    /// What was answered instead; only of kinds that a failing disk may cause.
+    pub(crate) errors: Vec<Error>,
+}
+
+impl Player<'_> {
+    pub(crate) fn play(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Put { .. } | Step::Del { .. } => wait(self.write(std::slice::from_ref(step))),
+            Step::Together(writes) => wait(self.write(writes)),
+            Step::Sync => {
+                let (result, at) = wait(timed(self.disk, self.db.sync()));
+                if self.expect(result).is_some() {
+                    self.history.all_durable(at);
+                }
+            }
+            Step::Compact => {
+                let compacted = wait(self.db.compact());
+                self.expect(compacted);
+            }
+            Step::CompactBeside(writes) => {
+                let db = self.db;
+                let (compacted, ()) = wait(join(db.compact(), self.write(writes)));
+                self.expect(compacted);
+            }
+            Step::Read => self.read(),
+        }
+    }
+
+    /// Sends writes in their order, and then waits for them.
+    async fn write(&mut self, steps: &[Step]) {
+        let sent: Vec<(Sent, bool)> = steps.iter().map(|step| self.note(step)).collect();
+        let (db, disk) = (self.db, self.disk);
+        let writes = sent.iter().map(|(sent, durable)| timed(disk, write(db, sent, *durable)));
+        let answers = join_all(writes).await;
+        let mut answers: Vec<_> = sent.iter().zip(answers).collect();
+        answers.sort_by_key(|(_, (_, at))| *at);
+        for ((sent, durable), (answer, at)) in answers {
+            if self.expect(answer).is_some() {
+                self.history.acknowledge(at, sent, *durable);
+            }
+        }
+    }
+
+    fn note(&mut self, step: &Step) -> (Sent, bool) {
+        let (key, value, durable) = match *step {
+            Step::Put { key, len, durable } => (key, Some(self.value(len)), durable),
+            Step::Del { key } => (key, None, !self.settings.buffered),
+            _ => panic!("{step:?} is not a write"),
+        };
+        let key = key_of(key);
+        let partition = self.db.partition_of(&key);
+        (self.history.send(self.disk.ops(), partition, key, value), durable)
+    }
+
+    /// Bytes that no other value has, where there is room for it.
+    fn value(&self, len: usize) -> Vec<u8> {
+        let number = self.history.sent_count().to_le_bytes();
+        number.into_iter().cycle().take(len).collect()
+    }
+
+    /// What is read is what was acknowledged last, or an error that says why not.
+    fn read(&mut self) {
+        for key in (0..KEY_COUNT).map(key_of) {
+            let found = wait(self.db.get(&key));
+            if let Some(found) = self.expect(found) {
+                let expected = self.history.visible().get(&key);
+                assert_eq!(found.as_deref(), expected.map(Vec::as_slice), "{key:?}");
+            }
+        }
+        let mut scan = self.db.scan();
+        let mut found = BTreeMap::new();
+        while let Some(entry) = wait(scan.next()) {
+            let Some((key, value)) = self.expect(entry) else { return };
+            found.insert(key.to_vec(), value.to_vec());
+        }
+        assert_eq!(&found, self.history.visible());
+    }
+
+    fn expect<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.errors.push(expected_error(error))).ok()
+    }
+}
+
+pub(crate) fn expected_error(error: Error) -> Error {
+    let ordinary = [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::Poisoned, ErrorKind::Closed];
+    assert!(ordinary.contains(&error.kind()), "{error}");
+    error
+}
+
+pub(crate) fn key_of(key: u8) -> Vec<u8> {
+    format!("key {key}").into_bytes()
+}
+
+async fn write(db: &Db, sent: &Sent, durable: bool) -> Result<()> {
+    match &sent.value {
+        None => db.del(&sent.key).await.map(|_was_there| ()),
+        Some(value) => {
+            let durability = if durable { Durability::Sync } else { Durability::Buffered };
+            db.put(&sent.key, value).durability(durability).await
+        }
+    }
+}
+
+/// A future, and before which operation of the disk its answer came: whoever answers wakes it there and
+/// then, while the disk may have gone on by the time that it is polled.
+pub(crate) fn timed<F: Future>(disk: &SimDisk, future: F) -> Timed<F> {
+    let bell =
+        Bell { disk: disk.clone(), rung_at: AtomicU64::new(u64::MAX), parent: Mutex::default() };
+    Timed { future: Box::pin(future), bell: Arc::new(bell) }
+}
+
+pub(crate) struct Timed<F> {
+    future: Pin<Box<F>>,
+    bell: Arc<Bell>,
+}
+
+struct Bell {
+    disk: SimDisk,
+    rung_at: AtomicU64,
+    parent: Mutex<Option<Waker>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        // The last of several: a future that waits for all partitions is woken by each.
+        self.rung_at.store(self.disk.ops(), Ordering::SeqCst);
+        let parent = self.parent.lock().unwrap().take();
+        parent.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = (F::Output, u64);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let timed = self.get_mut();
+        *timed.bell.parent.lock().unwrap() = Some(cx.waker().clone());
+        let rung_at = timed.bell.rung_at.swap(u64::MAX, Ordering::SeqCst);
+        let waker = Waker::from(timed.bell.clone());
+        let polled = timed.future.as_mut().poll(&mut Context::from_waker(&waker));
+        polled.map(|output| (output, rung_at.min(timed.bell.disk.ops())))
+    }
+}

@@ -1,0 +1,183 @@
+//! What a store is made to do: steps, in sessions from one open to its end.
+
+use ringcask::{Compaction, Durability, Options};
+
+use crate::support::Store;
+
+/// Keys of all scripts: few, so that most writes replace or delete something.
+pub(crate) const KEY_COUNT: u8 = 10;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Stores a value of this length that no other write has.
+    Put {
+        key: u8,
+        len: usize,
+        durable: bool,
+    },
+    Del {
+        key: u8,
+    },
+    /// Writes to different keys, sent before any is answered.
+    Together(Vec<Step>),
+    Sync,
+    Compact,
+    /// A compaction, with writes to different keys beside it.
+    CompactBeside(Vec<Step>),
+    /// Reads every key, one by one and by a scan.
+    Read,
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Close,
+    Kill,
+}
+
+/// From an open to what ends it.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) settings: Settings,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) end: End,
+}
+
+/// What a script varies of [`Options`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) prewrite: bool,
+    /// Compaction starts by itself, and soon.
+    pub(crate) background: bool,
+    /// Deletions are acknowledged before they are durable.
+    pub(crate) buffered: bool,
+}
+
+impl Settings {
+    pub(crate) const PLAIN: Settings =
+        Settings { prewrite: false, background: false, buffered: false };
+
+    /// Two partitions of small files, served by one worker.
+    pub(crate) fn options(self, store: &Store) -> Options {
+        let compaction =
+            if self.background { Compaction::new().dead_ratio(0.05) } else { Compaction::off() };
+        let durability = if self.buffered { Durability::Buffered } else { Durability::Sync };
+        let options = store.options().partitions(2).workers(1).compaction(compaction);
+        let options = options.prewrite(self.prewrite).durability(durability);
+        options.data_file_len_max(4096).data_file_records_max(5)
+    }
+}
+
+fn put(key: u8, len: usize) -> Step {
+    Step::Put { key, len, durable: true }
+}
+
+fn buffered(key: u8, len: usize) -> Step {
+    Step::Put { key, len, durable: false }
+}
+
+fn del(key: u8) -> Step {
+    Step::Del { key }
+}
+
+/// Everything there is, once or twice: creation, small and long values, files that fill up, deletions,
+/// compactions asked for and not, hints, closing and being killed.
+pub(crate) fn tour() -> Vec<Session> {
+    let first = [put(0, 20), put(1, 700), buffered(2, 300), del(0), put(3, 10), buffered(0, 900)];
+    let burst = Step::Together(vec![put(4, 100), buffered(5, 1500), put(6, 30), del(1)]);
+    let more = [buffered(7, 40), buffered(8, 40), Step::Sync, del(7), del(9), buffered(9, 5000)];
+    let overwrite = (0..KEY_COUNT).map(|key| put(key, 60 + usize::from(key)));
+    let beside = Step::CompactBeside(vec![put(0, 30), buffered(1, 200), del(2)]);
+    let trickle = (0..6).flat_map(|n| [buffered(n, 80), del(n + 3)]);
+    let session = |settings, steps: Vec<Step>, end| Session { settings, steps, end };
+    let plain = Settings::PLAIN;
+    vec![
+        session(plain, first.into_iter().chain([burst.clone(), Step::Read]).collect(), End::Kill),
+        session(
+            Settings { prewrite: true, ..plain },
+            more.into_iter().chain([burst.clone(), put(1, 10), Step::Read]).collect(),
+            End::Close,
+        ),
+        session(
+            plain,
+            overwrite.clone().chain([Step::Compact, beside, del(4)]).collect(),
+            End::Kill,
+        ),
+        session(
+            Settings { background: true, ..plain },
+            trickle.clone().chain([Step::Sync, burst]).chain(overwrite).collect(),
+            End::Close,
+        ),
+        session(
+            Settings { buffered: true, background: true, prewrite: true },
+            trickle.chain([put(2, 10), Step::Compact, Step::Read]).collect(),
+            End::Kill,
+        ),
+        session(plain, vec![del(2), del(3), put(5, 20)], End::Close),
+        session(plain, vec![Step::Compact, Step::Read], End::Close),
+    ]
+}
+
+/// The same in few operations, because it is run again for each of them.
+pub(crate) fn brief() -> Vec<Session> {
+    let plain = Settings::PLAIN;
+    let burst = Step::Together(vec![put(2, 900), del(0), buffered(3, 1500), put(5, 40)]);
+    let small = (0..8).map(|n| put(n % 3, 20));
+    let beside = Step::CompactBeside(vec![put(1, 30), buffered(3, 200), del(2)]);
+    let overwrite = (0..12).map(|n| if n % 4 == 3 { buffered(n % 6, 90) } else { put(n % 6, 90) });
+    let prewrite = Settings { prewrite: true, ..plain };
+    let background = Settings { background: true, ..plain };
+    let steps = [
+        (plain, vec![put(0, 20), buffered(1, 600), burst, put(4, 2000), Step::Read], End::Kill),
+        (prewrite, small.chain([Step::Sync, Step::Compact, Step::Read]).collect(), End::Close),
+        (background, overwrite.chain([beside, Step::Read]).collect(), End::Close),
+        (plain, vec![del(1), Step::Compact, Step::Read, buffered(6, 10)], End::Kill),
+    ];
+    steps.map(|(settings, steps, end)| Session { settings, steps, end }).into()
+}
+
+/// Sessions drawn by chance.
+pub(crate) fn random(random: &mut fastrand::Rng) -> Vec<Session> {
+    let sessions = random.usize(2..5);
+    std::iter::repeat_with(|| {
+        let settings = Settings {
+            prewrite: random.bool(),
+            background: random.bool(),
+            buffered: random.u8(..4) == 0,
+        };
+        let steps = random.usize(5..25);
+        let steps = std::iter::repeat_with(|| random_step(random)).take(steps).collect();
+        Session { settings, steps, end: if random.bool() { End::Close } else { End::Kill } }
+    })
+    .take(sessions)
+    .collect()
+}
+
+fn random_step(random: &mut fastrand::Rng) -> Step {
+    match random.u8(..100) {
+        0..60 => {
+            let key = random.u8(..KEY_COUNT);
+            random_write(random, key)
+        }
+        60..80 => Step::Together(random_writes(random)),
+        80..87 => Step::Sync,
+        87..93 => Step::Compact,
+        93..98 => Step::CompactBeside(random_writes(random)),
+        _ => Step::Read,
+    }
+}
+
+fn random_writes(random: &mut fastrand::Rng) -> Vec<Step> {
+    let mut keys: Vec<u8> = (0..KEY_COUNT).collect();
+    random.shuffle(&mut keys);
+    keys.truncate(random.usize(1..6));
+    keys.into_iter().map(|key| random_write(random, key)).collect()
+}
+
+fn random_write(random: &mut fastrand::Rng, key: u8) -> Step {
+    let len_max = if random.u8(..10) == 0 { 5000 } else { 400 };
+    match random.u8(..4) {
+        0 => Step::Del { key },
+        _ => Step::Put { key, len: random.usize(..len_max), durable: random.bool() },
+    }
+}
