@@ -3,6 +3,7 @@
 //! that, which no sequence from one thread does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use futures::future::join_all;
 use ringcask::sim::{SimClock, SimDisk};
@@ -159,7 +160,7 @@ fn live(
         let moment = time.now() + random.u64(..150);
         while end != End::Late
             && time.passed() < moment
-            && !writing.iter().all(|writing| writing.is_finished())
+            && !writing.iter().all(ScopedJoinHandle::is_finished)
         {
             std::thread::yield_now();
         }
@@ -185,7 +186,9 @@ fn live(
     });
     let left = killed.map(|(at, left, until)| {
         history.retain(|call| call.begun < until);
-        history.iter_mut().for_each(|call| call.kill(at));
+        for call in &mut history {
+            call.kill(at);
+        }
         left
     });
     match (end, random.bool()) {

@@ -16,6 +16,7 @@ mod history;
 mod op;
 mod oracle;
 mod register;
+mod regressions;
 mod run;
 mod sequences;
 mod settings;

@@ -70,8 +70,9 @@ pub(crate) enum How {
     ClosedUnder(Vec<Verb>),
     /// By a future that is dropped after its first poll.
     CloseDropped,
-    Dropped,
-    /// The process, on a simulated disk; elsewhere as `Dropped`.
+    /// The last handle is dropped.
+    LetGo,
+    /// The process, on a simulated disk; elsewhere as `LetGo`.
     Killed,
 }
 
@@ -99,7 +100,7 @@ pub(crate) struct Selection {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Edge {
-    None,
+    Open,
     With(Key),
     Without(Key),
 }
@@ -107,8 +108,8 @@ pub(crate) enum Edge {
 /// Everything.
 pub(crate) const ALL: Selection = Selection {
     prefix: None,
-    from: Edge::None,
-    to: Edge::None,
+    from: Edge::Open,
+    to: Edge::Open,
     reverse: false,
     limit: None,
     keys_only: false,
@@ -217,7 +218,7 @@ impl Op {
                         How::ClosedUnder(verbs(random, count))
                     }
                     4 => How::CloseDropped,
-                    5 => How::Dropped,
+                    5 => How::LetGo,
                     _ => How::Killed,
                 };
                 let between = match random.u8(..8) {
@@ -308,7 +309,7 @@ impl Selection {
         let edge = |random: &mut fastrand::Rng| match random.u8(..4) {
             0 => Edge::With(random.u8(..KEYS)),
             1 => Edge::Without(random.u8(..KEYS)),
-            _ => Edge::None,
+            _ => Edge::Open,
         };
         let (from, to) = (edge(random), edge(random));
         Selection {

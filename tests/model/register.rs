@@ -141,7 +141,9 @@ impl Register {
     /// Nothing is under way any more: as [`expire`](Self::expire) for every call that did not end.
     pub(crate) fn settle(&mut self) {
         let open: Vec<CallId> = self.calls.keys().copied().collect();
-        open.into_iter().for_each(|id| self.expire(id));
+        for id in open {
+            self.expire(id);
+        }
     }
 
     /// The states that the key may be in.

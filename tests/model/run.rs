@@ -315,7 +315,7 @@ impl Runner {
             How::Killed if self.store.is_sim() => {
                 self.store = self.store.on(self.store.disk().kill());
             }
-            How::Dropped | How::Killed => {}
+            How::LetGo | How::Killed => {}
         }
         if matches!(how, How::Closed | How::ClosedTwice | How::ClosedUnder(_) | How::CloseDropped) {
             let refused = wait(db.get("k"));
@@ -381,7 +381,7 @@ pub(crate) async fn collect(
         let key = key_bytes(key);
         scan = scan.prefix(&key[..len.min(key.len())]);
     }
-    if (selection.from, selection.to) != (Edge::None, Edge::None) {
+    if (selection.from, selection.to) != (Edge::Open, Edge::Open) {
         scan = scan.range((selection.from.bound(), selection.to.bound()));
     }
     if selection.reverse {
@@ -430,7 +430,7 @@ impl Selection {
 impl Edge {
     fn bound(self) -> Bound<Vec<u8>> {
         match self {
-            Edge::None => Bound::Unbounded,
+            Edge::Open => Bound::Unbounded,
             Edge::With(key) => Bound::Included(key_bytes(key)),
             Edge::Without(key) => Bound::Excluded(key_bytes(key)),
         }

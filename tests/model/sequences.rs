@@ -54,15 +54,15 @@ fn random_sequences(on: On, cases: u64) {
 /// and futures that nobody waits for.
 #[test]
 fn any_sequence_is_what_an_ordered_map_does() {
-    random_sequences(On::Sim, 2000);
+    random_sequences(On::Sim, 4000);
 }
 
 #[test]
 fn any_sequence_is_what_an_ordered_map_does_on_a_ring() {
-    random_sequences(On::Uring, 50);
+    random_sequences(On::Uring, 60);
 }
 
 #[test]
 fn any_sequence_is_what_an_ordered_map_does_on_helper_threads() {
-    random_sequences(On::Blocking, 50);
+    random_sequences(On::Blocking, 60);
 }
