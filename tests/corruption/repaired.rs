@@ -78,10 +78,11 @@ impl<'a> Sound<'a> {
         let mut in_place = Vec::new();
         let mut anywhere = Vec::new();
         for (file, logs) in &layout.logs {
-            // A repair that was cut short gives a file that other name.
-            let found = image.get(file).or_else(|| image.get(&format!("{file}.damaged")));
             let listed = is_listed(layout, image, file);
-            let Some(bytes) = found.filter(|_| listed != Some(false)) else { continue };
+            // Of a file that is listed and not there, a repair that was cut short has left the other name.
+            let aside = image.get(&format!("{file}.damaged")).filter(|_| listed == Some(true));
+            let found = image.get(file).or(aside).filter(|_| listed != Some(false));
+            let Some(bytes) = found else { continue };
             // It may be the twin's, which is as sound.
             let log = logs.iter().find(|log| log.bytes == **bytes).unwrap_or(&logs[0]);
             // What open cuts, repair leaves to it.

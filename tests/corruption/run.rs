@@ -39,6 +39,13 @@ impl Table {
         self.0.iter().filter(|((.., other), _)| *other == outcome).map(|(_, count)| count).sum()
     }
 
+    /// Breaks if a sweep no longer does what it is there for. One mutation alone need not.
+    pub(crate) fn demand(&self, outcomes: &[Outcome]) {
+        for outcome in outcomes.iter().filter(|_| asked().is_none()) {
+            assert!(self.of(*outcome) > 0, "{outcome:?} never happens");
+        }
+    }
+
     pub(crate) fn add(&mut self, other: Table) {
         for (row, count) in other.0 {
             *self.0.entry(row).or_default() += count;
@@ -120,11 +127,15 @@ pub(crate) fn sweep(layout: &Layout, mutations: Vec<Mutation>, repair_every: usi
     all
 }
 
-/// `RINGCASK_MUTATION` alone, if it is set; it is one of this sweep's or of another's.
+/// The mutation that is to run alone.
+fn asked() -> Option<String> {
+    std::env::var("RINGCASK_MUTATION").ok()
+}
+
+/// The mutation that was asked for, if it is one of these.
 fn asked_for(layout: &Layout, mut mutations: Vec<Mutation>) -> Vec<Mutation> {
-    if let Ok(asked) = std::env::var("RINGCASK_MUTATION") {
+    if let Some(asked) = asked() {
         mutations.retain(|mutation| format!("{}: {mutation:?}", layout.name) == asked);
-        println!("{} of layout {} is asked for", mutations.len(), layout.name);
     }
     mutations
 }
