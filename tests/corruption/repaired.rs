@@ -116,7 +116,8 @@ impl<'a> Sound<'a> {
     fn allows(&self, key: &[u8], found: Option<&[u8]>) -> bool {
         let least = self.in_place.get(key);
         let is_found = |record: &Record| record.value.as_deref() == found;
-        let is_newer = |record: &Record| least.is_none_or(|least| record.seqno > least.seqno);
+        // A file of the twin's brings numbers that the store's own files have too.
+        let is_newer = |record: &Record| least.is_none_or(|least| record.seqno >= least.seqno);
         least.map_or(found.is_none(), |least| is_found(least))
             || self.anywhere.iter().any(|r| r.key == key && is_newer(r) && is_found(r))
     }
