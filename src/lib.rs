@@ -58,6 +58,7 @@ mod report;
 mod route;
 mod scratch;
 mod stats;
+mod sync;
 mod types;
 mod upkeep;
 mod worker;

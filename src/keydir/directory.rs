@@ -6,9 +6,9 @@
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::table::Table;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Published as a whole when an expansion begins or ends; in between only `frontier` changes.
 pub(super) struct Directory {

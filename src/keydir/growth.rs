@@ -1,16 +1,13 @@
 //! When the number of tables grows: Larson's partial expansions, paced by the number of entries.
 //!
-//! Tables cannot be filled above [`TABLE_FILL`] on average, or the fuller ones among them run out
-//! of room. Growing from `n` to `m` tables therefore ends when `n` tables would be that full. It
+//! Tables cannot be filled above [`KEYDIR_TABLE_FILL`](crate::limits::KEYDIR_TABLE_FILL) on average,
+//! or the fuller ones among them run out of room. Growing from `n` to `m` tables therefore ends when `n` tables would be that full. It
 //! begins when `m` tables, each as full as the last expansion left its own, would: from there to
 //! the end the number of allocated tables grows in proportion to the number of entries, so RAM per
 //! key stays the same and every step is one table's work.
 
 use super::table::TABLE_CAPACITY;
-
-/// Average number of entries per table at which an expansion must have ended. Sizes of tables
-/// deviate by some 120 entries, which leaves the fullest more than four deviations of room.
-pub(super) const TABLE_FILL: u64 = 13_800;
+use crate::limits::KEYDIR_TABLE_FILL as TABLE_FILL;
 
 const _: () = assert!(TABLE_FILL < TABLE_CAPACITY as u64);
 

@@ -50,9 +50,6 @@ mod tests;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use arc_swap::ArcSwap;
 
 pub(crate) use self::entry::{FileSlot, Location};
 pub(crate) use self::loader::KeydirLoader;
@@ -63,6 +60,7 @@ use self::entry::Entry;
 use self::growth::Growth;
 use self::table::Table;
 use crate::planted::{Bug, is_planted};
+use crate::sync::{ArcSwap, AtomicU64, Ordering};
 use crate::types::KeyHash;
 
 /// The writing half of a keydir, owned by one worker.

@@ -1,10 +1,10 @@
 //! One table: the entries of one range of the table hash, behind their lock.
 
 use hashbrown::HashTable;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::entry::{Entry, Location};
 use crate::limits::KEYDIR_TABLE_BUCKETS;
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::KeyHash;
 
 /// Entries that a table of fixed size takes before hashbrown would double it.

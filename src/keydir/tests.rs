@@ -7,8 +7,7 @@ use std::thread;
 use fastrand::Rng;
 
 use super::*;
-use crate::keydir::growth::TABLE_FILL;
-use crate::limits::KEYDIR_TABLE_BUCKETS;
+use crate::limits::{KEYDIR_TABLE_BUCKETS, KEYDIR_TABLE_FILL as TABLE_FILL};
 use crate::types::Seqno;
 
 const TABLE_BYTES: usize = KEYDIR_TABLE_BUCKETS * (size_of::<Entry>() + 1) + 16;

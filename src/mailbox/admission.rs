@@ -7,10 +7,9 @@
 //! ones.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// Bytes take the low bits of the word, requests the high ones.
 const BYTES_BITS: u32 = 40;

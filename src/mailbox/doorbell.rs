@@ -1,9 +1,8 @@
 //! Wakes a worker that sleeps, and costs next to nothing when it does not.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::task::Waker;
 
-use futures::task::AtomicWaker;
+use crate::sync::{AtomicBool, AtomicU8, AtomicWaker, Ordering, fence};
 
 /// What a timer asks a worker to look at; a set of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! One answer, from a worker to the future that waits for it.
 
-use crate::planted::{Bug, is_planted};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use crate::planted::{Bug, is_planted};
+use crate::sync::Mutex;
 
 enum Slot<T> {
     Waiting(Option<Waker>),
