@@ -65,6 +65,9 @@ mod worker;
 
 #[cfg(any(test, feature = "sim"))]
 pub use io::sim;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use log::decoders;
 
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
 pub use error::{Error, ErrorKind, Result};

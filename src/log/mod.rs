@@ -25,6 +25,8 @@
 //!   or of another store, is refused wherever it turns up.
 
 pub(crate) mod data_file;
+#[cfg(feature = "sim")]
+pub mod decoders;
 pub(crate) mod files;
 pub(crate) mod format;
 pub(crate) mod hint_file;
@@ -35,5 +37,7 @@ pub(crate) mod scanner;
 pub(crate) mod tail;
 pub(crate) mod writer;
 
+#[cfg(any(test, feature = "sim"))]
+mod in_memory;
 #[cfg(test)]
 mod test_file;

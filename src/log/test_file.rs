@@ -1,12 +1,10 @@
 //! Data files in memory, built with the encoders, for the tests of scanner and tail.
 
-use std::io;
-
 use super::files::SealedFile;
 use super::format::data_header::{DataHeader, ExpectedFile, FileIdentity, FileKind};
 use super::format::group::{Chain, GroupHeader, PayloadCrc};
 use super::format::record::{Codec, RecordHeader, RecordKind, body_crc, encode_record};
-use super::scanner::ReadAt;
+pub(super) use super::in_memory::ShortReads;
 use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
 
 pub(super) const EXPECTED: ExpectedFile = ExpectedFile {
@@ -134,24 +132,5 @@ impl TestFile {
     /// The last group's header and records.
     pub(super) fn last_group(&self) -> &[u8] {
         &self.bytes[*self.groups.last().unwrap()..]
-    }
-}
-
-/// Hands out a few bytes at a time, as a disk may.
-pub(super) struct ShortReads<'a>(pub(super) &'a [u8]);
-
-impl ReadAt for ShortReads<'_> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let len = buf.len().min(7);
-        self.0.read_at(&mut buf[..len], offset)
-    }
-}
-
-impl ReadAt for &[u8] {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = self.get(offset as usize..).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
     }
 }

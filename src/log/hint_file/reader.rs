@@ -55,7 +55,7 @@ impl<'r> HintFile<'r> {
     }
 
     /// Opens the hint of whatever state of its data file.
-    #[cfg(feature = "cli")]
+    #[cfg(any(feature = "cli", feature = "sim"))]
     pub(crate) fn open_any(
         reader: &'r dyn ReadAt,
         file_len: u64,

@@ -289,6 +289,13 @@ impl Trailer {
         self.keys
     }
 
+    /// Where it says that index and filter are, both inside of the file.
+    #[cfg(feature = "sim")]
+    pub(in crate::log) fn sections(&self) -> (Section, Section) {
+        let section = |at| Section::decode(&self.bytes, at).unwrap_or_default();
+        (section(AT_INDEX), section(AT_FILTER))
+    }
+
     /// What the trailer says, with `keys`, the bytes in front of it.
     pub(crate) fn with_keys(
         &self,
@@ -350,6 +357,32 @@ fn covered<'a>(
     let found = crc32c::crc32c_append(identity.0, covered);
     check_crc(what, u32::from_le_bytes(*crc), found)?;
     Ok(covered)
+}
+
+/// Makes the checksum good that ends a made-up index or filter.
+#[cfg(feature = "sim")]
+pub(in crate::log) fn forge_section(section: &mut [u8], identity: FileIdentity) {
+    let Some((covered, crc)) = section.split_last_chunk_mut::<CRC_LEN>() else { return };
+    *crc = crc32c::crc32c_append(identity.0, covered).to_le_bytes();
+}
+
+/// Makes the checksums good of the trailer that made-up bytes end in, and of the keys in front of it.
+#[cfg(feature = "sim")]
+pub(in crate::log) fn forge_trailer(bytes: &mut [u8], file_len: u64, identity: FileIdentity) {
+    let Some(at) = bytes.len().checked_sub(TRAILER_LEN) else { return };
+    let (in_front, trailer) = bytes.split_at_mut(at);
+    forge_trailer_crc(trailer, identity);
+    let Ok(decoded) = Trailer::decode(trailer, file_len, identity) else { return };
+    let Some(at_keys) = at.checked_sub(decoded.keys().len as usize) else { return };
+    let crc = crc32c::crc32c_append(identity.0, &in_front[at_keys..]);
+    put(trailer, AT_KEYS_CRC, crc.to_le_bytes());
+    forge_trailer_crc(trailer, identity);
+}
+
+#[cfg(feature = "sim")]
+fn forge_trailer_crc(trailer: &mut [u8], identity: FileIdentity) {
+    let crc = crc32c::crc32c_append(identity.0, &trailer[AT_DIGEST..]);
+    put(trailer, AT_CRC, crc.to_le_bytes());
 }
 
 #[cfg(test)]
