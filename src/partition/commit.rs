@@ -308,6 +308,7 @@ impl Partition {
         if let InFlight::Undo(Some(retry)) = in_flight {
             self.groups.push_front(retry);
         }
+        self.compaction_request_sync();
     }
 }
 

@@ -397,10 +397,8 @@ impl Partition {
                 if is_planted(Bug::SupersedersUnsynced) {
                     return self.compaction_list(job, ops);
                 }
-                if !self.is_durable_through(file, end) {
-                    self.groups.request_sync();
-                }
                 self.upkeep.compactor.stage = Stage::Syncing { job, file, end };
+                self.compaction_request_sync();
             }
             Err(error) => {
                 tracing::warn!(partition = self.id.0, %error, "compaction failed, nothing is lost");
@@ -422,6 +420,16 @@ impl Partition {
                 }
                 self.compaction_discard(job, ops);
             }
+        }
+    }
+
+    /// Asks for the sync that a compaction waits for, if one does; again when the group that it was to go with
+    /// has failed.
+    pub(super) fn compaction_request_sync(&mut self) {
+        if let Stage::Syncing { file, end, .. } = self.upkeep.compactor.stage
+            && !self.is_durable_through(file, end)
+        {
+            self.groups.request_sync();
         }
     }
 

@@ -201,6 +201,7 @@ impl Partition {
             Some(retry) => self.groups.push_front(retry),
             None => self.forced_seal_failed(error),
         }
+        self.compaction_request_sync();
     }
 }
 

@@ -1,11 +1,12 @@
 //! Compaction that is cut short anywhere, or meets a disk that fails or has lost something: nothing that
 //! counts goes with it.
 
-use futures::future::join;
+use futures::FutureExt;
+use futures::future::{join, try_join_all};
 use ringcask::sim::{Cut, KeptBytes, KeptNames, OpKind};
 use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options, Result};
 
-use crate::support::{Oracle, Store, bytes_of, contents, get, seed, wait};
+use crate::support::{EIO, Oracle, Store, bytes_of, contents, get, seed, wait};
 
 /// Many small files in one partition.
 fn small_files(store: &Store, compaction: Compaction) -> Options {
@@ -190,6 +191,39 @@ fn crashes_among_background_compactions_lose_nothing() {
                 oracle.forget_acknowledgements();
             }
         }
+    }
+}
+
+/// CM1: the sync that a compaction waits for goes along with a group of writes, which may fail. Breaks if the
+/// compaction then waits until somebody asks for something durable.
+#[test]
+fn a_compaction_goes_on_when_the_writes_before_its_sync_fail() {
+    let seed = seed();
+    for nth in 0..150 {
+        let store = Store::sim(seed ^ nth);
+        let options = |durability| {
+            let options = store.options().partitions(1).prewrite(false);
+            options.compaction(Compaction::off()).durability(durability)
+        };
+        let db = store.open_with(options(Durability::Sync));
+        for key in 0..8_u8 {
+            wait(db.put([key], "old")).unwrap();
+        }
+        wait(db.close()).unwrap();
+        let db = store.open_with(options(Durability::Buffered));
+        wait(db.put([0], "new")).unwrap();
+        store.disk().fail_op(store.disk().ops() + nth, EIO, false);
+        let mut compacting = Box::pin(db.compact_files(0, &[1]));
+        // Every write is a turn of the worker, and none is durable.
+        let mut turn = 0;
+        while (&mut compacting).now_or_never().is_none() {
+            assert!(turn < 2000, "stuck, with a failure at {nth}");
+            turn += 1;
+            let puts = (0..3_u8).map(|n| db.put([n], "newer"));
+            expect_kind(wait(try_join_all(puts)));
+        }
+        drop(compacting);
+        expect_kind(wait(db.close()));
     }
 }
 
