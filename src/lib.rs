@@ -69,11 +69,13 @@ pub use io::sim;
 #[doc(hidden)]
 pub use log::decoders;
 
-pub use db::{Db, IntoValue, Put, Scan, ScanKeys};
+pub use db::{Db, IntoValue, Put, Scan, ScanKeys, Update};
 pub use error::{Error, ErrorKind, Result};
+pub use mailbox::{Expected, Swap};
 pub use options::{Compaction, Durability, Io, OpenProgress, Options};
 pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
+pub use types::EntryInfo;
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

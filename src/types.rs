@@ -72,3 +72,14 @@ pub(crate) struct KeyHash {
     /// Chooses the partition.
     pub(crate) route: u32,
 }
+
+/// What is known of a key besides its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// Of the write that made it: larger than that of every earlier write of the key. Numbers of
+    /// different partitions say nothing about each other.
+    pub seqno: u64,
+    /// Length of the value in bytes.
+    pub value_len: u64,
+}

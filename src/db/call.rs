@@ -28,11 +28,6 @@ impl<'a, T> Call<'a, T> {
         let ticket = Ticket::new(request.len_bytes());
         Call { shared, shard, unsent: Some((request, ticket)), receiver }
     }
-
-    /// The request, while it can still be changed.
-    pub(super) fn request(&mut self) -> Option<&mut Request> {
-        self.unsent.as_mut().map(|(request, _)| request)
-    }
 }
 
 impl<T> Future for Call<'_, T> {
@@ -61,6 +56,42 @@ impl<T> Drop for Call<'_, T> {
     fn drop(&mut self) {
         if let Some((_, ticket)) = &mut self.unsent {
             self.shared.partitions[self.shard].mailbox.withdraw(ticket);
+        }
+    }
+}
+
+/// A call that is sent when it is first polled, or an argument that was refused.
+pub(super) enum Prepared<'a, T> {
+    Ready(Call<'a, T>),
+    /// Told when awaited.
+    Refused(Error),
+    Done,
+}
+
+impl<T> Prepared<'_, T> {
+    /// The request, while it can still be changed.
+    pub(super) fn request(&mut self) -> Option<&mut Request> {
+        match self {
+            Prepared::Ready(call) => call.unsent.as_mut().map(|(request, _)| request),
+            Prepared::Refused(_) | Prepared::Done => None,
+        }
+    }
+}
+
+impl<T> Future for Prepared<'_, T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        match &mut *self {
+            Prepared::Ready(call) => {
+                let polled = Pin::new(call).poll(cx);
+                if polled.is_ready() {
+                    *self = Prepared::Done;
+                }
+                polled
+            }
+            Prepared::Refused(error) => Poll::Ready(Err(error.clone())),
+            Prepared::Done => Poll::Pending,
         }
     }
 }

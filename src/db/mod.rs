@@ -11,6 +11,7 @@ mod read;
 mod repair;
 mod salvage;
 mod scan;
+mod update;
 mod value;
 mod verify;
 
@@ -24,15 +25,16 @@ use self::lifecycle::Lifecycle;
 pub use self::put::Put;
 use self::read::ReadNow;
 pub use self::scan::{Scan, ScanKeys};
+pub use self::update::Update;
 pub use self::value::IntoValue;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mailbox::{Body, Durable, Mailbox, Request, reply_slot};
+use crate::mailbox::{Body, Durable, Entry, Mailbox, Request, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
 use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::stats::Stats;
-use crate::types::{KeyHash, KeyspaceId};
+use crate::types::{EntryInfo, KeyHash, KeyspaceId};
 
 /// An open store: cheap to clone, shared by any number of tasks on any executor.
 ///
@@ -180,6 +182,14 @@ impl Db {
         Ok(self.shared.get(key.as_ref()).await?.is_some())
     }
 
+    /// What is known of `key` besides its value; `None` if it is absent.
+    ///
+    /// # Errors
+    /// As [`Db::get`].
+    pub async fn entry<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<EntryInfo>> {
+        Ok(self.shared.entry(key.as_ref()).await?.map(|entry| entry.info))
+    }
+
     /// Deletes `key`; true if it was there.
     ///
     /// # Errors
@@ -320,6 +330,10 @@ impl Shared {
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.entry(key).await?.map(|entry| entry.value))
+    }
+
+    async fn entry(&self, key: &[u8]) -> Result<Option<Entry>> {
         self.check_key(key)?;
         if self.lifecycle.is_closing() {
             return Err(Error::closed());
@@ -327,7 +341,7 @@ impl Shared {
         let hash = self.hash(key);
         let shard = self.shard_of(hash);
         match read::read_now(&self.partitions[shard].view, hash, key) {
-            ReadNow::Found(value) => Ok(Some(value)),
+            ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {
                 let (reply, receiver) = reply_slot();

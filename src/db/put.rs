@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::Shared;
-use super::call::Call;
+use super::call::{Call, Prepared};
 use super::value::IntoValue;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::log::format::record::body_crc;
 use crate::mailbox::{Body, Request, reply_slot};
 use crate::options::Durability;
@@ -31,33 +31,24 @@ const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 /// # db.close().await }).unwrap();
 /// ```
 #[must_use = "a put does nothing until it is awaited"]
-pub struct Put<'a>(State<'a>);
-
-enum State<'a> {
-    Ready(Call<'a, ()>),
-    /// An argument was refused; told when awaited.
-    Refused(Error),
-    Done,
-}
+pub struct Put<'a>(Prepared<'a, ()>);
 
 impl<'a> Put<'a> {
     pub(super) fn new(shared: &'a Shared, key: &[u8], value: impl IntoValue) -> Put<'a> {
         let body = shared.check_key(key).and_then(|()| body(shared, key, value));
         let body = match body {
             Ok(body) => body,
-            Err(error) => return Put(State::Refused(error)),
+            Err(error) => return Put(Prepared::Refused(error)),
         };
         let hash = shared.hash(key);
         let (reply, receiver) = reply_slot();
         let request = Request::Put { hash, body, durable: shared.durable, reply };
-        Put(State::Ready(Call::new(shared, shared.shard_of(hash), request, receiver)))
+        Put(Prepared::Ready(Call::new(shared, shared.shard_of(hash), request, receiver)))
     }
 
     /// When this put is acknowledged, instead of what the store was opened with.
     pub fn durability(mut self, durability: Durability) -> Put<'a> {
-        if let State::Ready(call) = &mut self.0
-            && let Some(Request::Put { durable, .. }) = call.request()
-        {
+        if let Some(Request::Put { durable, .. }) = self.0.request() {
             *durable = durability.of_write();
         }
         self
@@ -67,7 +58,7 @@ impl<'a> Put<'a> {
 /// A short value is copied behind its key, a long one stays where it is. Length and checksum (F3) are of
 /// the very bytes that are stored, whatever an implementation of the trait says at its next call; they
 /// are computed here, on the caller's thread.
-fn body(shared: &Shared, key: &[u8], value: impl IntoValue) -> Result<Body> {
+pub(super) fn body(shared: &Shared, key: &[u8], value: impl IntoValue) -> Result<Body> {
     let key_len = key.len() as u16;
     let borrowed = value.as_value();
     if borrowed.len() <= VALUE_COPY_LEN_MAX {
@@ -86,16 +77,6 @@ impl Future for Put<'_> {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.0 {
-            State::Ready(call) => {
-                let polled = Pin::new(call).poll(cx);
-                if polled.is_ready() {
-                    self.0 = State::Done;
-                }
-                polled
-            }
-            State::Refused(error) => Poll::Ready(Err(error.clone())),
-            State::Done => Poll::Pending,
-        }
+        Pin::new(&mut self.0).poll(cx)
     }
 }

@@ -5,6 +5,7 @@
 //! goes to the worker, who alone may call something damaged.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -12,11 +13,13 @@ use bytes::Bytes;
 use crate::keydir::Location;
 use crate::limits::{READ_COPY_LEN_MAX, READ_NOW_LEN_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
+use crate::log::format::record::RecordHeader;
+use crate::mailbox::Entry;
 use crate::partition::PartitionView;
 use crate::types::{KeyHash, KeyspaceId};
 
 pub(super) enum ReadNow {
-    Found(Bytes),
+    Found(Entry),
     /// The keydir has no such key.
     Missing,
     /// Ask the worker.
@@ -30,21 +33,21 @@ pub(super) fn read_now(view: &PartitionView, hash: KeyHash, key: &[u8]) -> ReadN
         view.gets_missing.add(1);
         return ReadNow::Missing;
     };
-    let value = files.get(location.slot).and_then(|data| {
+    let entry = files.get(location.slot).and_then(|data| {
         data.note_used(view.clock.load(Ordering::Relaxed));
         read_record(data, location, key)
     });
-    match value {
-        Some(value) => {
+    match entry {
+        Some(entry) => {
             view.gets_hop_free.add(1);
-            ReadNow::Found(value)
+            ReadNow::Found(entry)
         }
         None => ReadNow::Hop,
     }
 }
 
-/// The value, if the record is in the page cache and is what it should be.
-fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Bytes> {
+/// The entry, if the record is in the page cache and is what it should be.
+fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Entry> {
     thread_local! {
         /// Grows to the longest record this thread has read, at most `READ_COPY_LEN_MAX`.
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -55,16 +58,16 @@ fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Bytes>
     }
     if len > READ_COPY_LEN_MAX {
         let mut bytes = vec![0; len];
-        let value = read_checked(data, location, key, &mut bytes)?;
-        return Some(Bytes::from(bytes).slice(value));
+        let (header, value) = read_checked(data, location, key, &mut bytes)?;
+        return Some(Entry::new(Bytes::from(bytes).slice(value), &header));
     }
     // A copy, so that a short value does not keep a longer buffer alive.
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len {
             scratch.resize(len, 0);
         }
-        let value = read_checked(data, location, key, &mut scratch[..len])?;
-        Some(Bytes::copy_from_slice(&scratch[value]))
+        let (header, value) = read_checked(data, location, key, &mut scratch[..len])?;
+        Some(Entry::new(Bytes::copy_from_slice(&scratch[value]), &header))
     })
 }
 
@@ -73,13 +76,13 @@ fn read_checked(
     location: Location,
     key: &[u8],
     bytes: &mut [u8],
-) -> Option<std::ops::Range<usize>> {
+) -> Option<(RecordHeader, Range<usize>)> {
     let read = data.with_open(|file| file.read_now(bytes, u64::from(location.offset)))?;
     if read.ok()? < bytes.len() {
         return None;
     }
     match check_record(bytes, data.identity, KeyspaceId(0), key) {
-        Checked::Match { value } => Some(value),
+        Checked::Match { header, value } => Some((header, value)),
         Checked::OtherKey | Checked::Damaged(_) => None,
     }
 }

@@ -15,7 +15,7 @@ use crate::log::format::data_header::{
     DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, FileKind,
 };
 use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
-use crate::log::format::record::decode_record;
+use crate::log::format::record::{RecordHeader, decode_record};
 use crate::log::manifest::Manifest;
 use crate::log::scanner::ReadAt;
 use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
@@ -314,6 +314,7 @@ impl ActiveDataFile {
 pub(crate) enum Checked {
     /// The record of the key; its value is at this range of the bytes.
     Match {
+        header: RecordHeader,
         value: std::ops::Range<usize>,
     },
     /// A sound record of another key: 96 bits of hash collided, or the entry moved on.
@@ -333,7 +334,7 @@ pub(crate) fn check_record(
         Ok(record) if record.key != key || record.header.keyspace != keyspace => Checked::OtherKey,
         Ok(record) => {
             let start = record.header.header_len() + record.key.len();
-            Checked::Match { value: start..start + record.value.len() }
+            Checked::Match { header: record.header, value: start..start + record.value.len() }
         }
     }
 }

@@ -16,6 +16,7 @@ mod admission;
 mod doorbell;
 mod reply;
 mod request;
+mod update;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -24,7 +25,9 @@ use std::task::{Context, Poll};
 pub(crate) use admission::{Admission, Ticket};
 pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
-pub(crate) use request::{Body, Durable, Page, PagePosition, Request, Walk};
+pub(crate) use request::{Body, Durable, Entry, Page, PagePosition, Request, Walk};
+pub(crate) use update::{Change, Update, When};
+pub use update::{Expected, Swap};
 
 /// The caller's end, shared by every handle of the store.
 pub(crate) struct Mailbox {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ReplySender;
+use super::{ReplySender, Update};
 use crate::error::Result;
 use crate::log::data_file::DataFile;
-use crate::log::format::record::body_crc;
+use crate::log::format::record::{RecordHeader, body_crc};
 use crate::stats::Compacted;
-use crate::types::{FileId, KeyHash};
+use crate::types::{EntryInfo, FileId, KeyHash};
 
 /// How far a write must have come before it is acknowledged; the per-write form of
 /// [`Durability`](crate::Durability).
@@ -37,12 +37,31 @@ impl Body {
         Body { head: key, tail: Bytes::new(), key_len, crc }
     }
 
+    /// As [`key_only`](Self::key_only), with a value; the checksum is computed here.
+    pub(crate) fn of(key: &[u8], value: Bytes) -> Body {
+        let (key_len, crc) = (key.len() as u16, body_crc(key, &value));
+        Body { head: Bytes::copy_from_slice(key), tail: value, key_len, crc }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.tail.len()
     }
 
     pub(crate) fn value_len(&self) -> usize {
         self.len() - usize::from(self.key_len)
+    }
+}
+
+/// A key's value, and what else its record says.
+pub(crate) struct Entry {
+    pub(crate) value: Bytes,
+    pub(crate) info: EntryInfo,
+}
+
+impl Entry {
+    pub(crate) fn new(value: Bytes, header: &RecordHeader) -> Entry {
+        let info = EntryInfo { seqno: header.seqno.0, value_len: value.len() as u64 };
+        Entry { value, info }
     }
 }
 
@@ -59,10 +78,12 @@ pub(crate) enum Request {
         durable: Durable,
         reply: ReplySender<Result<bool>>,
     },
+    /// Decided with the newest state of the key at hand.
+    Update(Box<Update>),
     Get {
         hash: KeyHash,
         key: Bytes,
-        reply: ReplySender<Result<Option<Bytes>>>,
+        reply: ReplySender<Result<Option<Entry>>>,
     },
     Sync {
         reply: ReplySender<Result<()>>,
@@ -88,6 +109,7 @@ impl Request {
     pub(crate) fn len_bytes(&self) -> usize {
         match self {
             Request::Put { body, .. } | Request::Del { body, .. } => body.len(),
+            Request::Update(update) => update.key.len() + update.change.len_bytes(),
             Request::Get { key, .. } => key.len(),
             Request::Sync { .. }
             | Request::Page { .. }

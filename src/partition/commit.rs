@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::groups::{Group, Pending};
+use super::groups::{Answer, Effect, Group, Pending};
 use super::{Event, Ops, Partition, nanos_since};
 use crate::error::Error;
 use crate::io::WriteMode;
@@ -232,40 +232,36 @@ impl Partition {
     }
 
     /// Every key in sequence order (K4), then every reply.
-    fn commit_publish(&mut self, group: Group, start: u64) {
+    fn commit_publish(&mut self, mut group: Group, start: u64) {
         let slot = self.active.as_ref().map(|active| active.slot);
-        let mut existed = Vec::new();
-        for pending in &group.pending {
-            match pending {
-                Pending::Put { hash, at, len, .. } => {
+        for Pending { effect, answer } in &mut group.pending {
+            match *effect {
+                Effect::Put { hash, at, len } => {
                     let slot = slot.expect("a published record is in the active file");
-                    let offset = (start + u64::from(*at)) as u32;
-                    let location = Location { slot, offset, len: *len, has_expiry: false };
-                    let old = self.keydir.upsert(*hash, location);
+                    let offset = (start + u64::from(at)) as u32;
+                    let location = Location { slot, offset, len, has_expiry: false };
+                    let old = self.keydir.upsert(hash, location);
                     self.usage.put(location, old.filter(|_| !is_planted(Bug::DeadUncounted)));
-                    *self.staged_keys.slot(*hash) -= 1;
+                    *self.staged_keys.slot(hash) -= 1;
                 }
-                Pending::Del { hash, len, .. } => {
+                Effect::Del { hash, len } => {
                     let slot = slot.expect("a published tombstone is in the active file");
-                    let old = self.keydir.remove(*hash);
-                    self.usage.del(slot, *len, old);
-                    *self.staged_keys.slot(*hash) -= 1;
-                    existed.push(old.is_some());
+                    let old = self.keydir.remove(hash);
+                    self.usage.del(slot, len, old);
+                    *self.staged_keys.slot(hash) -= 1;
+                    if let Answer::WasThere(_, was_there) = answer {
+                        *was_there = old.is_some();
+                    }
                 }
-                Pending::DelMissing { .. } | Pending::Sync { .. } => {}
+                Effect::None => {}
             }
         }
         self.view.show_usage(&self.usage);
         if let Some(staged_at) = group.staged_at {
             self.view.counters.commit_latency.record(nanos_since(staged_at));
         }
-        let mut existed = existed.into_iter();
-        for pending in group.pending {
-            match pending {
-                Pending::Put { reply, .. } | Pending::Sync { reply } => reply.send(Ok(())),
-                Pending::Del { reply, .. } => reply.send(Ok(existed.next().unwrap_or(false))),
-                Pending::DelMissing { reply } => reply.send(Ok(false)),
-            }
+        for pending in group.pending.drain(..) {
+            pending.answer.send();
         }
         self.groups.recycle(group.buf);
     }

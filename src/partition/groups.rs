@@ -21,12 +21,55 @@ use crate::types::{FileId, KeyHash, Seqno};
 /// Buffers kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
 
-/// Who waits for a group, and what it does to the keydir.
-pub(super) enum Pending {
-    Put { hash: KeyHash, at: u32, len: u32, reply: ReplySender<Result<()>> },
-    Del { hash: KeyHash, len: u32, reply: ReplySender<Result<bool>> },
-    DelMissing { reply: ReplySender<Result<bool>> },
-    Sync { reply: ReplySender<Result<()>> },
+/// What one request does to the keydir once its group is in the log, and who is told.
+pub(super) struct Pending {
+    pub(super) effect: Effect,
+    pub(super) answer: Answer,
+}
+
+/// A record of the group, or nothing: an answer can have to be as durable as what it is about without
+/// changing it.
+#[derive(Clone, Copy)]
+pub(super) enum Effect {
+    None,
+    Put { hash: KeyHash, at: u32, len: u32 },
+    Del { hash: KeyHash, len: u32 },
+}
+
+impl Effect {
+    pub(super) fn hash(self) -> Option<KeyHash> {
+        match self {
+            Effect::None => None,
+            Effect::Put { hash, .. } | Effect::Del { hash, .. } => Some(hash),
+        }
+    }
+}
+
+/// The reply to one request.
+pub(super) enum Answer {
+    Done(ReplySender<Result<()>>),
+    /// Whether the key was there; of a deletion known when it is published.
+    WasThere(ReplySender<Result<bool>>, bool),
+    /// Whatever else was decided.
+    Decided(Box<dyn FnOnce(Result<()>)>),
+}
+
+impl Answer {
+    pub(super) fn send(self) {
+        match self {
+            Answer::Done(reply) => reply.send(Ok(())),
+            Answer::WasThere(reply, was_there) => reply.send(Ok(was_there)),
+            Answer::Decided(reply) => reply(Ok(())),
+        }
+    }
+
+    pub(super) fn fail(self, error: &Error) {
+        match self {
+            Answer::Done(reply) => reply.send(Err(error.clone())),
+            Answer::WasThere(reply, _) => reply.send(Err(error.clone())),
+            Answer::Decided(reply) => reply(Err(error.clone())),
+        }
+    }
 }
 
 /// Records that are written, synced, published and acknowledged together.
@@ -93,24 +136,28 @@ impl Group {
     }
 
     pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> + '_ {
-        self.pending.iter().filter_map(|pending| match pending {
-            Pending::Put { hash, .. } | Pending::Del { hash, .. } => Some(*hash),
-            Pending::DelMissing { .. } | Pending::Sync { .. } => None,
-        })
+        self.pending.iter().filter_map(|pending| pending.effect.hash())
+    }
+
+    /// The last thing that the group does to a key, if anything.
+    pub(super) fn newest(&self, hash: KeyHash) -> Option<Effect> {
+        let mut effects = self.pending.iter().rev().map(|pending| pending.effect);
+        effects.find(|effect| effect.hash() == Some(hash))
     }
 
     pub(super) fn fail(self, error: &Error) {
         for pending in self.pending {
-            match pending {
-                Pending::Put { reply, .. } | Pending::Sync { reply } => {
-                    reply.send(Err(error.clone()));
-                }
-                Pending::Del { reply, .. } | Pending::DelMissing { reply } => {
-                    reply.send(Err(error.clone()));
-                }
-            }
+            pending.answer.fail(error);
         }
     }
+}
+
+/// Where the next record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Here,
+    NextGroup,
+    NextFile,
 }
 
 /// The open group, the closed ones behind the one in flight, and where the log will be after them.
@@ -149,6 +196,16 @@ impl Groups {
         &mut self.open
     }
 
+    /// Waits for the open group, and changes nothing.
+    pub(super) fn wait(&mut self, answer: Answer) {
+        self.open.pending.push(Pending { effect: Effect::None, answer });
+    }
+
+    /// Whether a group behind the one in flight, and before the open one, does anything to a key.
+    pub(super) fn is_ready(&self, hash: KeyHash) -> bool {
+        self.ready.iter().any(|group| group.newest(hash).is_some())
+    }
+
     pub(super) fn target_file(&self) -> FileId {
         self.target
     }
@@ -184,29 +241,41 @@ impl Groups {
         self.open.needs_sync = true;
     }
 
-    /// Makes the open group one that can take a record of `len` bytes: closes it if it is full, if
-    /// the record must be alone (W5), or if the file is full.
-    pub(super) fn make_room(&mut self, len: u64, key_len: u64, bounds: FileBounds) {
+    /// Where a record of `len` bytes goes: the open group may be full, the record may have to be alone
+    /// (W5), or the file may be full.
+    pub(super) fn room_for(&self, len: u64, key_len: u64, bounds: FileBounds) -> Room {
         let alone = len > limits::GROUP_ALONE_LEN_BYTES as u64;
         let full = self.open.len() + len > limits::GROUP_LEN_MAX as u64
             || self.open.record_count as usize >= limits::GROUP_RECORDS_MAX
             || (self.open.record_count == 1 && self.open.buf.len() > limits::GROUP_ALONE_LEN_BYTES);
-        if self.open.has_records() && (alone || full) {
-            self.close_open();
-        }
+        let closes = self.open.has_records() && (alone || full);
         // What the file will hold once the open group with this record and a closing mark are in it.
         let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
-        let file_len = end + self.open.len() + len + GROUP_HEADER_LEN as u64;
+        let group_len = self.open.len() + if closes { GROUP_HEADER_LEN as u64 } else { 0 };
+        let file_len = end + group_len + len + GROUP_HEADER_LEN as u64;
         let file_is_fresh = self.target_end.is_none() && !self.open.has_records();
+        let (records, key_bytes) = (self.target_records + 1, self.target_key_bytes + key_len);
+        if !file_is_fresh && !bounds.admit(file_len, records, key_bytes) {
+            Room::NextFile
+        } else if closes {
+            Room::NextGroup
+        } else {
+            Room::Here
+        }
+    }
+
+    /// Makes the open group one that can take a record of `len` bytes.
+    pub(super) fn make_room(&mut self, len: u64, key_len: u64, bounds: FileBounds) {
+        match self.room_for(len, key_len, bounds) {
+            Room::Here => {}
+            Room::NextGroup => self.close_open(),
+            Room::NextFile => {
+                self.close_open();
+                self.begin_file();
+            }
+        }
         self.target_records += 1;
         self.target_key_bytes += key_len;
-        let fits = bounds.admit(file_len, self.target_records, self.target_key_bytes);
-        if !fits && !file_is_fresh {
-            self.close_open();
-            self.begin_file();
-            self.target_records = 1;
-            self.target_key_bytes = key_len;
-        }
     }
 
     /// The file of the group at the head of the queue.
@@ -245,7 +314,7 @@ impl Groups {
         std::mem::take(&mut self.ready).into()
     }
 
-    fn close_open(&mut self) {
+    pub(super) fn close_open(&mut self) {
         if self.open.is_empty() {
             return;
         }

@@ -14,6 +14,7 @@
 
 mod commit;
 mod compaction;
+mod decide;
 mod groups;
 mod handles;
 mod listing;
@@ -25,6 +26,7 @@ pub(crate) mod repair;
 mod rotation;
 mod scrub;
 mod space;
+mod update;
 mod upkeep;
 pub(crate) mod verify;
 mod view;
@@ -36,7 +38,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::commit::{Here, InFlight};
@@ -47,6 +48,7 @@ use self::page::PageRequest;
 use self::read::ReadRequest;
 use self::rotation::Rotated;
 use self::space::Reserve;
+use self::update::Parked;
 use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
 use crate::clock::Clock;
@@ -57,7 +59,7 @@ use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
-use crate::mailbox::{Inbox, ReplySender, Request, Ticks};
+use crate::mailbox::{Entry, Inbox, ReplySender, Request, Ticks};
 use crate::options::Compaction;
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
@@ -104,6 +106,14 @@ pub(crate) enum Event {
     Rotated(Option<Result<Rotated, ChangeFailure>>),
     Read {
         request: ReadRequest,
+        location: Location,
+        data: Arc<DataFile>,
+        opened: Opened,
+        result: std::io::Result<Vec<u8>>,
+    },
+    /// The record that the next write of a key waits for.
+    RecordRead {
+        hash: KeyHash,
         location: Location,
         data: Arc<DataFile>,
         opened: Opened,
@@ -161,6 +171,7 @@ pub(crate) struct Partition {
     upkeep: Upkeep,
     reserve: Reserve,
 
+    parked: Parked,
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
     reads_in_flight_bytes: usize,
@@ -220,6 +231,7 @@ impl Partition {
             in_flight_len: 0,
             staged_keys: StagedKeys(Box::new([0; 4096])),
             unsynced: false,
+            parked: Parked::default(),
             reads_waiting: VecDeque::new(),
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
@@ -250,8 +262,12 @@ impl Partition {
     /// The one place that knows every kind of request.
     fn handle(&mut self, request: Request, ops: &mut Ops) {
         match request {
+            Request::Put { hash, .. } | Request::Del { hash, .. } if self.parked.has(hash) => {
+                self.parked.push(hash, request);
+            }
             Request::Put { hash, body, durable, reply } => self.put(hash, &body, durable, reply),
             Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
+            Request::Update(update) => self.update(update, ops),
             Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
             Request::Sync { reply } => self.sync(reply),
             Request::Page { walk, from, reply } => self.page(walk, from, reply, ops),
@@ -274,6 +290,9 @@ impl Partition {
                 self.handles_keep(&data, opened);
                 self.read_done(request, location, &data, result, ops);
             }
+            Event::RecordRead { hash, location, data, opened, result } => {
+                self.update_read(hash, location, &data, opened, result, ops);
+            }
             Event::PageRead { request, opened, result } => {
                 self.handles_keep(&request.data(), opened);
                 self.page_done(request, result, ops);
@@ -284,7 +303,14 @@ impl Partition {
 
     /// Starts whatever can be started; called after requests and events were handled.
     pub(crate) fn advance(&mut self, ops: &mut Ops) {
-        self.commit_advance(ops);
+        loop {
+            self.update_advance(ops);
+            self.commit_advance(ops);
+            // A group that is through already leaves nobody to wake who waited for it.
+            if !self.update_can_advance() {
+                break;
+            }
+        }
         self.upkeep_advance(ops);
         if self.inbox.is_closed() && self.is_idle() && self.inbox.is_empty() && !self.finished {
             self.finish_advance(ops);
@@ -321,7 +347,8 @@ impl Partition {
     fn has_room(&self) -> bool {
         self.groups.staged_bytes() < crate::limits::STAGED_BYTES_MAX
             && self.groups.open_pending_count() < crate::limits::GROUP_RECORDS_MAX
-            && self.reads_waiting.len() < crate::limits::DRAIN_REQUESTS_MAX
+            && self.reads_waiting.len() + self.parked.requests() < crate::limits::DRAIN_REQUESTS_MAX
+            && self.parked.bytes() < crate::limits::STAGED_BYTES_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
     }
 
@@ -332,6 +359,7 @@ impl Partition {
             && self.upkeep.is_idle()
             && self.reads_in_flight == 0
             && self.reads_waiting.is_empty()
+            && self.parked.is_empty()
             && self.pages_in_flight == 0
     }
 
@@ -359,6 +387,7 @@ impl Partition {
         for group in self.groups.take_all() {
             self.fail_group(group, error);
         }
+        self.update_fail(error);
     }
 
     fn fail_group(&mut self, group: Group, error: &Error) {
@@ -389,7 +418,7 @@ pub(crate) fn poll_ops(ops: &mut Ops, cx: &mut Context<'_>) -> Option<(usize, Ev
     }
 }
 
-type GetReply = ReplySender<crate::error::Result<Option<Bytes>>>;
+type GetReply = ReplySender<crate::error::Result<Option<Entry>>>;
 
 /// Nanoseconds since `since`, as histograms count them.
 fn nanos_since(since: Instant) -> u64 {

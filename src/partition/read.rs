@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
+use crate::mailbox::Entry;
 use crate::types::{KeyHash, KeyspaceId};
 
 /// A get on its way.
@@ -89,8 +90,9 @@ impl Partition {
             }
         };
         match check_record(&bytes, data.identity, KeyspaceId(0), &request.key) {
-            Checked::Match { value } => {
-                request.reply.send(Ok(Some(Bytes::from(bytes).slice(value))));
+            Checked::Match { header, value } => {
+                let entry = Entry::new(Bytes::from(bytes).slice(value), &header);
+                request.reply.send(Ok(Some(entry)));
             }
             Checked::OtherKey => self.reply_missing(request),
             Checked::Damaged(_) if !self.is_at(request.hash, location, data) => {
@@ -106,7 +108,7 @@ impl Partition {
     }
 
     /// Whether the newest record of `hash` is still this one; its slot may have another file by now.
-    fn is_at(&self, hash: KeyHash, location: Location, data: &DataFile) -> bool {
+    pub(super) fn is_at(&self, hash: KeyHash, location: Location, data: &DataFile) -> bool {
         self.keydir.get(hash) == Some(location)
             && self.files.get(location.slot).is_some_and(|file| file.id == data.id)
     }

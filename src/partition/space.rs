@@ -9,7 +9,7 @@
 //! - **SP2** Deletions leave half of the reserve to compaction, or they could not be compacted.
 //! - **SP3** A deletion in a group that did not fit is tried again, in its order; only puts fail (D1).
 
-use super::groups::{Group, Pending};
+use super::groups::{Answer, Effect, Group, Pending};
 use super::upkeep::UpkeepEvent;
 use super::{Ops, Partition};
 use crate::error::{Error, ErrorKind};
@@ -142,7 +142,7 @@ impl Partition {
         file: FileId,
         error: &Error,
     ) -> Option<Group> {
-        let is_del = |pending: &Pending| matches!(pending, Pending::Del { .. });
+        let is_del = |pending: &Pending| matches!(pending.effect, Effect::Del { .. });
         let has_dels = groups.iter().any(|group| group.pending.iter().any(is_del));
         if error.kind() != ErrorKind::NoSpace || !has_dels || !self.reserve_release() {
             for group in groups {
@@ -163,23 +163,26 @@ impl Partition {
         retry.needs_sync |= group.needs_sync;
         retry.staged_at = retry.staged_at.or(group.staged_at);
         let mut rest = &group.buf[GROUP_HEADER_LEN..];
+        // Perhaps by what is told to have failed now.
+        let is_decided = |pending: &Pending| matches!(pending.answer, Answer::Decided(_));
         for pending in group.pending {
-            let is_record = matches!(pending, Pending::Put { .. } | Pending::Del { .. });
-            let record = is_record.then(|| {
+            let record = pending.effect.hash().map(|_| {
                 let record = decode_record(rest, before).expect("the group was encoded here");
                 rest = &rest[record.header.record_len() as usize..];
                 record
             });
-            match (pending, record) {
-                (Pending::Put { hash, reply, .. }, _) => {
-                    *self.staged_keys.slot(hash) -= 1;
-                    reply.send(Err(error.clone()));
-                }
-                (pending @ Pending::Del { .. }, Some(record)) => {
+            match (pending.effect, record) {
+                (Effect::Del { .. }, Some(record)) if !is_decided(&pending) => {
                     retry.push(now, &record.header, [record.key, record.value]);
                     retry.pending.push(pending);
                 }
-                (pending, _) => retry.pending.push(pending),
+                (Effect::None, _) if !is_decided(&pending) => retry.pending.push(pending),
+                (effect, _) => {
+                    if let Some(hash) = effect.hash() {
+                        *self.staged_keys.slot(hash) -= 1;
+                    }
+                    pending.answer.fail(error);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Partition;
-use super::groups::Pending;
+use super::groups::{Answer, Effect, Pending};
 use crate::error::Result;
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::mailbox::{Body, Durable, ReplySender};
@@ -25,8 +25,7 @@ impl Partition {
         }
         self.view.counters.puts.add(1);
         let (at, len) = self.stage(RecordKind::Put, body, durable);
-        *self.staged_keys.slot(hash) += 1;
-        self.groups.open().pending.push(Pending::Put { hash, at, len, reply });
+        self.staged(Effect::Put { hash, at, len }, Answer::Done(reply));
     }
 
     pub(super) fn del(
@@ -49,12 +48,11 @@ impl Partition {
             // No tombstone; but "it is gone" must be as durable as asked, and the deletion or loss
             // that made it so may not be yet.
             self.note_durable(durable);
-            self.groups.open().pending.push(Pending::DelMissing { reply });
+            self.groups.wait(Answer::WasThere(reply, false));
             return;
         }
         let (_, len) = self.stage(RecordKind::Del, body, durable);
-        *self.staged_keys.slot(hash) += 1;
-        self.groups.open().pending.push(Pending::Del { hash, len, reply });
+        self.staged(Effect::Del { hash, len }, Answer::WasThere(reply, false));
     }
 
     /// Everything staged before becomes durable before the reply.
@@ -63,11 +61,19 @@ impl Partition {
             return reply.send(Err(error.clone()));
         }
         self.note_durable(Durable::Sync);
-        self.groups.open().pending.push(Pending::Sync { reply });
+        self.groups.wait(Answer::Done(reply));
+    }
+
+    /// Notes what the record that was just staged does once it is published.
+    pub(super) fn staged(&mut self, effect: Effect, answer: Answer) {
+        if let Some(hash) = effect.hash() {
+            *self.staged_keys.slot(hash) += 1;
+        }
+        self.groups.open().pending.push(Pending { effect, answer });
     }
 
     /// Gives the record its sequence number and place (W1); returns its place in the group.
-    fn stage(&mut self, kind: RecordKind, body: &Body, durable: Durable) -> (u32, u32) {
+    pub(super) fn stage(&mut self, kind: RecordKind, body: &Body, durable: Durable) -> (u32, u32) {
         let seqno = self.next_seqno;
         self.next_seqno = Seqno(seqno.0 + 1);
         let header = RecordHeader {
@@ -94,7 +100,7 @@ impl Partition {
         (at, header.record_len())
     }
 
-    fn note_durable(&mut self, durable: Durable) {
+    pub(super) fn note_durable(&mut self, durable: Durable) {
         if durable == Durable::Sync {
             self.groups.open().needs_sync = true;
         }

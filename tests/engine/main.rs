@@ -28,5 +28,6 @@ mod salvage;
 mod scan;
 mod scrub;
 mod stats;
+mod update;
 mod values;
 mod verify;

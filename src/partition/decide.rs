@@ -1,0 +1,156 @@
+//! What an operation that looks before it writes makes of what it finds. Pure.
+
+use std::io::Write as _;
+
+use bytes::{Bytes, BytesMut};
+
+use super::groups::Answer;
+use crate::error::{Error, Result};
+use crate::mailbox::{Body, Change, Expected, Swap, Update, When};
+use crate::types::Seqno;
+
+/// Digits of the longest `i64`, and its sign.
+const INTEGER_LEN_MAX: usize = 20;
+
+/// What is known of a key.
+pub(super) enum Found {
+    Absent,
+    /// And nobody asked for more.
+    Present,
+    Record(Old),
+}
+
+/// The newest record of a key.
+pub(super) struct Old {
+    pub(super) value: Bytes,
+    pub(super) seqno: Seqno,
+}
+
+/// What is to be written.
+pub(super) enum Write {
+    Nothing,
+    Put(Body),
+    Del,
+}
+
+/// Decides; refused changes are answered here.
+pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
+    let Update { key, change, value_len_max, .. } = update;
+    let old = match found {
+        Found::Record(old) => Some(old.value.clone()),
+        Found::Absent | Found::Present => None,
+    };
+    let decided = match change {
+        Change::PutIf { when, body, reply } => {
+            let is_there = !matches!(found, Found::Absent);
+            let is_met = is_there == (when == When::Present);
+            let write = if is_met { Write::Put(body) } else { Write::Nothing };
+            (write, answer(move |done| reply.send(done.map(|()| is_met))))
+        }
+        Change::Swap { expected, body, reply } => {
+            let is_met = match (&expected, found) {
+                (Expected::Absent, found) => matches!(found, Found::Absent),
+                (Expected::Value(value), Found::Record(old)) => old.value == *value,
+                (Expected::Seqno(seqno), Found::Record(old)) => old.seqno.0 == *seqno,
+                (Expected::Value(_) | Expected::Seqno(_), _) => false,
+            };
+            let swap = if is_met { Swap::Done } else { Swap::Mismatch(old) };
+            let write = match body {
+                Some(body) if is_met => Write::Put(body),
+                None if is_met && !matches!(found, Found::Absent) => Write::Del,
+                _ => Write::Nothing,
+            };
+            (write, answer(move |done| reply.send(done.map(|()| swap))))
+        }
+        Change::Exchange { body, reply } => {
+            let write = match body {
+                Some(body) => Write::Put(body),
+                None if old.is_some() => Write::Del,
+                None => Write::Nothing,
+            };
+            (write, answer(move |done| reply.send(done.map(|()| old))))
+        }
+        Change::Incr { by, reply } => match incremented(old.as_deref(), by) {
+            Ok(sum) => {
+                let mut digits = Vec::with_capacity(INTEGER_LEN_MAX);
+                write!(digits, "{sum}").expect("memory can be written to");
+                let body = Body::of(&key, Bytes::from(digits));
+                (Write::Put(body), answer(move |done| reply.send(done.map(|()| sum))))
+            }
+            Err(error) => {
+                reply.send(Err(error));
+                return None;
+            }
+        },
+        Change::Append { tail, reply } => {
+            let old = old.unwrap_or_default();
+            let len = old.len() as u64 + tail.len() as u64;
+            if len > value_len_max as u64 {
+                reply.send(Err(Error::invalid(format!(
+                    "the value would be {len} bytes long; value_len_max is {value_len_max}"
+                ))));
+                return None;
+            }
+            let mut value = BytesMut::with_capacity(len as usize);
+            value.extend_from_slice(&old);
+            value.extend_from_slice(&tail);
+            let body = Body::of(&key, value.freeze());
+            (Write::Put(body), answer(move |done| reply.send(done.map(|()| len))))
+        }
+    };
+    Some(decided)
+}
+
+/// Longest value that the change may write.
+pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
+    match change {
+        Change::PutIf { body, .. }
+        | Change::Swap { body: Some(body), .. }
+        | Change::Exchange { body: Some(body), .. } => body.value_len(),
+        Change::Swap { .. } | Change::Exchange { .. } => 0,
+        Change::Incr { .. } => INTEGER_LEN_MAX,
+        Change::Append { tail, .. } => match found {
+            Found::Record(old) => old.value.len() + tail.len(),
+            Found::Absent | Found::Present => tail.len(),
+        },
+    }
+}
+
+fn answer(reply: impl FnOnce(Result<()>) + 'static) -> Answer {
+    Answer::Decided(Box::new(reply))
+}
+
+fn incremented(old: Option<&[u8]>, by: i64) -> Result<i64> {
+    let Some(old) = old else { return Ok(by) };
+    let number = std::str::from_utf8(old)
+        .ok()
+        .and_then(|text| Some((text, text.parse::<i64>().ok()?)))
+        // Only what an increment would have written: not "+1", not "01".
+        .filter(|(text, number)| number.to_string() == **text)
+        .map(|(_, number)| number);
+    let number = number.ok_or_else(|| {
+        Error::invalid("the value is not a decimal integer of 64 bits, so it cannot be incremented")
+    })?;
+    number.checked_add(by).ok_or_else(|| {
+        Error::invalid(format!("{number} incremented by {by} is no integer of 64 bits"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_what_an_increment_writes() {
+        for (old, by, sum) in [("0", 5, 5), ("-7", 7, 0), ("9223372036854775806", 1, i64::MAX)] {
+            assert_eq!(incremented(Some(old.as_bytes()), by).unwrap(), sum);
+        }
+        assert_eq!(incremented(None, -3).unwrap(), -3);
+        for old in ["", " 1", "+1", "01", "-0", "1.0", "9223372036854775808", "\u{ff}"] {
+            let error = incremented(Some(old.as_bytes()), 0).unwrap_err();
+            assert!(error.to_string().contains("not a decimal integer"), "{old}: {error}");
+        }
+        assert!(incremented(Some(b"9223372036854775807"), 1).is_err());
+        assert!(incremented(Some(b"-9223372036854775808"), -1).is_err());
+    }
+}

@@ -1,0 +1,368 @@
+//! Operations that look before they write: decided here, because only this worker writes the key.
+//!
+//! What such an operation finds is the newest state of its key, staged or published. It waits, and every
+//! later write of the key behind it, while that state is not at hand: while it is in a group that is on its
+//! way, or in a record that has to be read from the disk. Other keys go on.
+//!
+//! ## Invariants
+//! - **UP1** What is decided from a staged record goes into the same group, so that they fail together.
+//! - **UP2** Writes of one key happen in the order they were taken from the mailbox.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::commit::InFlight;
+use super::decide::{Found, Old, Write, decide, value_len_max};
+use super::groups::{Effect, Room};
+use super::handles::{Opened, open};
+use super::{Event, Ops, Partition};
+use crate::error::Error;
+use crate::keydir::Location;
+use crate::limits::READ_NOW_LEN_MAX;
+use crate::log::data_file::DataFile;
+use crate::log::format::FormatError;
+use crate::log::format::data_header::FileIdentity;
+use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind, decode_record};
+use crate::mailbox::{Body, Request, Update};
+use crate::types::{KeyHash, KeyspaceId};
+
+/// Writes that wait for the state of their key.
+#[derive(Default)]
+pub(super) struct Parked {
+    keys: HashMap<KeyHash, Queue>,
+    requests: usize,
+    bytes: usize,
+}
+
+struct Queue {
+    waits_for: WaitsFor,
+    requests: VecDeque<Request>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// What is staged of the key.
+    Group,
+    /// The record of the key.
+    Record,
+}
+
+/// Where the newest state of a key is.
+enum Newest {
+    /// In the open group.
+    Open(Effect),
+    /// In a group that is on its way.
+    OnItsWay,
+    Published(Option<Location>),
+}
+
+impl Parked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub(super) fn has(&self, hash: KeyHash) -> bool {
+        !self.keys.is_empty() && self.keys.contains_key(&hash)
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, hash: KeyHash, request: Request) {
+        if let Some(queue) = self.keys.get_mut(&hash) {
+            self.requests += 1;
+            self.bytes += request.len_bytes();
+            queue.requests.push_back(request);
+        }
+    }
+
+    /// Puts `update` at the head of its key's queue.
+    fn park(&mut self, update: Box<Update>, waits_for: WaitsFor) {
+        let hash = update.hash;
+        let queue =
+            self.keys.entry(hash).or_insert_with(|| Queue { waits_for, requests: VecDeque::new() });
+        queue.waits_for = waits_for;
+        let request = Request::Update(update);
+        self.requests += 1;
+        self.bytes += request.len_bytes();
+        queue.requests.push_front(request);
+    }
+
+    fn pop(&mut self, hash: KeyHash) -> Option<Request> {
+        let request = self.keys.get_mut(&hash)?.requests.pop_front()?;
+        self.requests -= 1;
+        self.bytes -= request.len_bytes();
+        Some(request)
+    }
+}
+
+impl Partition {
+    pub(super) fn update(&mut self, update: Box<Update>, ops: &mut Ops) {
+        if self.parked.has(update.hash) {
+            self.parked.push(update.hash, Request::Update(update));
+        } else {
+            self.update_try(update, ops);
+        }
+    }
+
+    /// Goes on with whoever waited for a group that is no longer on its way.
+    pub(super) fn update_advance(&mut self, ops: &mut Ops) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let waiting = self.parked.keys.iter();
+        let waiting = waiting.filter(|(_, queue)| queue.waits_for == WaitsFor::Group);
+        let waiting: Vec<KeyHash> = waiting.map(|(hash, _)| *hash).collect();
+        for hash in waiting {
+            if !self.is_on_its_way(hash) {
+                self.unpark(hash, ops);
+            }
+        }
+    }
+
+    /// Whether [`update_advance`](Self::update_advance) would find something to do.
+    pub(super) fn update_can_advance(&self) -> bool {
+        let mut waiting = self.parked.keys.iter();
+        waiting
+            .any(|(hash, queue)| queue.waits_for == WaitsFor::Group && !self.is_on_its_way(*hash))
+    }
+
+    /// Handles what waits for a key, until one of them has to wait again.
+    fn unpark(&mut self, hash: KeyHash, ops: &mut Ops) {
+        while let Some(request) = self.parked.pop(hash) {
+            match request {
+                Request::Put { hash, body, durable, reply } => {
+                    self.put(hash, &body, durable, reply);
+                }
+                Request::Del { hash, body, durable, reply } => {
+                    self.del(hash, &body, durable, reply);
+                }
+                Request::Update(update) => {
+                    if !self.update_try(update, ops) {
+                        return;
+                    }
+                }
+                _ => unreachable!("only writes of a key wait for it"),
+            }
+        }
+        self.parked.keys.remove(&hash);
+    }
+
+    /// Decides, or waits at the head of the key's queue; says which.
+    fn update_try(&mut self, update: Box<Update>, ops: &mut Ops) -> bool {
+        if let Some(error) = &self.poisoned {
+            update.change.fail(error);
+            return true;
+        }
+        let refusal = if update.change.is_del() { self.del_refusal() } else { self.put_refusal() };
+        if let Some(error) = refusal {
+            update.change.fail(&error);
+            return true;
+        }
+        match self.newest(update.hash) {
+            Newest::OnItsWay => {
+                self.parked.park(update, WaitsFor::Group);
+                false
+            }
+            Newest::Open(effect) => self.update_from_open(update, effect),
+            Newest::Published(None) => {
+                self.update_decide(*update, &Found::Absent);
+                true
+            }
+            Newest::Published(Some(_)) if !update.change.needs_record() => {
+                self.update_decide(*update, &Found::Present);
+                true
+            }
+            Newest::Published(Some(location)) => self.update_from_record(update, location, ops),
+        }
+    }
+
+    fn newest(&mut self, hash: KeyHash) -> Newest {
+        if *self.staged_keys.slot(hash) > 0 {
+            if let Some(effect) = self.groups.open().newest(hash) {
+                return Newest::Open(effect);
+            }
+            if self.is_on_its_way(hash) {
+                return Newest::OnItsWay;
+            }
+        }
+        Newest::Published(self.keydir.get(hash))
+    }
+
+    fn is_on_its_way(&self, hash: KeyHash) -> bool {
+        let is_in_flight = match &self.in_flight {
+            InFlight::Group(group) | InFlight::Undo(Some(group)) => group.newest(hash).is_some(),
+            InFlight::None | InFlight::Undo(None) | InFlight::Pause | InFlight::Rotation => false,
+        };
+        is_in_flight || self.groups.is_ready(hash)
+    }
+
+    /// From what is staged in the open group, if the outcome fits into it too (UP1).
+    fn update_from_open(&mut self, update: Box<Update>, effect: Effect) -> bool {
+        let identity = self.owner.identity_of(self.groups.target_file());
+        let found = match effect {
+            Effect::Put { at, len, .. } => {
+                let record = &self.groups.open().buf[at as usize..][..len as usize];
+                let read = found(&Bytes::copy_from_slice(record), identity, &update.key);
+                read.expect("the record was encoded here")
+            }
+            Effect::Del { .. } | Effect::None => Found::Absent,
+        };
+        let value_len = value_len_max(&update.change, &found);
+        let len = (RECORD_HEADER_LEN_MAX + update.key.len() + value_len) as u64;
+        let room = self.groups.room_for(len, update.key.len() as u64, self.bounds);
+        if room == Room::Here {
+            self.update_decide(*update, &found);
+            true
+        } else {
+            self.groups.close_open();
+            self.parked.park(update, WaitsFor::Group);
+            false
+        }
+    }
+
+    /// From a published record: at once if it is in the page cache.
+    fn update_from_record(
+        &mut self,
+        update: Box<Update>,
+        location: Location,
+        ops: &mut Ops,
+    ) -> bool {
+        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
+        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        if let Some(found) = read_now(&data, location, &update.key) {
+            self.update_decide(*update, &found);
+            return true;
+        }
+        let hash = update.hash;
+        self.parked.park(update, WaitsFor::Record);
+        let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
+        let (len, offset) = (location.len as usize, u64::from(location.offset));
+        self.view.counters.reads.add(1);
+        self.view.counters.read_bytes.add(len as u64);
+        self.reads_in_flight += 1;
+        self.reads_in_flight_bytes += len;
+        ops.push(Box::pin(async move {
+            let (opened, result) = match open(&disk, fs, data.clone()).await {
+                Ok((file, opened)) => (opened, disk.read(&file, len, offset).await),
+                Err(error) => (None, Err(error)),
+            };
+            (index, Event::RecordRead { hash, location, data, opened, result })
+        }));
+        false
+    }
+
+    pub(super) fn update_read(
+        &mut self,
+        hash: KeyHash,
+        location: Location,
+        data: &Arc<DataFile>,
+        opened: Opened,
+        result: std::io::Result<Vec<u8>>,
+        ops: &mut Ops,
+    ) {
+        self.handles_keep(data, opened);
+        self.reads_in_flight -= 1;
+        self.reads_in_flight_bytes -= location.len as usize;
+        let Some(Request::Update(update)) = self.parked.pop(hash) else {
+            return; // Poisoned meanwhile: everybody was told.
+        };
+        let refused = match result {
+            Err(source) => {
+                let attempt = format!("read {} bytes at {} of", location.len, location.offset);
+                Err(Error::io(&attempt, &data.path, source))
+            }
+            Ok(bytes) => match found(&Bytes::from(bytes), data.identity, &update.key) {
+                Ok(found) => Ok(Some(found)),
+                // The entry moved on while its record was read: compaction does that.
+                Err(_) if !self.is_at(hash, location, data) => Ok(None),
+                Err(what) => {
+                    let error = Error::corrupt(&data.path, u64::from(location.offset), what);
+                    tracing::error!(partition = self.id.0, %error, "damaged record");
+                    Err(error)
+                }
+            },
+        };
+        let is_over = match refused {
+            Ok(Some(found)) => {
+                self.update_decide(*update, &found);
+                true
+            }
+            Ok(None) => self.update_try(update, ops),
+            Err(error) => {
+                update.change.fail(&error);
+                true
+            }
+        };
+        if is_over {
+            self.unpark(hash, ops);
+        }
+    }
+
+    fn update_decide(&mut self, update: Update, found: &Found) {
+        let (hash, key, durable) = (update.hash, update.key.clone(), update.durable);
+        let Some((write, answer)) = decide(update, found) else { return };
+        match write {
+            Write::Nothing => {
+                // What it saw may not be durable yet.
+                self.note_durable(durable);
+                self.groups.wait(answer);
+            }
+            Write::Put(body) => {
+                self.view.counters.puts.add(1);
+                let (at, len) = self.stage(RecordKind::Put, &body, durable);
+                self.staged(Effect::Put { hash, at, len }, answer);
+            }
+            Write::Del => {
+                self.view.counters.dels.add(1);
+                let (_, len) = self.stage(RecordKind::Del, &Body::key_only(key), durable);
+                self.staged(Effect::Del { hash, len }, answer);
+            }
+        }
+    }
+
+    /// Tells everybody who waits for the state of a key.
+    pub(super) fn update_fail(&mut self, error: &Error) {
+        let parked = std::mem::take(&mut self.parked);
+        for request in parked.keys.into_values().flat_map(|queue| queue.requests) {
+            match request {
+                Request::Put { reply, .. } => reply.send(Err(error.clone())),
+                Request::Del { reply, .. } => reply.send(Err(error.clone())),
+                Request::Update(update) => update.change.fail(error),
+                _ => unreachable!("only writes of a key wait for it"),
+            }
+        }
+    }
+}
+
+/// What a record says of a key, which may be another's.
+fn found(record: &Bytes, identity: FileIdentity, key: &[u8]) -> Result<Found, FormatError> {
+    let decoded = decode_record(record, identity)?;
+    if decoded.key != key || decoded.header.keyspace != KeyspaceId(0) {
+        return Ok(Found::Absent);
+    }
+    let (value, seqno) = (record.slice_ref(decoded.value), decoded.header.seqno);
+    Ok(Found::Record(Old { value, seqno }))
+}
+
+/// What the record says, if it is in the page cache and sound.
+fn read_now(data: &DataFile, location: Location, key: &[u8]) -> Option<Found> {
+    let len = location.len as usize;
+    if len > READ_NOW_LEN_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; len];
+    let read = data.with_open(|file| file.read_now(&mut bytes, u64::from(location.offset)))?;
+    if read.ok()? < len {
+        return None;
+    }
+    found(&Bytes::from(bytes), data.identity, key).ok()
+}
