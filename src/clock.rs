@@ -3,7 +3,10 @@
 //! [`Options`](crate::Options) hold a [`Clock`], and whoever needs the time gets it from there. What is only
 //! measured, as latencies and rates are, asks `Instant` instead.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::types::ExpiresAt;
 
 #[cfg(any(test, feature = "sim"))]
 pub use simulated::SimClock;
@@ -31,7 +34,6 @@ impl Clock {
 
     /// Milliseconds since the machine was started, sleep included: never goes back, and nobody sets it.
     /// Together with [`wall_ms`](Self::wall_ms) it tells a jump from the passing of time (T1).
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing expires yet"))]
     pub(crate) fn boot_ms(&self) -> u64 {
         match self {
             Clock::Real => {
@@ -42,6 +44,65 @@ impl Clock {
             Clock::Sim(clock) => clock.boot_ms(),
         }
     }
+}
+
+/// The wall clock may run ahead of the boot clock by this much before nothing is deleted for having
+/// expired (T1): more than what is corrected every day, less than what anybody calls a moment.
+const SKEW_MAX_MS: u64 = 60_000;
+
+/// What is past, for one open store (T1).
+#[derive(Debug)]
+pub(crate) struct ExpiryClock {
+    clock: Clock,
+    /// Wall clock minus boot clock when the store was opened.
+    skew_ms: i128,
+    /// No time before this is believed any more: something was said to be past then.
+    floor_ms: AtomicU64,
+}
+
+impl ExpiryClock {
+    pub(crate) fn new(clock: Clock) -> ExpiryClock {
+        let skew_ms = skew_of(&clock);
+        ExpiryClock { clock, skew_ms, floor_ms: AtomicU64::new(0) }
+    }
+
+    /// Milliseconds since 1970; it goes on when the wall clock is set back, and is never before what was
+    /// past already.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let unset = u64::try_from(i128::from(self.clock.boot_ms()) + self.skew_ms).unwrap_or(0);
+        self.clock.wall_ms().max(unset).max(self.floor_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether that moment has come. Once it has, it does not become future again.
+    pub(crate) fn is_past(&self, expires_at: ExpiresAt) -> bool {
+        let ms = expires_at.as_ms();
+        let is_past = self.now_ms() >= ms;
+        if is_past && self.floor_ms.load(Ordering::Relaxed) < ms {
+            self.floor_ms.fetch_max(ms, Ordering::Relaxed);
+        }
+        is_past
+    }
+
+    /// Whether a record with this expiry is not to be shown.
+    pub(crate) fn hides(&self, expires_at: Option<ExpiresAt>) -> bool {
+        expires_at.is_some_and(|at| self.is_past(at))
+    }
+
+    /// Whether that moment has come beyond doubt, so that what expired then may be deleted: by the wall
+    /// clock alone, and only while it agrees with the boot clock.
+    pub(crate) fn is_over(&self, expires_at: ExpiresAt) -> bool {
+        let is_over = self.clock.wall_ms() >= expires_at.as_ms() && self.is_trusted();
+        is_over && self.is_past(expires_at)
+    }
+
+    /// Whether wall clock and boot clock agree.
+    pub(crate) fn is_trusted(&self) -> bool {
+        (skew_of(&self.clock) - self.skew_ms).unsigned_abs() <= u128::from(SKEW_MAX_MS)
+    }
+}
+
+fn skew_of(clock: &Clock) -> i128 {
+    i128::from(clock.wall_ms()) - i128::from(clock.boot_ms())
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -130,5 +191,29 @@ mod tests {
         hand.set(5);
         hand.advance(std::time::Duration::from_secs(1));
         assert_eq!((clock.wall_ms(), clock.boot_ms()), (1005, 1000));
+    }
+
+    #[test]
+    fn t1_what_is_past_stays_past_and_a_jump_deletes_nothing() {
+        let hand = SimClock::new(1_000_000);
+        let clock = ExpiryClock::new(Clock::Sim(hand.clone()));
+        let at = |ms| ExpiresAt::from_ms(ms).unwrap();
+        assert!(!clock.is_past(at(1_000_001)) && clock.is_past(at(1_000_000)));
+        hand.set(2_000_000);
+        assert!(clock.is_past(at(1_500_000)) && !clock.is_over(at(1_500_000)));
+        hand.set(1_000_000);
+        assert!(clock.is_past(at(1_500_000)) && !clock.is_past(at(1_500_001)));
+        // Set back, time goes on.
+        hand.set(10);
+        hand.advance(std::time::Duration::from_secs(600));
+        assert!(clock.is_past(at(1_600_000)) && !clock.is_past(at(1_600_001)));
+        hand.set(1_600_000);
+        assert!(clock.is_over(at(1_600_000)) && !clock.is_over(at(1_600_001)));
+        hand.advance(std::time::Duration::from_hours(1));
+        assert!(clock.is_over(at(5_200_000)) && !clock.is_past(at(5_200_001)));
+        hand.set(5_200_000 + 60_000);
+        assert!(clock.is_trusted());
+        hand.set(5_200_000 + 60_001);
+        assert!(!clock.is_trusted());
     }
 }

@@ -75,7 +75,7 @@ pub use mailbox::{Expected, Swap};
 pub use options::{Compaction, Durability, Io, OpenProgress, Options};
 pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
-pub use types::EntryInfo;
+pub use types::{EntryInfo, Ttl};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

@@ -95,6 +95,7 @@ pub struct Options {
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
     pub(crate) clock: Clock,
+    pub(crate) default_ttl: Option<Duration>,
 }
 
 impl Default for Options {
@@ -120,6 +121,7 @@ impl Default for Options {
             open_files_max: None,
             on_open_progress: None,
             clock: Clock::default(),
+            default_ttl: None,
         }
     }
 }
@@ -280,6 +282,12 @@ impl Options {
         callback: impl Fn(OpenProgress) + Send + Sync + 'static,
     ) -> Options {
         self.on_open_progress = Some(OnOpenProgress::new(callback));
+        self
+    }
+
+    /// Values expire after this long if their put does not say otherwise; default: never.
+    pub fn default_ttl(mut self, ttl: Duration) -> Options {
+        self.default_ttl = Some(ttl);
         self
     }
 

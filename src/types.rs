@@ -1,6 +1,8 @@
 //! Ids and sizes that must not be swapped for each other.
 
 use std::fmt;
+use std::num::NonZero;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal) => {
@@ -63,7 +65,7 @@ impl fmt::Debug for StoreId {
 ///
 /// `bucket` and `table` together are the 96 bits that a keydir entry stores; `route` chooses the
 /// partition and is stored nowhere, because every key of a partition shares the choice (§5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash {
     /// Chooses the bucket and the control byte inside a table.
     pub(crate) bucket: u64,
@@ -71,6 +73,36 @@ pub(crate) struct KeyHash {
     pub(crate) table: u32,
     /// Chooses the partition.
     pub(crate) route: u32,
+}
+
+/// When a record stops to count, in milliseconds since 1970; never zero, so that "never" costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ExpiresAt(NonZero<u64>);
+
+impl ExpiresAt {
+    /// `None` for zero, which a record has for "never".
+    pub(crate) fn from_ms(ms: u64) -> Option<ExpiresAt> {
+        NonZero::new(ms).map(ExpiresAt)
+    }
+
+    pub(crate) fn as_ms(self) -> u64 {
+        self.0.get()
+    }
+
+    pub(crate) fn as_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.as_ms())
+    }
+}
+
+/// How long a key is still there, as [`Db::ttl`](crate::Db::ttl) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// There is no such key.
+    Missing,
+    /// It does not expire.
+    Forever,
+    /// It expires after this time.
+    Left(Duration),
 }
 
 /// What is known of a key besides its value.
@@ -82,4 +114,6 @@ pub struct EntryInfo {
     pub seqno: u64,
     /// Length of the value in bytes.
     pub value_len: u64,
+    /// When it expires; `None` if never.
+    pub expires_at: Option<SystemTime>,
 }

@@ -78,6 +78,15 @@ impl<T> Prepared<'_, T> {
     }
 }
 
+impl<T> Prepared<'_, T> {
+    /// An argument that came later is refused; an earlier refusal stays.
+    pub(super) fn refuse(&mut self, error: Error) {
+        if matches!(self, Prepared::Ready(_)) {
+            *self = Prepared::Refused(error);
+        }
+    }
+}
+
 impl<T> Future for Prepared<'_, T> {
     type Output = Result<T>;
 

@@ -11,12 +11,14 @@ mod read;
 mod repair;
 mod salvage;
 mod scan;
+mod ttl;
 mod update;
 mod value;
 mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -27,6 +29,7 @@ use self::read::ReadNow;
 pub use self::scan::{Scan, ScanKeys};
 pub use self::update::Update;
 pub use self::value::IntoValue;
+use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Body, Durable, Entry, Mailbox, Request, reply_slot};
 use crate::options::Options;
@@ -73,6 +76,9 @@ pub(crate) struct Shared {
     map: PartitionMap,
     partitions: Vec<Shard>,
     durable: Durable,
+    expiry: Arc<ExpiryClock>,
+    /// Of puts that say nothing else.
+    default_ttl: Option<Duration>,
     key_len_max: usize,
     value_len_max: usize,
     io_name: &'static str,
@@ -187,7 +193,7 @@ impl Db {
     /// # Errors
     /// As [`Db::get`].
     pub async fn entry<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<EntryInfo>> {
-        Ok(self.shared.entry(key.as_ref()).await?.map(|entry| entry.info))
+        Ok(self.shared.entry(key.as_ref()).await?.map(|entry| entry.info()))
     }
 
     /// Deletes `key`; true if it was there.
@@ -340,7 +346,7 @@ impl Shared {
         }
         let hash = self.hash(key);
         let shard = self.shard_of(hash);
-        match read::read_now(&self.partitions[shard].view, hash, key) {
+        match read::read_now(&self.partitions[shard].view, &self.expiry, hash, key) {
             ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {

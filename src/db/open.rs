@@ -8,6 +8,7 @@ use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared};
+use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
@@ -137,6 +138,27 @@ fn choose_io(io: &Io) -> Result<Access> {
     }
 }
 
+/// What all partitions of the store have in common.
+fn partition_config(
+    options: &Options,
+    access: &Access,
+    identity: &StoreIdentity,
+    worker_count: usize,
+) -> Result<PartitionConfig> {
+    let partition_count = identity.partition_count as usize;
+    Ok(PartitionConfig {
+        identity: identity.clone(),
+        open_id: u64::from_le_bytes(random()?),
+        clock: options.clock.clone(),
+        expiry: Arc::new(ExpiryClock::new(options.clock.clone())),
+        bounds: options.file_bounds(),
+        prewrite: options.prewrite,
+        compaction: compaction_of_worker(&options.compaction, worker_count),
+        scrub: scrub_of_partition(options, access, partition_count),
+        open_files_max: (open_files_max(options) / partition_count).max(1),
+    })
+}
+
 /// Starts the workers and waits until every partition is loaded; the first failure wins.
 fn start(
     options: &Options,
@@ -148,20 +170,9 @@ fn start(
     let cores = worker::available_cores();
     let partition_count = identity.partition_count as usize;
     let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
-    let setup = Setup {
-        fs: access.fs.clone(),
-        root: root.clone(),
-        config: PartitionConfig {
-            identity: identity.clone(),
-            open_id: u64::from_le_bytes(random()?),
-            clock: options.clock.clone(),
-            bounds: options.file_bounds(),
-            prewrite: options.prewrite,
-            compaction: compaction_of_worker(&options.compaction, worker_count),
-            scrub: scrub_of_partition(options, access, partition_count),
-            open_files_max: (open_files_max(options) / partition_count).max(1),
-        },
-    };
+    let config = partition_config(options, access, identity, worker_count)?;
+    let expiry = config.expiry.clone();
+    let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
         .map(|partition| {
@@ -241,6 +252,8 @@ fn start(
         map: PartitionMap::new(identity.partition_count),
         partitions,
         durable: options.durability.of_write(),
+        expiry,
+        default_ttl: options.default_ttl,
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
         io_name: access.name,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::log::format::record::body_crc;
 use crate::mailbox::{Body, Request, reply_slot};
 use crate::options::Durability;
+use crate::types::ExpiresAt;
 
 /// Up to this many bytes, copying a value is cheaper than a second allocation.
 const VALUE_COPY_LEN_MAX: usize = 4 << 10;
@@ -31,24 +33,62 @@ const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 /// # db.close().await }).unwrap();
 /// ```
 #[must_use = "a put does nothing until it is awaited"]
-pub struct Put<'a>(Prepared<'a, ()>);
+pub struct Put<'a> {
+    shared: &'a Shared,
+    prepared: Prepared<'a, ()>,
+}
 
 impl<'a> Put<'a> {
     pub(super) fn new(shared: &'a Shared, key: &[u8], value: impl IntoValue) -> Put<'a> {
         let body = shared.check_key(key).and_then(|()| body(shared, key, value));
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Put(Prepared::Refused(error)),
+        let made = body.and_then(|body| Ok((body, shared.default_expiry()?)));
+        let (body, expires_at) = match made {
+            Ok(made) => made,
+            Err(error) => return Put { shared, prepared: Prepared::Refused(error) },
         };
         let hash = shared.hash(key);
         let (reply, receiver) = reply_slot();
-        let request = Request::Put { hash, body, durable: shared.durable, reply };
-        Put(Prepared::Ready(Call::new(shared, shared.shard_of(hash), request, receiver)))
+        let request = Request::Put { hash, body, expires_at, durable: shared.durable, reply };
+        let call = Call::new(shared, shared.shard_of(hash), request, receiver);
+        Put { shared, prepared: Prepared::Ready(call) }
+    }
+
+    /// The value expires after `ttl` from now, instead of what [`Options::default_ttl`] says; in whole
+    /// milliseconds, rounded up. Zero, or a time beyond any date, is refused when awaited.
+    ///
+    /// [`Options::default_ttl`]: crate::Options::default_ttl
+    ///
+    /// # Example: gone when its time has come
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ringcask::Db::open(dir.path()).await?;
+    /// db.put("code", "314159").ttl(std::time::Duration::from_secs(300)).await?;
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn ttl(mut self, ttl: Duration) -> Put<'a> {
+        match self.shared.after(ttl) {
+            Ok(at) => self.expires(Some(at)),
+            Err(error) => self.prepared.refuse(error),
+        }
+        self
+    }
+
+    /// The value stays, whatever [`Options::default_ttl`](crate::Options::default_ttl) says.
+    pub fn forever(mut self) -> Put<'a> {
+        self.expires(None);
+        self
+    }
+
+    fn expires(&mut self, at: Option<ExpiresAt>) {
+        if let Some(Request::Put { expires_at, .. }) = self.prepared.request() {
+            *expires_at = at;
+        }
     }
 
     /// When this put is acknowledged, instead of what the store was opened with.
     pub fn durability(mut self, durability: Durability) -> Put<'a> {
-        if let Some(Request::Put { durable, .. }) = self.0.request() {
+        if let Some(Request::Put { durable, .. }) = self.prepared.request() {
             *durable = durability.of_write();
         }
         self
@@ -77,6 +117,6 @@ impl Future for Put<'_> {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll(cx)
+        Pin::new(&mut self.prepared).poll(cx)
     }
 }

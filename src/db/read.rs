@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::clock::ExpiryClock;
 use crate::keydir::Location;
 use crate::limits::{READ_COPY_LEN_MAX, READ_NOW_LEN_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
@@ -26,7 +27,12 @@ pub(super) enum ReadNow {
     Hop,
 }
 
-pub(super) fn read_now(view: &PartitionView, hash: KeyHash, key: &[u8]) -> ReadNow {
+pub(super) fn read_now(
+    view: &PartitionView,
+    clock: &ExpiryClock,
+    hash: KeyHash,
+    key: &[u8],
+) -> ReadNow {
     let found = view.keydir.lookup(hash, |location| (location, view.files.load()));
     let Some((location, files)) = found else {
         view.gets_hop_free.add(1);
@@ -38,6 +44,11 @@ pub(super) fn read_now(view: &PartitionView, hash: KeyHash, key: &[u8]) -> ReadN
         read_record(data, location, key)
     });
     match entry {
+        Some(entry) if clock.hides(entry.expires_at) => {
+            view.gets_hop_free.add(1);
+            view.gets_missing.add(1);
+            ReadNow::Missing
+        }
         Some(entry) => {
             view.gets_hop_free.add(1);
             ReadNow::Found(entry)

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use super::value::IntoValue;
 use super::{Db, Shared};
 use crate::error::Result;
 use crate::mailbox::{
-    Change, Expected, ReplySender, Request, Swap, Update as Sent, When, reply_slot,
+    Change, Expected, Expiry, ReplySender, Request, Swap, Update as Sent, When, reply_slot,
 };
 use crate::options::Durability;
 
@@ -21,34 +22,56 @@ use crate::options::Durability;
 /// It is decided by the one worker that owns the key, so between the look and the write nothing can
 /// happen to the key. What is said of [`Put`](crate::Put) about polling holds here too.
 #[must_use = "an operation does nothing until it is awaited"]
-pub struct Update<'a, T>(Prepared<'a, T>);
+pub struct Update<'a, T> {
+    shared: &'a Shared,
+    prepared: Prepared<'a, T>,
+}
 
 impl<'a, T> Update<'a, T> {
-    fn new(
+    pub(super) fn new(
         shared: &'a Shared,
         key: &[u8],
-        change: impl FnOnce(ReplySender<Result<T>>) -> Result<Change>,
+        change: impl FnOnce(ReplySender<Result<T>>) -> Result<(Change, Expiry)>,
     ) -> Update<'a, T> {
         let (reply, receiver) = reply_slot();
-        let change = match shared.check_key(key).and_then(|()| change(reply)) {
-            Ok(change) => change,
-            Err(error) => return Update(Prepared::Refused(error)),
+        let (change, expiry) = match shared.check_key(key).and_then(|()| change(reply)) {
+            Ok(made) => made,
+            Err(error) => return Update { shared, prepared: Prepared::Refused(error) },
         };
         let hash = shared.hash(key);
         let request = Request::Update(Box::new(Sent {
             hash,
             key: Bytes::copy_from_slice(key),
             durable: shared.durable,
+            expiry,
             value_len_max: shared.value_len_max,
             change,
         }));
-        Update(Prepared::Ready(Call::new(shared, shared.shard_of(hash), request, receiver)))
+        let call = Call::new(shared, shared.shard_of(hash), request, receiver);
+        Update { shared, prepared: Prepared::Ready(call) }
+    }
+
+    /// What is written expires after `ttl` from now; in whole milliseconds, rounded up.
+    ///
+    /// Without this, a value that replaces another expires as
+    /// [`Options::default_ttl`](crate::Options::default_ttl) says, and one that is changed by `incr` or
+    /// `append` when it would have anyway.
+    pub fn ttl(mut self, ttl: Duration) -> Update<'a, T> {
+        match self.shared.after(ttl) {
+            Ok(at) => {
+                if let Some(Request::Update(update)) = self.prepared.request() {
+                    update.expiry = Expiry::At(Some(at));
+                }
+            }
+            Err(error) => self.prepared.refuse(error),
+        }
+        self
     }
 
     /// When it is acknowledged, instead of what the store was opened with. An answer is as durable as
     /// that also if nothing had to be written: what it is about may be new.
     pub fn durability(mut self, durability: Durability) -> Update<'a, T> {
-        if let Some(Request::Update(update)) = self.0.request() {
+        if let Some(Request::Update(update)) = self.prepared.request() {
             update.durable = durability.of_write();
         }
         self
@@ -59,7 +82,7 @@ impl<T> Future for Update<'_, T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.0).poll(cx)
+        Pin::new(&mut self.prepared).poll(cx)
     }
 }
 
@@ -100,7 +123,8 @@ impl Db {
 
     fn put_if(&self, when: When, key: &[u8], value: impl IntoValue) -> Update<'_, bool> {
         Update::new(&self.shared, key, |reply| {
-            Ok(Change::PutIf { when, body: body(&self.shared, key, value)?, reply })
+            let body = body(&self.shared, key, value)?;
+            Ok((Change::PutIf { when, body, reply }, self.shared.replaced()?))
         })
     }
 
@@ -133,7 +157,8 @@ impl Db {
         let key = key.as_ref();
         Update::new(&self.shared, key, |reply| {
             let body = Some(body(&self.shared, key, new)?);
-            Ok(Change::Swap { expected: expected.into(), body, reply })
+            let change = Change::Swap { expected: expected.into(), body, reply };
+            Ok((change, self.shared.replaced()?))
         })
     }
 
@@ -158,7 +183,8 @@ impl Db {
         expected: impl Into<Expected>,
     ) -> Update<'_, Swap> {
         Update::new(&self.shared, key.as_ref(), |reply| {
-            Ok(Change::Swap { expected: expected.into(), body: None, reply })
+            let change = Change::Swap { expected: expected.into(), body: None, reply };
+            Ok((change, Expiry::At(None)))
         })
     }
 
@@ -173,7 +199,8 @@ impl Db {
     ) -> Update<'_, Option<Bytes>> {
         let key = key.as_ref();
         Update::new(&self.shared, key, |reply| {
-            Ok(Change::Exchange { body: Some(body(&self.shared, key, value)?), reply })
+            let body = Some(body(&self.shared, key, value)?);
+            Ok((Change::Exchange { body, reply }, self.shared.replaced()?))
         })
     }
 
@@ -193,7 +220,9 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn get_and_del<K: AsRef<[u8]>>(&self, key: K) -> Update<'_, Option<Bytes>> {
-        Update::new(&self.shared, key.as_ref(), |reply| Ok(Change::Exchange { body: None, reply }))
+        Update::new(&self.shared, key.as_ref(), |reply| {
+            Ok((Change::Exchange { body: None, reply }, Expiry::At(None)))
+        })
     }
 
     /// Adds `by` to the integer that `key` holds as decimal digits, and returns the sum. An absent key
@@ -214,7 +243,9 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn incr<K: AsRef<[u8]>>(&self, key: K, by: i64) -> Update<'_, i64> {
-        Update::new(&self.shared, key.as_ref(), |reply| Ok(Change::Incr { by, reply }))
+        Update::new(&self.shared, key.as_ref(), |reply| {
+            Ok((Change::Incr { by, reply }, self.shared.changed()?))
+        })
     }
 
     /// Puts `tail` behind the value of `key`, and returns the length in bytes of both. An absent key
@@ -228,7 +259,19 @@ impl Db {
         Update::new(&self.shared, key.as_ref(), |reply| {
             let tail = tail.into_bytes();
             self.shared.check_value_len(tail.len())?;
-            Ok(Change::Append { tail, reply })
+            Ok((Change::Append { tail, reply }, self.shared.changed()?))
         })
+    }
+}
+
+impl Shared {
+    /// When a value expires that takes the place of another.
+    fn replaced(&self) -> Result<Expiry> {
+        Ok(Expiry::At(self.default_expiry()?))
+    }
+
+    /// When a value expires that is made from another.
+    fn changed(&self) -> Result<Expiry> {
+        Ok(Expiry::Keep { or: self.default_expiry()? })
     }
 }

@@ -42,6 +42,7 @@
 
 mod directory;
 mod entry;
+mod expiries;
 mod growth;
 mod loader;
 mod table;
@@ -52,6 +53,7 @@ mod usage;
 use std::sync::Arc;
 
 pub(crate) use self::entry::{FileSlot, Location};
+pub(crate) use self::expiries::Expiries;
 pub(crate) use self::loader::KeydirLoader;
 pub(crate) use self::usage::Usage;
 

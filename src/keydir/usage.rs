@@ -1,7 +1,7 @@
 //! Live, shadow and dead bytes of each data file (K5).
 //!
-//! Live is what keydir entries point at, shadow is what tombstones take, dead is the rest of the
-//! records. Counted when a record is published, never when it is staged, so the sums agree with the
+//! Live is what keydir entries point at, shadow is what tombstones and expired records take, dead is
+//! the rest of the records. Counted when a record is published, never when it is staged, so the sums agree with the
 //! keydir at every moment and after every reopen.
 
 use super::{FileSlot, Location};
@@ -55,6 +55,12 @@ impl Usage {
             usage.records += count;
             usage.record_bytes += bytes;
         });
+    }
+
+    /// The record at `location` has expired, and shadows older ones from now on.
+    pub(crate) fn expired(&mut self, location: Location) {
+        self.forget(Some(location));
+        self.shadow(location.slot, 1, u64::from(location.len));
     }
 
     /// Of the records in `slot`, these are tombstones.

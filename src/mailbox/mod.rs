@@ -26,7 +26,7 @@ pub(crate) use admission::{Admission, Ticket};
 pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
 pub(crate) use request::{Body, Durable, Entry, Page, PagePosition, Request, Walk};
-pub(crate) use update::{Change, Update, When};
+pub(crate) use update::{Change, Expiry, Update, When};
 pub use update::{Expected, Swap};
 
 /// The caller's end, shared by every handle of the store.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::log::data_file::DataFile;
 use crate::log::format::record::{RecordHeader, body_crc};
 use crate::stats::Compacted;
-use crate::types::{EntryInfo, FileId, KeyHash};
+use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, Seqno};
 
 /// How far a write must have come before it is acknowledged; the per-write form of
 /// [`Durability`](crate::Durability).
@@ -55,13 +55,21 @@ impl Body {
 /// A key's value, and what else its record says.
 pub(crate) struct Entry {
     pub(crate) value: Bytes,
-    pub(crate) info: EntryInfo,
+    pub(crate) seqno: Seqno,
+    pub(crate) expires_at: Option<ExpiresAt>,
 }
 
 impl Entry {
     pub(crate) fn new(value: Bytes, header: &RecordHeader) -> Entry {
-        let info = EntryInfo { seqno: header.seqno.0, value_len: value.len() as u64 };
-        Entry { value, info }
+        Entry { value, seqno: header.seqno, expires_at: header.expires_at() }
+    }
+
+    pub(crate) fn info(&self) -> EntryInfo {
+        EntryInfo {
+            seqno: self.seqno.0,
+            value_len: self.value.len() as u64,
+            expires_at: self.expires_at.map(ExpiresAt::as_time),
+        }
     }
 }
 
@@ -69,6 +77,7 @@ pub(crate) enum Request {
     Put {
         hash: KeyHash,
         body: Body,
+        expires_at: Option<ExpiresAt>,
         durable: Durable,
         reply: ReplySender<Result<()>>,
     },

@@ -5,16 +5,28 @@ use bytes::Bytes;
 
 use super::{Body, Durable, ReplySender};
 use crate::error::{Error, Result};
-use crate::types::KeyHash;
+use crate::types::{ExpiresAt, KeyHash};
 
 /// One operation that looks before it writes.
 pub(crate) struct Update {
     pub(crate) hash: KeyHash,
     pub(crate) key: Bytes,
     pub(crate) durable: Durable,
+    /// Of what is written.
+    pub(crate) expiry: Expiry,
     /// Longest value that may come of it.
     pub(crate) value_len_max: usize,
     pub(crate) change: Change,
+}
+
+/// When what is written expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    At(Option<ExpiresAt>),
+    /// When what was there does; of a new key, at the given time.
+    Keep {
+        or: Option<ExpiresAt>,
+    },
 }
 
 /// What is to be done, and who is told.
@@ -43,6 +55,10 @@ pub(crate) enum Change {
         tail: Bytes,
         reply: ReplySender<Result<u64>>,
     },
+    /// Writes the value again, to expire at another time, or never if it would have; says whether it did.
+    Expire {
+        reply: ReplySender<Result<bool>>,
+    },
 }
 
 impl Change {
@@ -53,7 +69,8 @@ impl Change {
             Change::Swap { .. }
             | Change::Exchange { .. }
             | Change::Incr { .. }
-            | Change::Append { .. } => true,
+            | Change::Append { .. }
+            | Change::Expire { .. } => true,
         }
     }
 
@@ -72,14 +89,14 @@ impl Change {
             }
             Change::Swap { body, .. } | Change::Exchange { body, .. } => body_len(body),
             Change::Append { tail, .. } => tail.len(),
-            Change::Incr { .. } => 0,
+            Change::Incr { .. } | Change::Expire { .. } => 0,
         }
     }
 
     pub(crate) fn fail(self, error: &Error) {
         let error = error.clone();
         match self {
-            Change::PutIf { reply, .. } => reply.send(Err(error)),
+            Change::PutIf { reply, .. } | Change::Expire { reply } => reply.send(Err(error)),
             Change::Swap { reply, .. } => reply.send(Err(error)),
             Change::Exchange { reply, .. } => reply.send(Err(error)),
             Change::Incr { reply, .. } => reply.send(Err(error)),

@@ -236,11 +236,13 @@ impl Partition {
         let slot = self.active.as_ref().map(|active| active.slot);
         for Pending { effect, answer } in &mut group.pending {
             match *effect {
-                Effect::Put { hash, at, len } => {
+                Effect::Put { hash, at, len, expires_at } => {
                     let slot = slot.expect("a published record is in the active file");
                     let offset = (start + u64::from(at)) as u32;
-                    let location = Location { slot, offset, len, has_expiry: false };
+                    let has_expiry = expires_at.is_some();
+                    let location = Location { slot, offset, len, has_expiry };
                     let old = self.keydir.upsert(hash, location);
+                    self.expiries.set(hash, expires_at);
                     self.usage.put(location, old.filter(|_| !is_planted(Bug::DeadUncounted)));
                     *self.staged_keys.slot(hash) -= 1;
                 }
@@ -250,12 +252,14 @@ impl Partition {
                     self.usage.del(slot, len, old);
                     *self.staged_keys.slot(hash) -= 1;
                     if let Answer::WasThere(_, was_there) = answer {
-                        *was_there = old.is_some();
+                        *was_there = old.is_some() && !self.is_expired(hash);
                     }
+                    self.expiries.set(hash, None);
                 }
                 Effect::None => {}
             }
         }
+        self.view.counters.keys_mortal.set(self.expiries.len() as u64);
         self.view.show_usage(&self.usage);
         if let Some(staged_at) = group.staged_at {
             self.view.counters.commit_latency.record(nanos_since(staged_at));

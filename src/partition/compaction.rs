@@ -338,6 +338,7 @@ impl Partition {
             ids: self.groups.ids().clone(),
             bounds: self.bounds,
             pace: Pace::new(self.config.compaction.bytes_per_sec),
+            clock: self.config.expiry.clone(),
         };
         self.upkeep.compactor.reason = Some(reason);
         self.upkeep.compactor.started = Some(Instant::now());

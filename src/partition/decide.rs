@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::groups::Answer;
 use crate::error::{Error, Result};
-use crate::mailbox::{Body, Change, Expected, Swap, Update, When};
-use crate::types::Seqno;
+use crate::mailbox::{Body, Change, Expected, Expiry, Swap, Update, When};
+use crate::types::{ExpiresAt, Seqno};
 
 /// Digits of the longest `i64`, and its sign.
 const INTEGER_LEN_MAX: usize = 20;
@@ -24,27 +24,36 @@ pub(super) enum Found {
 pub(super) struct Old {
     pub(super) value: Bytes,
     pub(super) seqno: Seqno,
+    pub(super) expires_at: Option<ExpiresAt>,
+    /// Of key and value.
+    pub(super) body_crc: u32,
 }
 
 /// What is to be written.
 pub(super) enum Write {
     Nothing,
-    Put(Body),
+    Put { body: Body, expires_at: Option<ExpiresAt> },
     Del,
 }
 
 /// Decides; refused changes are answered here.
 pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
-    let Update { key, change, value_len_max, .. } = update;
-    let old = match found {
-        Found::Record(old) => Some(old.value.clone()),
+    let Update { key, change, value_len_max, expiry, .. } = update;
+    let record = match found {
+        Found::Record(old) => Some(old),
         Found::Absent | Found::Present => None,
     };
+    let old = record.map(|old| old.value.clone());
+    let expires_at = match (expiry, record) {
+        (Expiry::At(at), _) | (Expiry::Keep { or: at }, None) => at,
+        (Expiry::Keep { .. }, Some(old)) => old.expires_at,
+    };
+    let put = |body| Write::Put { body, expires_at };
     let decided = match change {
         Change::PutIf { when, body, reply } => {
             let is_there = !matches!(found, Found::Absent);
             let is_met = is_there == (when == When::Present);
-            let write = if is_met { Write::Put(body) } else { Write::Nothing };
+            let write = if is_met { put(body) } else { Write::Nothing };
             (write, answer(move |done| reply.send(done.map(|()| is_met))))
         }
         Change::Swap { expected, body, reply } => {
@@ -56,7 +65,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             };
             let swap = if is_met { Swap::Done } else { Swap::Mismatch(old) };
             let write = match body {
-                Some(body) if is_met => Write::Put(body),
+                Some(body) if is_met => put(body),
                 None if is_met && !matches!(found, Found::Absent) => Write::Del,
                 _ => Write::Nothing,
             };
@@ -64,7 +73,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
         }
         Change::Exchange { body, reply } => {
             let write = match body {
-                Some(body) => Write::Put(body),
+                Some(body) => put(body),
                 None if old.is_some() => Write::Del,
                 None => Write::Nothing,
             };
@@ -75,7 +84,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
                 let mut digits = Vec::with_capacity(INTEGER_LEN_MAX);
                 write!(digits, "{sum}").expect("memory can be written to");
                 let body = Body::of(&key, Bytes::from(digits));
-                (Write::Put(body), answer(move |done| reply.send(done.map(|()| sum))))
+                (put(body), answer(move |done| reply.send(done.map(|()| sum))))
             }
             Err(error) => {
                 reply.send(Err(error));
@@ -95,7 +104,18 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             value.extend_from_slice(&old);
             value.extend_from_slice(&tail);
             let body = Body::of(&key, value.freeze());
-            (Write::Put(body), answer(move |done| reply.send(done.map(|()| len))))
+            (put(body), answer(move |done| reply.send(done.map(|()| len))))
+        }
+        Change::Expire { reply } => {
+            let is_met = record.is_some_and(|old| expires_at.is_some() || old.expires_at.is_some());
+            let write = match record {
+                Some(old) if is_met => {
+                    let (head, tail) = (key.clone(), old.value.clone());
+                    put(Body { head, tail, key_len: key.len() as u16, crc: old.body_crc })
+                }
+                _ => Write::Nothing,
+            };
+            (write, answer(move |done| reply.send(done.map(|()| is_met))))
         }
     };
     Some(decided)
@@ -103,16 +123,18 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
 
 /// Longest value that the change may write.
 pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
+    let old_len = match found {
+        Found::Record(old) => old.value.len(),
+        Found::Absent | Found::Present => 0,
+    };
     match change {
         Change::PutIf { body, .. }
         | Change::Swap { body: Some(body), .. }
         | Change::Exchange { body: Some(body), .. } => body.value_len(),
         Change::Swap { .. } | Change::Exchange { .. } => 0,
         Change::Incr { .. } => INTEGER_LEN_MAX,
-        Change::Append { tail, .. } => match found {
-            Found::Record(old) => old.value.len() + tail.len(),
-            Found::Absent | Found::Present => tail.len(),
-        },
+        Change::Append { tail, .. } => old_len + tail.len(),
+        Change::Expire { .. } => old_len,
     }
 }
 

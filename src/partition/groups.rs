@@ -16,7 +16,7 @@ use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
 use crate::log::format::record::{RecordHeader, encode_record};
 use crate::mailbox::ReplySender;
-use crate::types::{FileId, KeyHash, Seqno};
+use crate::types::{ExpiresAt, FileId, KeyHash, Seqno};
 
 /// Buffers kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
@@ -32,7 +32,7 @@ pub(super) struct Pending {
 #[derive(Clone, Copy)]
 pub(super) enum Effect {
     None,
-    Put { hash: KeyHash, at: u32, len: u32 },
+    Put { hash: KeyHash, at: u32, len: u32, expires_at: Option<ExpiresAt> },
     Del { hash: KeyHash, len: u32 },
 }
 

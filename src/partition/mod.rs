@@ -15,6 +15,7 @@
 mod commit;
 mod compaction;
 mod decide;
+mod expiry;
 mod groups;
 mod handles;
 mod listing;
@@ -51,10 +52,10 @@ use self::space::Reserve;
 use self::update::Parked;
 use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
-use crate::clock::Clock;
+use crate::clock::{Clock, ExpiryClock};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
-use crate::keydir::{Keydir, Location, Usage};
+use crate::keydir::{Expiries, Keydir, Location, Usage};
 use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
@@ -72,6 +73,7 @@ pub(crate) struct PartitionConfig {
     /// Random; marks what was written by this open (F4).
     pub(crate) open_id: u64,
     pub(crate) clock: Clock,
+    pub(crate) expiry: Arc<ExpiryClock>,
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
@@ -144,6 +146,7 @@ pub(crate) struct Partition {
     view: Arc<PartitionView>,
 
     keydir: Keydir,
+    expiries: Expiries,
     usage: Usage,
     files: FileTable,
     /// `FILES` as it is on disk (F1).
@@ -218,6 +221,7 @@ impl Partition {
             inbox,
             view: recovered.view,
             keydir: recovered.keydir,
+            expiries: recovered.expiries,
             usage: recovered.usage,
             files: recovered.files,
             groups: Groups::new(FileIds::new(recovered.listed.next)),
@@ -265,7 +269,9 @@ impl Partition {
             Request::Put { hash, .. } | Request::Del { hash, .. } if self.parked.has(hash) => {
                 self.parked.push(hash, request);
             }
-            Request::Put { hash, body, durable, reply } => self.put(hash, &body, durable, reply),
+            Request::Put { hash, body, expires_at, durable, reply } => {
+                self.put(hash, &body, expires_at, durable, reply);
+            }
             Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
             Request::Update(update) => self.update(update, ops),
             Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),

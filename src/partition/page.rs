@@ -195,6 +195,9 @@ impl Partition {
         walk: &Walk,
         place: (FileId, u64),
     ) -> bool {
+        if self.config.expiry.hides(header.expires_at()) {
+            return false;
+        }
         let location = self.keydir.get(self.hasher.hash(header.keyspace, key));
         header.kind == RecordKind::Put
             && location.is_some_and(|location| {

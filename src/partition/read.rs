@@ -90,11 +90,11 @@ impl Partition {
             }
         };
         match check_record(&bytes, data.identity, KeyspaceId(0), &request.key) {
-            Checked::Match { header, value } => {
+            Checked::Match { header, value } if !self.config.expiry.hides(header.expires_at()) => {
                 let entry = Entry::new(Bytes::from(bytes).slice(value), &header);
                 request.reply.send(Ok(Some(entry)));
             }
-            Checked::OtherKey => self.reply_missing(request),
+            Checked::Match { .. } | Checked::OtherKey => self.reply_missing(request),
             Checked::Damaged(_) if !self.is_at(request.hash, location, data) => {
                 // The entry moved on while its record was read.
                 self.reads_waiting.push_front(request);

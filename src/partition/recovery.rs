@@ -5,14 +5,16 @@
 //! pages are dropped so that what is read is what the drive has, it is cut where its log ends, sealed
 //! and listed (F4). All of it can be interrupted anywhere and done again.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::rotation::{seal_file, too_many_files};
 use super::{PartitionConfig, PartitionView};
+use crate::clock::ExpiryClock;
 use crate::error::{Error, Result};
 use crate::io::{File, Fs};
-use crate::keydir::{FileSlot, Keydir, KeydirLoader, Location, Usage};
+use crate::keydir::{Expiries, FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
@@ -25,7 +27,7 @@ use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
 use crate::planted::{Bug, is_planted};
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::{FileId, PartitionId, Seqno};
+use crate::types::{ExpiresAt, FileId, KeyHash, PartitionId, Seqno};
 use crate::upkeep::hints::read_hint;
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
@@ -42,6 +44,7 @@ pub(crate) struct Recovered {
     pub(super) dir: PathBuf,
     pub(super) fs: Fs,
     pub(super) keydir: Keydir,
+    pub(super) expiries: Expiries,
     pub(super) usage: Usage,
     pub(super) files: FileTable,
     pub(super) hints_due: Vec<FileId>,
@@ -147,6 +150,8 @@ pub(crate) fn recover(
             map: PartitionMap::new(identity.partition_count),
             loader: KeydirLoader::new(),
             usage: Usage::default(),
+            clock: config.expiry.clone(),
+            expiring: HashMap::new(),
             unknown: None,
         },
         files: FileTable::default(),
@@ -208,6 +213,9 @@ struct Loading {
     map: PartitionMap,
     loader: KeydirLoader,
     usage: Usage,
+    clock: Arc<ExpiryClock>,
+    /// Of each key with an expiry the newest record that has one.
+    expiring: HashMap<KeyHash, (Seqno, ExpiresAt)>,
     /// The format has it and this build cannot honour it: loading it would give wrong answers.
     unknown: Option<&'static str>,
 }
@@ -241,12 +249,18 @@ impl Loading {
         if self.map.partition_of(hash) != self.id {
             return;
         }
+        let expires_at = entry.expires_at_ms.and_then(ExpiresAt::from_ms);
         let what = match entry.kind {
+            RecordKind::Put if self.clock.hides(expires_at) => {
+                // Its own tombstone.
+                self.usage.shadow(slot, 1, u64::from(entry.len));
+                None
+            }
             RecordKind::Put => Some(Location {
                 slot,
                 offset: entry.offset,
                 len: entry.len,
-                has_expiry: entry.expires_at_ms.is_some(),
+                has_expiry: expires_at.is_some(),
             }),
             RecordKind::Del => None,
             RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
@@ -254,9 +268,14 @@ impl Loading {
                 return;
             }
         };
-        if entry.codec != Codec::default() || entry.batch.is_some() || entry.expires_at_ms.is_some()
-        {
+        if entry.codec != Codec::default() || entry.batch.is_some() {
             self.unknown.get_or_insert("a record with an attribute");
+        }
+        if let Some(expires_at) = expires_at {
+            let newest = self.expiring.entry(hash).or_insert((entry.seqno, expires_at));
+            if newest.0 < entry.seqno {
+                *newest = (entry.seqno, expires_at);
+            }
         }
         self.loader.offer(hash, entry.seqno, what);
     }
@@ -438,15 +457,22 @@ impl Recovery<'_> {
     }
 
     fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
-        let Loading { loader, mut usage, unknown, .. } = self.loading;
+        let Loading { loader, mut usage, unknown, expiring, .. } = self.loading;
         if let Some(what) = unknown {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));
         }
         let keydir = loader.finish(|location| usage.live(location));
+        let mut expiries = Expiries::default();
+        for (hash, (_, expires_at)) in expiring {
+            if keydir.get(hash).is_some_and(|location| location.has_expiry) {
+                expiries.set(hash, Some(expires_at));
+            }
+        }
         let view = Arc::new(PartitionView::new(keydir.reader(), &self.files));
         view.counters.files.set(self.report.files);
         view.counters.log_bytes.set(self.log_bytes);
+        view.counters.keys_mortal.set(expiries.len() as u64);
         view.show_usage(&usage);
         self.report.keys = keydir.len();
         let mut spent = self.seqno_max.max(self.listed.seqno_floor);
@@ -463,6 +489,7 @@ impl Recovery<'_> {
             dir: self.dir.to_owned(),
             fs: self.fs.clone(),
             keydir,
+            expiries,
             usage,
             files: self.files,
             hints_due: self.hints_due,

@@ -19,6 +19,7 @@ use super::decide::{Found, Old, Write, decide, value_len_max};
 use super::groups::{Effect, Room};
 use super::handles::{Opened, open};
 use super::{Event, Ops, Partition};
+use crate::clock::ExpiryClock;
 use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::READ_NOW_LEN_MAX;
@@ -139,8 +140,8 @@ impl Partition {
     fn unpark(&mut self, hash: KeyHash, ops: &mut Ops) {
         while let Some(request) = self.parked.pop(hash) {
             match request {
-                Request::Put { hash, body, durable, reply } => {
-                    self.put(hash, &body, durable, reply);
+                Request::Put { hash, body, expires_at, durable, reply } => {
+                    self.put(hash, &body, expires_at, durable, reply);
                 }
                 Request::Del { hash, body, durable, reply } => {
                     self.del(hash, &body, durable, reply);
@@ -174,6 +175,12 @@ impl Partition {
             }
             Newest::Open(effect) => self.update_from_open(update, effect),
             Newest::Published(None) => {
+                self.update_decide(*update, &Found::Absent);
+                true
+            }
+            Newest::Published(Some(location))
+                if location.has_expiry && self.is_expired(update.hash) =>
+            {
                 self.update_decide(*update, &Found::Absent);
                 true
             }
@@ -211,7 +218,8 @@ impl Partition {
         let found = match effect {
             Effect::Put { at, len, .. } => {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
-                let read = found(&Bytes::copy_from_slice(record), identity, &update.key);
+                let record = Bytes::copy_from_slice(record);
+                let read = found(&record, identity, &update.key, &self.config.expiry);
                 read.expect("the record was encoded here")
             }
             Effect::Del { .. } | Effect::None => Found::Absent,
@@ -238,7 +246,7 @@ impl Partition {
     ) -> bool {
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
         data.note_used(self.view.clock.load(Ordering::Relaxed));
-        if let Some(found) = read_now(&data, location, &update.key) {
+        if let Some(found) = read_now(&data, location, &update.key, &self.config.expiry) {
             self.update_decide(*update, &found);
             return true;
         }
@@ -280,16 +288,18 @@ impl Partition {
                 let attempt = format!("read {} bytes at {} of", location.len, location.offset);
                 Err(Error::io(&attempt, &data.path, source))
             }
-            Ok(bytes) => match found(&Bytes::from(bytes), data.identity, &update.key) {
-                Ok(found) => Ok(Some(found)),
-                // The entry moved on while its record was read: compaction does that.
-                Err(_) if !self.is_at(hash, location, data) => Ok(None),
-                Err(what) => {
-                    let error = Error::corrupt(&data.path, u64::from(location.offset), what);
-                    tracing::error!(partition = self.id.0, %error, "damaged record");
-                    Err(error)
+            Ok(bytes) => {
+                match found(&Bytes::from(bytes), data.identity, &update.key, &self.config.expiry) {
+                    Ok(found) => Ok(Some(found)),
+                    // The entry moved on while its record was read: compaction does that.
+                    Err(_) if !self.is_at(hash, location, data) => Ok(None),
+                    Err(what) => {
+                        let error = Error::corrupt(&data.path, u64::from(location.offset), what);
+                        tracing::error!(partition = self.id.0, %error, "damaged record");
+                        Err(error)
+                    }
                 }
-            },
+            }
         };
         let is_over = match refused {
             Ok(Some(found)) => {
@@ -316,14 +326,14 @@ impl Partition {
                 self.note_durable(durable);
                 self.groups.wait(answer);
             }
-            Write::Put(body) => {
+            Write::Put { body, expires_at } => {
                 self.view.counters.puts.add(1);
-                let (at, len) = self.stage(RecordKind::Put, &body, durable);
-                self.staged(Effect::Put { hash, at, len }, answer);
+                let (at, len) = self.stage(RecordKind::Put, &body, expires_at, durable);
+                self.staged(Effect::Put { hash, at, len, expires_at }, answer);
             }
             Write::Del => {
                 self.view.counters.dels.add(1);
-                let (_, len) = self.stage(RecordKind::Del, &Body::key_only(key), durable);
+                let (_, len) = self.stage(RecordKind::Del, &Body::key_only(key), None, durable);
                 self.staged(Effect::Del { hash, len }, answer);
             }
         }
@@ -343,18 +353,28 @@ impl Partition {
     }
 }
 
-/// What a record says of a key, which may be another's.
-fn found(record: &Bytes, identity: FileIdentity, key: &[u8]) -> Result<Found, FormatError> {
+/// What a record says of a key: it may be another's, or have expired.
+fn found(
+    record: &Bytes,
+    identity: FileIdentity,
+    key: &[u8],
+    clock: &ExpiryClock,
+) -> Result<Found, FormatError> {
     let decoded = decode_record(record, identity)?;
-    if decoded.key != key || decoded.header.keyspace != KeyspaceId(0) {
+    let header = decoded.header;
+    if decoded.key != key || header.keyspace != KeyspaceId(0) || clock.hides(header.expires_at()) {
         return Ok(Found::Absent);
     }
-    let (value, seqno) = (record.slice_ref(decoded.value), decoded.header.seqno);
-    Ok(Found::Record(Old { value, seqno }))
+    Ok(Found::Record(Old {
+        value: record.slice_ref(decoded.value),
+        seqno: header.seqno,
+        expires_at: header.expires_at(),
+        body_crc: header.body_crc,
+    }))
 }
 
 /// What the record says, if it is in the page cache and sound.
-fn read_now(data: &DataFile, location: Location, key: &[u8]) -> Option<Found> {
+fn read_now(data: &DataFile, location: Location, key: &[u8], clock: &ExpiryClock) -> Option<Found> {
     let len = location.len as usize;
     if len > READ_NOW_LEN_MAX {
         return None;
@@ -364,5 +384,5 @@ fn read_now(data: &DataFile, location: Location, key: &[u8]) -> Option<Found> {
     if read.ok()? < len {
         return None;
     }
-    found(&Bytes::from(bytes), data.identity, key).ok()
+    found(&Bytes::from(bytes), data.identity, key, clock).ok()
 }

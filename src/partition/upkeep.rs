@@ -112,6 +112,7 @@ impl Upkeep {
 impl Partition {
     /// Starts the next step of upkeep, if one is due.
     pub(super) fn upkeep_advance(&mut self, ops: &mut Ops) {
+        self.expiry_advance();
         if self.upkeep.is_busy {
             return;
         }
@@ -138,7 +139,7 @@ impl Partition {
 
     /// Whether upkeep could go on without anything else happening first.
     pub(super) fn upkeep_has_work(&self) -> bool {
-        self.upkeep.compactor.is_moving()
+        self.upkeep.compactor.is_moving() || self.expiry_has_work()
     }
 
     pub(super) fn upkeep_done(&mut self, event: UpkeepEvent, ops: &mut Ops) {

@@ -28,6 +28,8 @@ pub(crate) struct PartitionView {
 pub(crate) struct WorkerCounters {
     pub(crate) puts: Counter,
     pub(crate) dels: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) keys_mortal: Counter,
     pub(crate) gets: Counter,
     pub(crate) reads: Counter,
     pub(crate) read_bytes: Counter,
@@ -106,6 +108,8 @@ impl PartitionView {
             keydir_bytes: self.keydir.ram_bytes(),
             puts: counters.puts.get(),
             dels: counters.dels.get(),
+            expired: counters.expired.get(),
+            keys_mortal: counters.keys_mortal.get(),
             gets: counters.gets.get() + gets_hop_free,
             gets_hop_free,
             gets_missing: self.gets_missing.get(),

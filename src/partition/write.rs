@@ -7,13 +7,14 @@ use super::groups::{Answer, Effect, Pending};
 use crate::error::Result;
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::mailbox::{Body, Durable, ReplySender};
-use crate::types::{KeyHash, KeyspaceId, Seqno};
+use crate::types::{ExpiresAt, KeyHash, KeyspaceId, Seqno};
 
 impl Partition {
     pub(super) fn put(
         &mut self,
         hash: KeyHash,
         body: &Body,
+        expires_at: Option<ExpiresAt>,
         durable: Durable,
         reply: ReplySender<Result<()>>,
     ) {
@@ -24,8 +25,8 @@ impl Partition {
             return reply.send(Err(error));
         }
         self.view.counters.puts.add(1);
-        let (at, len) = self.stage(RecordKind::Put, body, durable);
-        self.staged(Effect::Put { hash, at, len }, Answer::Done(reply));
+        let (at, len) = self.stage(RecordKind::Put, body, expires_at, durable);
+        self.staged(Effect::Put { hash, at, len, expires_at }, Answer::Done(reply));
     }
 
     pub(super) fn del(
@@ -51,7 +52,7 @@ impl Partition {
             self.groups.wait(Answer::WasThere(reply, false));
             return;
         }
-        let (_, len) = self.stage(RecordKind::Del, body, durable);
+        let (_, len) = self.stage(RecordKind::Del, body, None, durable);
         self.staged(Effect::Del { hash, len }, Answer::WasThere(reply, false));
     }
 
@@ -73,7 +74,13 @@ impl Partition {
     }
 
     /// Gives the record its sequence number and place (W1); returns its place in the group.
-    pub(super) fn stage(&mut self, kind: RecordKind, body: &Body, durable: Durable) -> (u32, u32) {
+    pub(super) fn stage(
+        &mut self,
+        kind: RecordKind,
+        body: &Body,
+        expires_at: Option<ExpiresAt>,
+        durable: Durable,
+    ) -> (u32, u32) {
         let seqno = self.next_seqno;
         self.next_seqno = Seqno(seqno.0 + 1);
         let header = RecordHeader {
@@ -81,7 +88,7 @@ impl Partition {
             kind,
             keyspace: KeyspaceId(0),
             codec: Codec::default(),
-            expires_at_ms: None,
+            expires_at_ms: expires_at.map(ExpiresAt::as_ms),
             batch: None,
             raw_len: None,
             key_len: body.key_len,

@@ -105,7 +105,7 @@ macro_rules! partition_stats {
 }
 
 partition_stats! {
-    /// Keys present.
+    /// Keys present; of those that have expired, some for a moment longer.
     keys,
     /// Bytes of memory that the keydir has allocated.
     keydir_bytes,
@@ -113,6 +113,10 @@ partition_stats! {
     puts,
     /// Deletions asked for, of keys that were there or not.
     dels,
+    /// Keys that have a time to live; each takes some seventy bytes more.
+    keys_mortal,
+    /// Keys that were taken out because they had expired.
+    expired,
     /// Reads of a key, whatever they found.
     gets,
     /// Of these, answered on the caller's thread.

@@ -16,6 +16,7 @@ mod compaction_faults;
 mod concurrency;
 mod durability;
 mod executors;
+mod expiry;
 mod faults;
 mod full_disk;
 mod handles;

@@ -100,7 +100,7 @@ fn increments_of_many_tasks_add_up() {
             let durability = if cold { Durability::Buffered } else { Durability::Sync };
             let db = store.open_with(options.durability(durability));
             let before: Vec<i64> = (0..8).map(|key| number(get(&db, counter(key)))).collect();
-            let rounds: i64 = if store.is_sim() { 60 } else { 1000 };
+            let rounds: usize = if store.is_sim() { 60 } else { 1000 };
             std::thread::scope(|scope| {
                 for thread in 0..2 {
                     let db = &db;
@@ -115,7 +115,7 @@ fn increments_of_many_tasks_add_up() {
                 }
             });
             let sum: i64 = (0..8).map(|key| number(get(&db, counter(key))) - before[key]).sum();
-            assert_eq!(sum, 64 * rounds);
+            assert_eq!(sum, i64::try_from(64 * rounds).unwrap());
             wait(db.close()).unwrap();
         }
     });

@@ -37,7 +37,7 @@ use super::{FormatError, check_crc, put, u8_at, u16_at, u32_at, u64_at};
 use crate::len_code::{LEN_MAX, round_len};
 use crate::limits;
 use crate::planted::{Bug, is_planted};
-use crate::types::{KeyspaceId, Seqno};
+use crate::types::{ExpiresAt, KeyspaceId, Seqno};
 
 /// Length of a record's header without its extension.
 pub(crate) const RECORD_HEADER_LEN: usize = 32;
@@ -168,6 +168,24 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// The tombstone that shadows what this record does.
+    pub(crate) fn tombstone(&self, key: &[u8]) -> RecordHeader {
+        RecordHeader {
+            kind: RecordKind::Del,
+            codec: Codec::default(),
+            expires_at_ms: None,
+            raw_len: None,
+            value_len: 0,
+            body_crc: body_crc(key, &[]),
+            ..*self
+        }
+    }
+
+    /// When the record stops to count; zero on disk is as good as none.
+    pub(crate) fn expires_at(&self) -> Option<ExpiresAt> {
+        self.expires_at_ms.and_then(ExpiresAt::from_ms)
+    }
+
     /// Length of the header in bytes, extension included: where the key starts.
     #[inline]
     pub(crate) fn header_len(&self) -> usize {

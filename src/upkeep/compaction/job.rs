@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::policy::Pace;
 use super::tombstones::{Reading, Tombstones};
+use crate::clock::ExpiryClock;
 use crate::error::{Error, Result};
 use crate::io::{File, Fs};
 use crate::keydir::{FileSlot, KeydirReader, Location};
@@ -50,6 +51,7 @@ pub(crate) struct Surroundings {
     pub(crate) ids: FileIds,
     pub(crate) bounds: FileBounds,
     pub(crate) pace: Pace,
+    pub(crate) clock: Arc<ExpiryClock>,
 }
 
 /// A file to compact.
@@ -135,8 +137,8 @@ impl Job {
     ) -> Job {
         let sealed: Vec<SealedFile> = inputs.iter().map(|input| input.sealed).collect();
         Job {
+            tombstones: Tombstones::new(&sealed, outside, surroundings.clock.now_ms()),
             surroundings,
-            tombstones: Tombstones::new(&sealed, outside),
             inputs,
             is_decided: false,
             reading: 0,
@@ -236,7 +238,10 @@ impl Job {
         let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
         match header.kind {
             RecordKind::Put => {
-                let Some(from) = newest.filter(is_here) else { return Ok(()) };
+                let Some(from) = newest.filter(is_here) else {
+                    let may_shadow = newest.is_none() && header.expires_at().is_some();
+                    return if may_shadow { self.take_expired(hash, file, record) } else { Ok(()) };
+                };
                 let to = self.push(hash, header, len, [key, value])?;
                 let writing = self.writing.as_mut().expect("`push` has just written to it");
                 writing.moves.push(Move { hash, from, to });
@@ -255,6 +260,33 @@ impl Job {
                 self.push(hash, header, len, [key, value])?;
             }
         }
+        Ok(())
+    }
+
+    /// A record that had an expiry and is not in the keydir any more: it was taken out for having expired,
+    /// and shadows what is older as a tombstone does, or else it is dead, which cannot be told.
+    fn take_expired(&mut self, hash: KeyHash, file: FileId, record: &RecordAt<'_>) -> Result<()> {
+        let RecordAt { len, header, key, value, .. } = *record;
+        let clock = &self.surroundings.clock;
+        let Some(expires_at) = header.expires_at().filter(|at| clock.is_past(*at)) else {
+            return Ok(()); // Nothing takes out what has not expired, so it was overwritten or deleted.
+        };
+        let is_seen = self.tombstones.has_seen(expires_at);
+        if is_seen && !self.tombstones.is_needed(file, hash, header.seqno) {
+            return Ok(());
+        }
+        // T1: a record that might come back with the right time stays as it is.
+        let is_over = clock.is_over(expires_at);
+        let (tombstone, len, body) = if is_over {
+            let tombstone = header.tombstone(key);
+            (tombstone, tombstone.record_len(), [key, &[]])
+        } else {
+            (*header, len, [key, value])
+        };
+        self.push(hash, &tombstone, len, body)?;
+        let writing = self.writing.as_mut().expect("`push` has just written to it");
+        writing.shadow_records += 1;
+        writing.shadow_bytes += u64::from(len);
         Ok(())
     }
 

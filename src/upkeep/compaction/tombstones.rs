@@ -1,4 +1,4 @@
-//! Which deletions are still needed (C1).
+//! Which deletions are still needed (C1), and which expired records, which are deletions too.
 //!
 //! A tombstone shadows the older records of its key. While any of them may lie in a file that stays, it
 //! has to stay too, or the key would come back with the next open. So every file outside the inputs
@@ -22,7 +22,7 @@ use crate::log::format::record::RecordKind;
 use crate::log::hint_file::HintFile;
 use crate::planted::{Bug, is_planted};
 use crate::route::KeyHasher;
-use crate::types::{FileId, KeyHash, Seqno};
+use crate::types::{ExpiresAt, FileId, KeyHash, Seqno};
 use crate::upkeep::hints::read_hint;
 
 /// The newest tombstone of a key in the inputs.
@@ -34,6 +34,8 @@ struct Candidate {
 
 /// Decides over the tombstones of some files, one file a step.
 pub(super) struct Tombstones {
+    /// What expired later than this, in milliseconds since 1970, is not decided over.
+    as_of_ms: u64,
     candidates: HashTable<Candidate>,
     needed: usize,
     /// Inputs whose tombstones could not be listed: all of them stay.
@@ -58,13 +60,14 @@ pub(super) struct Reading<'a> {
 impl Tombstones {
     /// `inputs` are to be compacted, `outside` is every other sealed file. The active file need not be
     /// asked: it holds nothing older than a sealed one.
-    pub(super) fn new(inputs: &[SealedFile], outside: &[SealedFile]) -> Tombstones {
+    pub(super) fn new(inputs: &[SealedFile], outside: &[SealedFile], as_of_ms: u64) -> Tombstones {
         let oldest_outside =
             outside.iter().filter(|file| file.records > 0).map(|file| file.seqno_min);
         let oldest_outside = oldest_outside.min().unwrap_or(Seqno(u64::MAX));
         // Only these can have tombstones with anything older outside.
         let inputs = inputs.iter().filter(|input| input.seqno_max > oldest_outside);
         Tombstones {
+            as_of_ms,
             candidates: HashTable::new(),
             needed: 0,
             unlisted: Vec::new(),
@@ -72,6 +75,11 @@ impl Tombstones {
             inputs: inputs.copied().collect(),
             outside: outside.iter().filter(|file| file.records > 0).copied().collect(),
         }
+    }
+
+    /// Whether what expired at this moment was decided over.
+    pub(super) fn has_seen(&self, expires_at: ExpiresAt) -> bool {
+        expires_at.as_ms() <= self.as_of_ms
     }
 
     /// Looks at one file; true once every tombstone is decided over.
@@ -114,15 +122,17 @@ impl Tombstones {
     }
 
     fn list(&mut self, input: &SealedFile, reading: &Reading<'_>) {
-        let candidates = &mut self.candidates;
+        let (candidates, as_of_ms) = (&mut self.candidates, self.as_of_ms);
         let listed = read_hint(reading.fs, reading.dir, reading.owner, input, |hint| {
             hint.visit(&mut |entry| {
-                if entry.kind != RecordKind::Del {
+                let is_expired = entry.expires_at_ms.is_some_and(|at| at <= as_of_ms);
+                if entry.kind != RecordKind::Del && !is_expired {
                     return;
                 }
                 let hash = reading.hasher.hash(entry.keyspace, entry.key);
-                // TO1: the newer record shadows whatever the tombstone did.
-                if reading.keydir.lookup(hash, |_| ()).is_some() {
+                // TO1: the newer record shadows whatever the tombstone did. What has expired may be there
+                // still, and be taken out before it is copied.
+                if !is_expired && reading.keydir.lookup(hash, |_| ()).is_some() {
                     return;
                 }
                 let seqno = entry.seqno;
