@@ -718,3 +718,36 @@ fn bench_without_a_directory_leaves_none_behind() {
     Ran(ran.output().unwrap()).done();
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn keys_live_for_a_time() {
+    let store = Store::new();
+    store.run(&["put", "k", "v", "--ttl", "1h 30m"]).done();
+    let left = store.run(&["ttl", "k"]).done();
+    assert!(left.starts_with("1h 29m 59s") || left == "1h 30m\n", "{left}");
+    store.run(&["expire", "k", "7days"]).done();
+    let left: Value = serde_json::from_str(&store.run(&["--json", "ttl", "k"]).done()).unwrap();
+    let week_ms = 7 * 86_400_000;
+    assert!((week_ms - 60_000..=week_ms).contains(&left["left_ms"].as_u64().unwrap()), "{left}");
+    store.run(&["persist", "k"]).done();
+    assert_eq!(store.run(&["ttl", "k"]).done(), "forever\n");
+    assert_eq!(store.run(&["get", "k"]).done(), "v");
+    for missing in [&["ttl", "no"][..], &["expire", "no", "1s"], &["persist", "no"]] {
+        store.run(missing).fails(1, "no such key");
+    }
+    for refused in [&["put", "k", "v", "--ttl", "soon"][..], &["expire", "k", "10"]] {
+        store.run(refused).refused("invalid value");
+    }
+    store.run(&["put", "k", "v", "--ttl", "0s"]).fails(1, "zero");
+}
+
+#[test]
+fn a_counter_counts() {
+    let store = Store::new();
+    assert_eq!(store.run(&["incr", "n"]).done(), "1\n");
+    assert_eq!(store.run(&["incr", "n", "41"]).done(), "42\n");
+    assert_eq!(store.run(&["incr", "n", "-50"]).done(), "-8\n");
+    assert_eq!(store.run(&["get", "n"]).done(), "-8");
+    store.run(&["put", "n", "eight"]).done();
+    store.run(&["incr", "n"]).fails(1, "integer");
+}

@@ -10,9 +10,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::dump::DumpArgs;
+use super::expiry::{ExpireArgs, PersistArgs, TtlArgs};
 use super::inspect::InspectArgs;
 use super::load::LoadArgs;
-use super::point::{DelArgs, ExistsArgs, GetArgs, PutArgs};
+use super::point::{DelArgs, ExistsArgs, GetArgs, IncrArgs, PutArgs};
 use super::scan::{CountArgs, ScanArgs};
 use crate::limits::{VALUE_LEN_MAX, VALUE_LEN_MAX_DEFAULT};
 use crate::{Durability, Io};
@@ -73,6 +74,14 @@ pub(super) enum Command {
     Del(DelArgs),
     /// Tell whether a key is there; exit code 1 if not.
     Exists(ExistsArgs),
+    /// Let a key expire after a time.
+    Expire(ExpireArgs),
+    /// Print how long a key is still there.
+    Ttl(TtlArgs),
+    /// Let a key stay for ever.
+    Persist(PersistArgs),
+    /// Add to the integer that a key holds, and print the sum.
+    Incr(IncrArgs),
     /// Print keys and values in order of key, as TSV or, with --json, as JSON lines.
     Scan(ScanArgs),
     /// Print how many keys there are.

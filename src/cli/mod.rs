@@ -10,6 +10,7 @@ mod args;
 mod bench;
 mod compact;
 mod dump;
+mod expiry;
 mod failure;
 mod format;
 mod input;
@@ -61,6 +62,10 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Get(get) => point::get(store, get, output).await,
         Command::Del(del) => point::del(store, del, output).await,
         Command::Exists(exists) => point::exists(store, exists, output).await,
+        Command::Expire(expire) => expiry::expire(store, expire, output).await,
+        Command::Ttl(ttl) => expiry::ttl(store, ttl, output).await,
+        Command::Persist(persist) => expiry::persist(store, persist, output).await,
+        Command::Incr(incr) => point::incr(store, incr, output).await,
         Command::Scan(scan) => scan::scan(store, scan, output).await,
         Command::Count(count) => scan::count(store, count, output).await,
         Command::Stats => stats::stats(store, output).await,

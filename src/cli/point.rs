@@ -1,10 +1,12 @@
-//! Commands on single keys: `put`, `get`, `del`, `exists`.
+//! Commands on single keys: `put`, `get`, `del`, `exists`, `incr`.
 
 use std::io::Read;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::args::{StoreArgs, Text};
+use super::expiry::parse_ttl;
 use super::failure::{Failure, Outcome};
 use super::format::{JsonRecord, JsonText};
 use super::output::Output;
@@ -17,6 +19,9 @@ pub(super) struct PutArgs {
     /// The value, or `-` for the bytes of standard input.
     #[arg(allow_hyphen_values = true)]
     value: Text,
+    /// Gone after this time, as `90s`, `15m`, `1h 30m` or `7days`.
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    ttl: Option<Duration>,
 }
 
 #[derive(clap::Args)]
@@ -35,6 +40,14 @@ pub(super) struct ExistsArgs {
     key: Text,
 }
 
+#[derive(clap::Args)]
+pub(super) struct IncrArgs {
+    /// An absent key counts as zero.
+    key: Text,
+    #[arg(value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
+    by: i64,
+}
+
 pub(super) async fn put(
     store: &StoreArgs,
     args: &PutArgs,
@@ -46,7 +59,11 @@ pub(super) async fn put(
         value => value.to_vec(),
     };
     let db = open_to_write(store).await?;
-    db.put(&args.key.0, value).await?;
+    let put = db.put(&args.key.0, value);
+    match args.ttl {
+        Some(ttl) => put.ttl(ttl).await?,
+        None => put.await?,
+    }
     db.close().await?;
     if output.is_json() {
         output.json(&json!({ "put": 1 }))?;
@@ -71,12 +88,7 @@ pub(super) async fn get(
             output.bytes(b"\n")?;
         }
     }
-    if value.is_some() {
-        Ok(Outcome::Done)
-    } else {
-        eprintln!("ringcask: {}: no such key", String::from_utf8_lossy(&args.key.0));
-        Ok(Outcome::NotFound)
-    }
+    if value.is_some() { Ok(Outcome::Done) } else { Ok(missing(&args.key)) }
 }
 
 pub(super) async fn del(
@@ -114,6 +126,28 @@ pub(super) async fn exists(
         output.line(exists)?;
     }
     Ok(if exists { Outcome::Done } else { Outcome::NotFound })
+}
+
+pub(super) async fn incr(
+    store: &StoreArgs,
+    args: &IncrArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let db = open_to_write(store).await?;
+    let sum = db.incr(&args.key.0, args.by).await?;
+    db.close().await?;
+    if output.is_json() {
+        output.json(&json!({ "sum": sum }))?;
+    } else {
+        output.line(sum)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says that there is no such key.
+pub(super) fn missing(key: &Text) -> Outcome {
+    eprintln!("ringcask: {}: no such key", String::from_utf8_lossy(&key.0));
+    Outcome::NotFound
 }
 
 /// At most one byte more than a value may have (C3).
