@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Shows that the tests would notice: brings each bug of src/planted.rs alive, one at a time, and demands
+# that the test named beside it fails. With no bug alive the same tests must pass.
+#
+#   scripts/planted-bugs.sh            all of them
+#   scripts/planted-bugs.sh NAME…      some of them
+#
+# Builds the tests once more, with `--cfg planted_bugs`; the dependencies are shared with other builds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# bug, test binary, test
+table=(
+  "AckBeforeSync            engine      durability::a_durable_put_takes_everything_before_it_along"
+  "DsyncCoversAll           engine      durability::a_durable_put_takes_everything_before_it_along"
+  "SealUnsynced             engine      durability::buffered_writes_survive_as_a_beginning"
+  "UnlistedFileRead         engine      accounting::a_full_disk_after_a_stray_file_fails_one_group_only"
+  "DirectoryUnsynced        engine      durability::crashes_at_random_moments_lose_nothing_durable"
+  "MissingManifestIgnored   engine      opening::a_missing_manifest_is_damage_while_there_is_data"
+  "BodyCrcIgnored           engine      compaction_faults::a_damaged_file_stops_its_compaction_and_no_other"
+  "HeaderCrcIgnored         engine      compaction_faults::a_damaged_file_stops_its_compaction_and_no_other"
+  "StaleGroupRevived        lib         log::"
+  "DamagedTailCut           engine      rotation::damage_below_a_durable_mark_is_reported"
+  "SeqnoReset               engine      accounting::a_sequence_number_is_never_given_twice"
+  "LastReadWins             engine      compaction::any_files_may_be_compacted_in_any_order"
+  "MovedUnconditionally     engine      compaction::gets_beside_compactions_are_never_wrong"
+  "DeadUncounted            engine      compaction::"
+  "TombstoneDroppedEarly    engine      compaction::a_deleted_key_stays_deleted_whichever_file_is_compacted"
+  "InputsRemovedEarly       engine      compaction_faults::"
+  "OutputsUnsynced          engine      compaction::what_supersedes_a_durable_value_is_durable_before_it_goes"
+  "SupersedersUnsynced      engine      compaction_faults::neither_old_nor_new_is_never_what_a_power_cut_leaves"
+  "StaleHintBelieved        engine      hints::a_hint_of_something_else_is_no_hint"
+  "FailedSyncRetried        engine      faults::a_failed_sync_poisons_the_partition_for_writes"
+  "FailedGroupLeft          engine      faults::"
+  "ShortWriteIgnored        engine      faults::a_full_disk_in_rotation"
+  "AnsweredTwice            engine      durability::sync_close_and_drop_make_everything_durable"
+  "LockIgnored              kernel      lock::"
+)
+timeout_secs=120
+
+wrapper=$(mktemp)
+trap 'rm -f "$wrapper"' EXIT
+printf '#!/bin/sh\nexec "$@" --cfg planted_bugs\n' >"$wrapper"
+chmod +x "$wrapper"
+# A path that is always the same, or cargo would build anew each time.
+install -D "$wrapper" target/with-planted-bugs
+built=$(RUSTC_WORKSPACE_WRAPPER=$PWD/target/with-planted-bugs \
+  cargo test --all-features --lib --tests --no-run --message-format=json 2>/dev/null |
+  grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+
+binary_of() {
+  if [ "$1" = lib ]; then
+    grep -E '/ringcask-[0-9a-f]+$' <<<"$built" | head -n 1
+  else
+    grep -E "/$1-[0-9a-f]+\$" <<<"$built"
+  fi
+}
+
+# Ends with the status of the test, 124 if it hung.
+run() {
+  local bug=$1 binary=$2 test=$3
+  RINGCASK_PLANTED_BUG=$bug RINGCASK_SEED=${RINGCASK_SEED:-1} \
+    timeout "$timeout_secs" "$binary" "$test" >/dev/null 2>&1
+}
+
+noticed=0 missed=()
+declare -A passes
+for row in "${table[@]}"; do
+  read -r bug suite test <<<"$row"
+  if [ $# -gt 0 ] && ! grep -qw "$bug" <<<"$*"; then
+    continue
+  fi
+  binary=$(binary_of "$suite")
+  if [ -z "${passes[$suite $test]:-}" ]; then
+    run none "$binary" "$test" || { echo "planted-bugs: $suite $test fails without any bug" >&2; exit 1; }
+    passes["$suite $test"]=1
+  fi
+  status=0
+  run "$bug" "$binary" "$test" || status=$?
+  case $status in
+    0) how="NOT NOTICED"; missed+=("$bug") ;;
+    124) how="noticed: the test hangs"; noticed=$((noticed + 1)) ;;
+    *) how="noticed"; noticed=$((noticed + 1)) ;;
+  esac
+  printf '%-24s %-12s %s (%s)\n' "$bug" "$how" "$test" "$suite"
+done
+
+for bug in $(grep -oE '^    [A-Z][A-Za-z]+,$' src/planted.rs | tr -d ' ,'); do
+  if [ $# -eq 0 ] && ! printf '%s\n' "${table[@]}" | grep -q "^$bug "; then
+    echo "planted-bugs: $bug has no test" >&2
+    missed+=("$bug")
+  fi
+done
+echo "counted: planted bugs noticed = $noticed"
+if [ ${#missed[@]} -gt 0 ]; then
+  echo "planted-bugs: not noticed: ${missed[*]}" >&2
+  exit 1
+fi
