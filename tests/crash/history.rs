@@ -106,6 +106,13 @@ pub(crate) struct Sent {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+impl Sent {
+    /// Of every two writes of a partition one.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.place.count % 2 == 1
+    }
+}
+
 impl History {
     /// Notes a write that is about to be sent; those of one partition in the order of their sending.
     pub(crate) fn send(

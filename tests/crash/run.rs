@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures::future::{join, join_all};
 use ringcask::sim::{Moment, SimDisk};
@@ -159,13 +160,19 @@ pub(crate) fn key_of(key: u8) -> Vec<u8> {
     format!("key {key}").into_bytes()
 }
 
+/// By one of the verbs that come to the same.
 async fn write(db: &Db, sent: &Sent, durable: bool) -> Result<()> {
+    let long = Duration::from_hours(1000);
+    let durability = if durable { Durability::Sync } else { Durability::Buffered };
+    let key = &sent.key;
     match &sent.value {
-        None => db.del(&sent.key).await.map(|_was_there| ()),
-        Some(value) => {
-            let durability = if durable { Durability::Sync } else { Durability::Buffered };
-            db.put(&sent.key, value).durability(durability).await
-        }
+        None if sent.is_odd() => db.del(key).await.map(drop),
+        None => db.get_and_del(key).durability(durability).await.map(drop),
+        Some(value) => match value.len() % 4 {
+            0 => db.get_and_put(key, value).durability(durability).await.map(drop),
+            1 => db.put(key, value).ttl(long).durability(durability).await,
+            _ => db.put(key, value).durability(durability).await,
+        },
     }
 }
 

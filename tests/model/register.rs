@@ -44,6 +44,10 @@ pub(crate) enum Action {
     Put(Value),
     Del,
     Get,
+    /// Stores the value if the key is there, or if it is not.
+    PutIf(Value, bool),
+    /// Stores the value, or nothing, and tells what was there.
+    Exchange(State),
 }
 
 /// What a caller was told.
@@ -51,6 +55,8 @@ pub(crate) enum Action {
 pub(crate) enum Answer {
     /// It is stored.
     Done,
+    /// The value was stored, or not.
+    Stored(bool),
     /// The key was there, or not.
     Was(bool),
     /// This is what it holds.
@@ -64,9 +70,15 @@ impl Action {
             Action::Put(value) => Some(value),
             Action::Del => None,
             Action::Get => before,
+            Action::PutIf(value, if_there) if before.is_some() == if_there => Some(value),
+            Action::PutIf(..) => before,
+            Action::Exchange(state) => state,
         };
         let fits = match answer {
             None | Some(Answer::Done) => true,
+            Some(Answer::Stored(is_stored)) => {
+                matches!(self, Action::PutIf(_, if_there) if is_stored == (before.is_some() == if_there))
+            }
             Some(Answer::Was(was_there)) => was_there == before.is_some(),
             Some(Answer::Holds(state)) => state == before,
         };

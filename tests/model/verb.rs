@@ -82,11 +82,34 @@ impl Ack {
 /// One request about keys.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verb {
-    Put { key: Key, len: u32, form: Form, ack: Ack },
-    Del { key: Key },
-    Get { key: Key },
-    Contains { key: Key },
-    GetMany { keys: Vec<Key> },
+    Put {
+        key: Key,
+        len: u32,
+        form: Form,
+        ack: Ack,
+    },
+    Del {
+        key: Key,
+    },
+    Get {
+        key: Key,
+    },
+    Contains {
+        key: Key,
+    },
+    GetMany {
+        keys: Vec<Key>,
+    },
+    PutIf {
+        key: Key,
+        len: u32,
+        if_there: bool,
+    },
+    /// Stores a value of this length, or deletes, and returns what was there.
+    Exchange {
+        key: Key,
+        len: Option<u32>,
+    },
 }
 
 impl Verb {
@@ -105,7 +128,9 @@ impl Verb {
     pub(crate) fn among(random: &mut fastrand::Rng, keys: u8, len: u32) -> Verb {
         let key = random.u8(..keys);
         match random.u8(..100) {
-            0..45 => {
+            0..10 => Verb::PutIf { key, len, if_there: random.bool() },
+            10..18 => Verb::Exchange { key, len: (random.u8(..3) > 0).then_some(len) },
+            18..45 => {
                 let form = FORMS[random.usize(..FORMS.len())];
                 let len = if form == Form::Array { ARRAY_LEN as u32 } else { len };
                 let ack = ACKS[random.usize(..ACKS.len())];
@@ -132,6 +157,13 @@ impl Verb {
             Verb::Del { key } => vec![(*key, Action::Del)],
             Verb::Get { key } | Verb::Contains { key } => vec![(*key, Action::Get)],
             Verb::GetMany { keys } => keys.iter().map(|key| (*key, Action::Get)).collect(),
+            Verb::PutIf { key, len, if_there } => {
+                vec![(*key, Action::PutIf(Value::of(&value_bytes(number, *len)), *if_there))]
+            }
+            Verb::Exchange { key, len } => {
+                let value = len.map(|len| Value::of(&value_bytes(number, len)));
+                vec![(*key, Action::Exchange(value))]
+            }
         }
     }
 
@@ -172,6 +204,23 @@ impl Verb {
                 let contains = db.contains_key(key_bytes(*key));
                 contains.map(|done| Ok(vec![Answer::Was(done?)])).boxed()
             }
+            Verb::PutIf { key, len, if_there } => {
+                let (key, value) = (key_bytes(*key), value_bytes(number, *len));
+                let put = if *if_there {
+                    db.put_if_present(key, value)
+                } else {
+                    db.put_if_absent(key, value)
+                };
+                put.map(|done| Ok(vec![Answer::Stored(done?)])).boxed()
+            }
+            Verb::Exchange { key, len } => {
+                let key = key_bytes(*key);
+                let exchanged = match len {
+                    Some(len) => db.get_and_put(key, value_bytes(number, *len)),
+                    None => db.get_and_del(key),
+                };
+                exchanged.map(move |done| Ok(vec![holds(done?)])).boxed()
+            }
             Verb::GetMany { keys } => {
                 let get_many =
                     db.get_many(keys.iter().map(|key| key_bytes(*key)).collect::<Vec<_>>());
@@ -199,6 +248,11 @@ impl Verb {
             Verb::Get { .. } => vec![Verb::Get { key: 0 }],
             Verb::Contains { key } => vec![Verb::Get { key: *key }],
             Verb::GetMany { keys } => keys.iter().map(|key| Verb::Get { key: *key }).collect(),
+            Verb::PutIf { key, len, .. } | Verb::Exchange { key, len: Some(len) } => {
+                let (form, ack) = (Form::Slice, Ack::Usual);
+                vec![Verb::Put { key: *key, len: *len, form, ack }]
+            }
+            Verb::Exchange { key, len: None } => vec![Verb::Del { key: *key }],
         }
         .into_iter()
         .filter(|verb| verb != self)
