@@ -31,7 +31,7 @@ table=(
   "SupersedersUnsynced      engine      compaction_faults::neither_old_nor_new_is_never_what_a_power_cut_leaves"
   "StaleHintBelieved        engine      hints::a_hint_of_something_else_is_no_hint"
   "FailedSyncRetried        engine      faults::a_failed_sync_poisons_the_partition_for_writes"
-  "FailedGroupLeft          engine      faults::"
+  "FailedGroupLeft          engine      faults::what_was_told_to_have_failed_does_not_come_alive"
   "ShortWriteIgnored        engine      faults::a_full_disk_in_rotation"
   "AnsweredTwice            engine      durability::sync_close_and_drop_make_everything_durable"
   "LockIgnored              kernel      lock::"

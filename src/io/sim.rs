@@ -177,6 +177,12 @@ impl SimDisk {
         self.state().faults.fail_op(nth, errno, forever);
     }
 
+    /// Makes operation number `nth`, if it is a write, fail with `errno` although all of it is done: the
+    /// error of a device that was too slow to say so.
+    pub fn fail_late(&self, nth: u64, errno: i32) {
+        self.state().faults.fail_late(nth, errno);
+    }
+
     /// Makes the next sync fail with `errno`, or if `forever` every one: of a file or directory,
     /// and the sync half of a DSYNC write.
     pub fn fail_syncs(&self, errno: i32, forever: bool) {

@@ -37,8 +37,8 @@ pub(super) enum InFlight {
     None,
     /// A group is being written, or synced; its buffer is with the operation (U1).
     Group(Group),
-    /// A group failed and its header is being zeroed; the deletions in it may be tried again.
-    Undo(Option<Group>),
+    /// A group failed, by this error, and its header is being zeroed; nobody is told before that.
+    Undo(Group, Error),
     /// Nothing, until compaction has caught up a little (W6).
     Pause,
     /// The log moves to a new file, or is being sealed for good.
@@ -270,8 +270,8 @@ impl Partition {
         self.groups.recycle(group.buf);
     }
 
-    /// A write failed: its callers are told, and its header is zeroed so that what did reach the disk
-    /// can never come alive (D1).
+    /// A write failed: its header is zeroed, so that what did reach the disk can never come alive, and then
+    /// its callers are told (D1).
     fn commit_undo(&mut self, group: Group, error: &std::io::Error, ops: &mut Ops) {
         let active = self.active.as_ref().expect("the file written to stays until rotation");
         let (disk, file, index) = (self.disk.clone(), active.file.clone(), self.index);
@@ -284,9 +284,7 @@ impl Partition {
         let told = Error::io(&format!("write {} bytes to", group.len()), &path, copied);
         tracing::warn!(partition = self.id.0, error = %told, "commit group failed");
         self.groups.forget(&group);
-        let file_of_group = group.file;
-        let retry = self.fail_or_retry(vec![group], file_of_group, &told);
-        self.in_flight = InFlight::Undo(retry);
+        self.in_flight = InFlight::Undo(group, told);
         ops.push(Box::pin(async move {
             // No more than was written: on a full disk there is no space for a byte behind it.
             let written = file.len().map_or(u64::MAX, |len| len.saturating_sub(start));
@@ -305,8 +303,11 @@ impl Partition {
             return self.poison("zeroing a commit group that could not be written", &error);
         }
         let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
-        if let InFlight::Undo(Some(retry)) = in_flight {
-            self.groups.push_front(retry);
+        if let InFlight::Undo(group, error) = in_flight {
+            let file = group.file;
+            if let Some(retry) = self.fail_or_retry(vec![group], file, &error) {
+                self.groups.push_front(retry);
+            }
         }
         self.compaction_request_sync();
     }

@@ -383,7 +383,7 @@ impl Partition {
         self.view.set_failure(&error);
         self.poisoned = Some(error.clone());
         let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
-        if let InFlight::Group(group) | InFlight::Undo(Some(group)) = in_flight {
+        if let InFlight::Group(group) | InFlight::Undo(group, _) = in_flight {
             self.fail_group(group, &error);
         }
         self.fail_staged(&error);

@@ -206,8 +206,8 @@ impl Partition {
 
     fn is_on_its_way(&self, hash: KeyHash) -> bool {
         let is_in_flight = match &self.in_flight {
-            InFlight::Group(group) | InFlight::Undo(Some(group)) => group.newest(hash).is_some(),
-            InFlight::None | InFlight::Undo(None) | InFlight::Pause | InFlight::Rotation => false,
+            InFlight::Group(group) | InFlight::Undo(group, _) => group.newest(hash).is_some(),
+            InFlight::None | InFlight::Pause | InFlight::Rotation => false,
         };
         is_in_flight || self.groups.is_ready(hash)
     }

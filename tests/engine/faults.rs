@@ -244,3 +244,36 @@ fn cold_reads_and_short_transfers_give_the_same_answers() {
         wait(db.close()).unwrap();
     }
 }
+
+/// D1: breaks if a group whose write failed comes alive with the next open, because all of it had reached
+/// the disk before the error did.
+#[test]
+fn what_was_told_to_have_failed_does_not_come_alive() {
+    let seed = seed();
+    for nth in 0..40 {
+        let store = Store::sim(seed);
+        let options = |store: &Store| {
+            store.options().partitions(1).prewrite(false).durability(Durability::Buffered)
+        };
+        let db = store.open_with(options(&store));
+        wait(db.put("before", "v")).unwrap();
+        store.disk().fail_late(store.disk().ops() + nth, EIO);
+        let mut stored = vec!["before".to_owned()];
+        for n in 0..20 {
+            let key = format!("{n}");
+            if wait(db.put(&key, "v")).is_ok() {
+                stored.push(key);
+            }
+            let left = store.on(store.disk().kill());
+            let db = left.open_with(options(&left));
+            stored.sort();
+            let found: Vec<_> = contents(&db).into_keys().collect();
+            let expected: Vec<_> = stored.iter().map(|key| key.clone().into_bytes()).collect();
+            assert_eq!(found, expected, "a failure at {nth}, killed after {n}");
+            wait(db.close()).unwrap();
+        }
+        store.disk().clear_faults();
+        assert_eq!(contents(&db).len(), stored.len());
+        wait(db.close()).unwrap();
+    }
+}

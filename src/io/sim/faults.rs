@@ -18,6 +18,7 @@ pub(super) struct Faults {
     reads: Vec<Failing>,
     opens: Vec<Failing>,
     short_ops: Vec<u64>,
+    late: Vec<Failing>,
 }
 
 /// What fails, counted among its kind.
@@ -48,6 +49,15 @@ impl Faults {
 
     pub(super) fn fail_open(&mut self, nth: u64, errno: i32, forever: bool) {
         self.opens.push(Failing { nth, errno, forever });
+    }
+
+    pub(super) fn fail_late(&mut self, nth: u64, errno: i32) {
+        self.late.push(Failing { nth, errno, forever: false });
+    }
+
+    /// Whether a write that was done is reported as failed.
+    pub(super) fn check_late(&self, index: u64) -> io::Result<()> {
+        Failing::check(&self.late, index)
     }
 
     pub(super) fn shorten_op(&mut self, nth: u64) {

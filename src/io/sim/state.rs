@@ -351,6 +351,7 @@ impl State {
         }
         let len = contents.len();
         self.account(id, len_before, len);
+        self.faults.check_late(index)?;
         synced.map(|()| count)
     }
 
