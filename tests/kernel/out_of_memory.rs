@@ -22,7 +22,7 @@ pub(crate) fn hungry_writer() {
     std::thread::spawn(|| {
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new()).unwrap();
         let mut eaten = Vec::new();
-        while eaten.len() < 2 * LIMIT_BYTES >> 20 {
+        while eaten.len() < (2 * LIMIT_BYTES) >> 20 {
             eaten.push(std::hint::black_box(vec![1_u8; 1 << 20]));
         }
         // Whoever has so much was not limited.
@@ -63,6 +63,8 @@ fn killed_by_the_kernel(io: &ringcask::Io, seed: u64) {
 #[test]
 fn i1_what_was_acknowledged_survives_the_end_of_memory() {
     if has_tool("sh") {
-        drivers().iter().for_each(|io| killed_by_the_kernel(io, 7));
+        for io in &drivers() {
+            killed_by_the_kernel(io, 7);
+        }
     }
 }

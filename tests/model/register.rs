@@ -69,9 +69,8 @@ impl Action {
         let after = match self {
             Action::Put(value) => Some(value),
             Action::Del => None,
-            Action::Get => before,
             Action::PutIf(value, if_there) if before.is_some() == if_there => Some(value),
-            Action::PutIf(..) => before,
+            Action::Get | Action::PutIf(..) => before,
             Action::Exchange(state) => state,
         };
         let fits = match answer {

@@ -170,24 +170,11 @@ impl Round<'_> {
         let total = db.stats().total();
         self.tally.compactions += total.compactions;
         self.tally.rotations += total.rotations;
-        self.expect_to_be_gone(&db);
-        let closed = match closing {
+        expect_to_be_gone(&db);
+        match closing {
             // Whether it was done before the cut is not known, so it promises nothing.
             Some(closing) => drop(in_time("close", move || closing.join().unwrap())),
             None => self.close(&db),
-        };
-        drop((closed, db));
-    }
-
-    fn expect_to_be_gone(&self, db: &Db) {
-        let read = {
-            let db = db.clone();
-            in_time("a get", move || block_on(db.get(key_name(0))))
-        };
-        if let Err(error) = read {
-            let kind = error.kind();
-            let expected = matches!(kind, ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Closed);
-            assert!(expected, "{error}");
         }
     }
 
@@ -252,5 +239,18 @@ impl Load {
             model.durable(ticket);
         }
         Ok(())
+    }
+}
+
+/// Whatever a read answers, it answers.
+fn expect_to_be_gone(db: &Db) {
+    let read = {
+        let db = db.clone();
+        in_time("a get", move || block_on(db.get(key_name(0))))
+    };
+    if let Err(error) = read {
+        let kind = error.kind();
+        let expected = matches!(kind, ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Closed);
+        assert!(expected, "{error}");
     }
 }
