@@ -162,7 +162,7 @@ pub(crate) fn key_of(key: u8) -> Vec<u8> {
 
 /// By one of the verbs that come to the same.
 async fn write(db: &Db, sent: &Sent, durable: bool) -> Result<()> {
-    let long = Duration::from_hours(1000);
+    let long = Duration::from_secs(3_600_000);
     let durability = if durable { Durability::Sync } else { Durability::Buffered };
     let key = &sent.key;
     match &sent.value {
