@@ -5,14 +5,14 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use ringcask::Options;
+use ringcask::{Io, Options};
 
 use crate::child::{Child, command};
 use crate::kill;
 use crate::support::cgroup::Cgroup;
 use crate::support::journal::{Phase, replay};
 use crate::support::model::{Lens, Model};
-use crate::support::{close, drivers, has_tool, open};
+use crate::support::{close, drivers, has_tool, open, seeded};
 
 const LIMIT_BYTES: usize = 96 << 20;
 const SIGKILL: i32 = 9;
@@ -31,7 +31,7 @@ pub(crate) fn hungry_writer() {
     kill::writer();
 }
 
-fn killed_by_the_kernel(io: &ringcask::Io, seed: u64) {
+fn killed_by_the_kernel(io: &Io, rng: &mut fastrand::Rng) {
     let Some(group) = Cgroup::new("memory") else { return };
     group.set("memory.limit_in_bytes", &LIMIT_BYTES.to_string());
     let dir = tempfile::tempdir().unwrap();
@@ -42,7 +42,7 @@ fn killed_by_the_kernel(io: &ringcask::Io, seed: u64) {
         let mut command =
             command(&wrapper.each_ref().map(String::as_str), "hungry-writer", &store, io);
         let mode = if round % 2 == 0 { "sync" } else { "buffered" };
-        let argument = kill::argument(mode, Lens::Mixed, &model, seed + round);
+        let argument = kill::argument(mode, Lens::Mixed, &model, rng.u64(..));
         command.env("RINGCASK_CHILD_ARGUMENT", argument);
         let mut writer = Child::start(command);
         writer.wait_for(Phase::Writing.word());
@@ -63,8 +63,9 @@ fn killed_by_the_kernel(io: &ringcask::Io, seed: u64) {
 #[test]
 fn i1_what_was_acknowledged_survives_the_end_of_memory() {
     if has_tool("sh") {
-        for io in &drivers() {
-            killed_by_the_kernel(io, 7);
+        let mut rng = seeded();
+        for io in drivers() {
+            killed_by_the_kernel(&io, &mut rng);
         }
     }
 }

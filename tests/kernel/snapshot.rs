@@ -5,7 +5,7 @@
 //! cut it also has what the kernel wrote back by itself, and journals in the middle of a commit.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,13 +15,13 @@ use futures::future::{join, join_all};
 use ringcask::{Db, Durability, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount, Mount};
-use crate::support::model::{Lens, Model, is_deletion};
+use crate::support::model::{Lens, Model, Promised, is_deletion};
 use crate::support::{block_on, close, counted, drivers, open, rounds, seeded};
 
 const WRITERS: usize = 12;
 const KEYS: usize = WRITERS * 4;
 
-/// Snapshots before the writer is stopped and held to account itself, so that its history stays short.
+/// Snapshots before the store itself is closed and held to account, so that its history stays short.
 const SNAPSHOTS_A_STRETCH: u64 = 15;
 
 #[derive(Default)]
@@ -78,12 +78,14 @@ fn snapshots_of(kind: FileSystem, dir: &Path, count: u64, mut rng: fastrand::Rng
             .prewrite(rng.bool());
         let db = open(&options, &mount.store());
         model.check(&db);
-        let writer = Writer::start(&db, &model, rng.u64(..));
         for _ in 0..SNAPSHOTS_A_STRETCH {
+            let writer = Writer::start(&db, &model, &mut rng);
             std::thread::sleep(Duration::from_micros(rng.u64(..10_000)));
-            take(kind, &mount, &model, &mut tally);
+            let snapshot = Snapshot::take(kind, &mount, &model);
+            // What comes after the snapshot would only make checking it slower.
+            writer.stop();
+            snapshot.check(&model, &mut tally);
         }
-        writer.stop();
         tally.compactions += db.stats().total().compactions;
         close(&db).unwrap();
         model.everything_is_durable();
@@ -95,30 +97,42 @@ fn snapshots_of(kind: FileSystem, dir: &Path, count: u64, mut rng: fastrand::Rng
     tally
 }
 
-/// One snapshot, mounted beside its original and held to what had been acknowledged before.
-fn take(kind: FileSystem, mount: &LoopMount, model: &Model, tally: &mut Tally) {
-    let image = mount.image().with_extension("snapshot");
-    let promised = model.promised();
-    let copy = File::create(&image).unwrap();
-    rustix::fs::ioctl_ficlone(&copy, File::open(mount.image()).unwrap()).unwrap();
-    drop(copy);
-    let copy = LoopMount::of_copy(kind, image);
-    let db = open(&Options::new(), &copy.store());
-    let survived = model.check_copy(&db, &promised);
-    close(&db).unwrap();
-    tally.snapshots += 1;
-    tally.kept += survived.kept;
-    tally.lost += survived.lost;
+/// A copy of the image, and what had been acknowledged before it was begun.
+struct Snapshot {
+    kind: FileSystem,
+    image: PathBuf,
+    promised: Promised,
 }
 
-/// Writes without end, some durable and some not, with a compaction now and then.
+impl Snapshot {
+    fn take(kind: FileSystem, mount: &LoopMount, model: &Model) -> Snapshot {
+        let image = mount.image().with_extension("snapshot");
+        let promised = model.promised();
+        let copy = File::create(&image).unwrap();
+        rustix::fs::ioctl_ficlone(&copy, File::open(mount.image()).unwrap()).unwrap();
+        Snapshot { kind, image, promised }
+    }
+
+    fn check(self, model: &Model, tally: &mut Tally) {
+        let copy = LoopMount::of_copy(self.kind, self.image);
+        let db = open(&Options::new(), &copy.store());
+        let survived = model.check_copy(&db, &self.promised);
+        close(&db).unwrap();
+        tally.snapshots += 1;
+        tally.kept += survived.kept;
+        tally.lost += survived.lost;
+    }
+}
+
+/// Writes until it is stopped, some durable and some not, and compacts now and then.
 struct Writer {
     stopped: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Writer {
-    fn start(db: &Db, model: &Arc<Model>, seed: u64) -> Writer {
+    fn start(db: &Db, model: &Arc<Model>, rng: &mut fastrand::Rng) -> Writer {
+        let (seed, compacts) = (rng.u64(..), rng.bool());
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = {
             let (db, model, stopped) = (db.clone(), model.clone(), stopped.clone());
@@ -129,9 +143,8 @@ impl Writer {
                     write_on(&db, &model, task, rng, &is_stopped)
                 });
                 block_on(join(join_all(tasks), async {
-                    while !is_stopped() {
+                    if compacts {
                         db.compact().await.unwrap();
-                        db.sync().await.unwrap();
                     }
                 }));
             })

@@ -143,7 +143,7 @@ impl Round<'_> {
             std::thread::spawn(move || {
                 let writing = load.until_the_cut(&db, &model, &power);
                 if during == During::Compaction {
-                    block_on(join(writing, compact_until_the_cut(&db))).0
+                    block_on(join(writing, compact_until_the_cut(&db, &power))).0
                 } else {
                     block_on(writing)
                 }
@@ -189,9 +189,22 @@ impl Round<'_> {
     }
 }
 
-/// One compaction after the other, until it is refused.
-async fn compact_until_the_cut(db: &Db) {
-    while db.compact().await.is_ok() {}
+/// A read of a disk that is gone returns, whatever it says.
+fn expect_to_be_gone(db: &Db) {
+    let read = {
+        let db = db.clone();
+        in_time("a get", move || block_on(db.get(key_name(0))))
+    };
+    if let Err(error) = read {
+        let kind = error.kind();
+        let expected = matches!(kind, ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Closed);
+        assert!(expected, "{error}");
+    }
+}
+
+/// One compaction after the other. A partition that has nothing to compact does not notice the cut.
+async fn compact_until_the_cut(db: &Db, power: &AtomicBool) {
+    while power.load(Ordering::SeqCst) && db.compact().await.is_ok() {}
 }
 
 struct Load {
