@@ -2,15 +2,13 @@
 //!
 //! An input that once failed is put there and stays. Miri runs this too, on the smaller ones.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::io::Write;
 use std::path::Path;
 
 use ringcask::decoders::DECODERS;
 
 /// Miri takes a millisecond where the processor takes a microsecond.
-const INPUT_LEN_MAX: usize = if cfg!(miri) { 256 } else { usize::MAX };
+const INPUT_LEN_MAX: usize = if cfg!(miri) { 256 } else { 1 << 20 };
 const INPUTS_PER_DECODER_MAX: usize = if cfg!(miri) { 12 } else { usize::MAX };
 
 /// Breaks if a decoder panics, or breaks a promise, on bytes that it once met.
@@ -33,6 +31,7 @@ fn every_kept_input_passes() {
         count += inputs.len();
     }
     assert!(count >= DECODERS.len(), "every decoder has an input");
-    #[expect(clippy::explicit_write, reason = "`eprintln!` is captured")]
-    writeln!(std::io::stderr(), "counted: kept fuzz inputs = {count}").unwrap();
+    // Past the capture of test output.
+    let counted = format!("counted: kept fuzz inputs = {count}\n");
+    std::io::stderr().write_all(counted.as_bytes()).unwrap();
 }

@@ -254,16 +254,3 @@ impl Load {
         Ok(())
     }
 }
-
-/// Whatever a read answers, it answers.
-fn expect_to_be_gone(db: &Db) {
-    let read = {
-        let db = db.clone();
-        in_time("a get", move || block_on(db.get(key_name(0))))
-    };
-    if let Err(error) = read {
-        let kind = error.kind();
-        let expected = matches!(kind, ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Closed);
-        assert!(expected, "{error}");
-    }
-}
