@@ -230,7 +230,10 @@ fn check_failed_sync(
     let again = failed[1..].iter().filter(|moment| is_sync(moment) && moment.path == *path).count();
     // Zeros ahead of the log are synced through a descriptor of their own, at the same time.
     let in_flight = usize::from(prewrite);
-    assert!(again <= in_flight, "I6: {what}: {} is synced {again} times more", path.display());
+    let steps: Vec<_> = moments.iter().map(|moment| (moment.kind, &moment.path)).collect();
+    let around = (nth as usize).saturating_sub(14)..steps.len().min(nth as usize + 8);
+    let steps = (&steps[around], db.stats().total().poisoned);
+    assert!(again <= in_flight, "I6: {what}: synced {again} times more: {steps:?}");
     let is_poisoned = db.stats().total().poisoned.is_some();
     let is_gone = failed.iter().any(|moment| moment.kind == OpKind::Remove && moment.path == *path);
     assert!(is_poisoned || is_gone, "I6: {what}: a failed sync of {} is no matter", path.display());
