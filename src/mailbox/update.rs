@@ -120,7 +120,7 @@ pub enum Expected {
     Absent,
     /// Exactly this value.
     Value(Bytes),
-    /// The write with this sequence number, as [`EntryInfo::seqno`] says: cheaper to send than a long
+    /// The write with this sequence number, as [`EntryInfo::seqno`](crate::EntryInfo::seqno) says: cheaper to send than a long
     /// value, and it notices a value that was replaced by an equal one.
     Seqno(u64),
 }
