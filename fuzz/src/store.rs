@@ -47,7 +47,7 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn check(disk: &SimDisk, is_forged: bool) {
-    let options = || Options::new().io(Io::Sim(disk.clone())).pin_workers(false);
+    let options = || Options::new().io(Io::Sim(disk.clone())).pin_workers(false).workers(1);
     match wait(options().create_if_missing(false).open(PATH)) {
         Ok(db) => check_open(&db, &options(), is_forged),
         Err(error) => {

@@ -13,13 +13,14 @@ use crate::doorbell::{Doorbell, Ticks};
 use crate::reply::slot;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
-pub(crate) const MODELS: [Model; 9] = [
+pub(crate) const MODELS: [Model; 10] = [
     ("m2: a worker sleeps through no request", Some(3), requests_of_two),
     ("m2: a worker sleeps through no tick", Some(3), request_and_tick),
     ("w5: room for one is given to three in turn", Some(3), room_for_one),
     ("w5: room in bytes is given as far as it goes", Some(3), room_in_bytes),
     ("w5: a caller that gives up leaves its room", Some(4), giving_up),
     ("w5: giving up and leaving at once strand nobody", Some(3), giving_up_before_another),
+    ("w5: a head that gives up lets smaller ones in", Some(4), giving_up_at_the_head),
     ("w5: closing turns everybody away", Some(4), closing),
     ("m1: an answer arrives once", None, answered),
     ("m1: a sender that is dropped answers", None, dropped),
@@ -209,6 +210,21 @@ fn giving_up_before_another() {
     let second = thread::spawn(move || second.pass(1));
     room.admission.withdraw(&mut head);
     join([leaving, second]);
+    room.is_whole();
+}
+
+/// Nobody leaves here: the room was there all the time, and only the head did not fit.
+fn giving_up_at_the_head() {
+    let room = Room::new(3, 10);
+    let mut inside = Ticket::new(6);
+    assert_eq!(room.poll_once(&mut inside), Poll::Ready(true));
+    let mut head = Ticket::new(6);
+    assert_eq!(room.poll_once(&mut head), Poll::Pending);
+    let behind = Arc::clone(&room);
+    let behind = thread::spawn(move || behind.pass(3));
+    room.admission.withdraw(&mut head);
+    join([behind]);
+    room.admission.withdraw(&mut inside);
     room.is_whole();
 }
 
