@@ -150,7 +150,10 @@ fn check_salvage(bytes: &[u8], expected: &ExpectedFile, scanned: Option<(&Scan, 
         let (mut records, mut damage_count, mut damage_end) = (Vec::new(), 0, 0);
         let mut visit = |piece: Piece<'_>| {
             match piece {
-                Piece::Group { offset, .. } => assert!(offset < file_len),
+                Piece::Group { offset, header, header_crc } => {
+                    let found = GroupHeader::decode(&bytes[offset as usize..], expected.identity());
+                    assert_eq!(found, Ok((*header, header_crc)), "a group is where it was found");
+                }
                 Piece::Record(record) => records.push(Visited::of(record)),
                 Piece::Damage(damage) => {
                     assert!(damage.offset >= damage_end, "SV2: ranges of damage do not overlap");
