@@ -1,5 +1,7 @@
 //! The three drivers do the same to a file, and none lets go of what the kernel still uses.
 
+mod dropped;
+
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
