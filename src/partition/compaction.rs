@@ -425,10 +425,11 @@ impl Partition {
     }
 
     /// Asks for the sync that a compaction waits for, if one does; again when the group that it was to go with
-    /// has failed.
+    /// has failed, but never after a sync has (D1).
     pub(super) fn compaction_request_sync(&mut self) {
         if let Stage::Syncing { file, end, .. } = self.upkeep.compactor.stage
             && !self.is_durable_through(file, end)
+            && self.poisoned.is_none()
         {
             self.groups.request_sync();
         }

@@ -3,7 +3,7 @@
 
 use futures::FutureExt;
 use futures::future::{join, try_join_all};
-use ringcask::sim::{Cut, KeptBytes, KeptNames, OpKind};
+use ringcask::sim::{Cut, KeptBytes, KeptNames, Moment, OpKind};
 use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options, Result};
 
 use crate::support::{EIO, Oracle, Store, bytes_of, contents, get, seed, wait};
@@ -225,6 +225,42 @@ fn a_compaction_goes_on_when_the_writes_before_its_sync_fail() {
         drop(compacting);
         expect_kind(wait(db.close()));
     }
+}
+
+/// D1: breaks if a compaction that ends just after the sync of the log has failed has it synced again.
+#[test]
+fn a_compaction_does_not_retry_the_sync_that_poisoned_its_partition() {
+    let seed = seed();
+    let mut poisoned = 0;
+    for nth in 0..600 {
+        let store = Store::sim(seed ^ nth);
+        let options =
+            || store.options().partitions(1).prewrite(false).compaction(Compaction::off());
+        let db = store.open_with(options());
+        wait(db.put("a", "old")).unwrap();
+        wait(db.close()).unwrap();
+        let db = store.open_with(options());
+        wait(db.put("a", "new").durability(Durability::Buffered)).unwrap();
+        let disk = store.disk();
+        disk.fail_op(disk.ops() + nth % 30, EIO, false);
+        disk.record();
+        let (compacted, put) = wait(join(db.compact_files(0, &[1]), db.put("b", "v")));
+        expect_kind(compacted);
+        expect_kind(put);
+        // The compaction is over when this is answered.
+        expect_kind(wait(db.close()));
+        let of_log = |moment: &Moment| {
+            moment.kind == OpKind::Sync && moment.path.ends_with("000000002.data")
+        };
+        let moments = disk.moments();
+        let Some(at) = moments.get(nth as usize % 30).filter(|moment| of_log(moment)) else {
+            continue;
+        };
+        poisoned += 1;
+        let again = moments[nth as usize % 30 + 1..].iter().filter(|moment| of_log(moment)).count();
+        assert_eq!(again, 0, "{nth}: {} is synced again", at.path.display());
+    }
+    assert!(poisoned > 10, "{poisoned}");
 }
 
 /// On a full disk there may be no room for a copy. Breaks if that is not said, if half a copy takes the
