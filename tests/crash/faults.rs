@@ -22,6 +22,10 @@ enum Fault {
     },
     /// A write of several bytes transfers only some of them.
     Short,
+    /// And then the rest of it fails.
+    Half {
+        errno: i32,
+    },
     Read {
         errno: i32,
         forever: bool,
@@ -37,6 +41,10 @@ impl Fault {
         match self {
             Fault::Op { errno, forever } => disk.fail_op(nth, errno, forever),
             Fault::Short => disk.shorten_op(nth),
+            Fault::Half { errno } => {
+                disk.shorten_op(nth);
+                disk.fail_op(nth + 1, errno, false);
+            }
             Fault::Read { errno, forever } => disk.fail_read(nth, errno, forever),
             Fault::Open { errno, forever } => disk.fail_open(nth, errno, forever),
         }
@@ -45,7 +53,7 @@ impl Fault {
     /// How many there were of what it counts.
     fn count(self, disk: &SimDisk) -> u64 {
         match self {
-            Fault::Op { .. } | Fault::Short => disk.ops(),
+            Fault::Op { .. } | Fault::Short | Fault::Half { .. } => disk.ops(),
             Fault::Read { .. } => disk.reads(),
             Fault::Open { .. } => disk.opens(),
         }
@@ -96,7 +104,8 @@ impl Faults {
             while self.run(beginning, fault, nth) {
                 nth += 1;
             }
-            let least = if matches!(fault, Fault::Op { .. } | Fault::Short) { 30 } else { 2 };
+            let is_op = matches!(fault, Fault::Op { .. } | Fault::Short | Fault::Half { .. });
+            let least = if is_op { 30 } else { 2 };
             assert!(nth > least, "{fault:?}: the session has {nth} of them");
         });
     }
@@ -215,27 +224,24 @@ fn check_failed_sync(
         matches!(moment.kind, OpKind::Sync | OpKind::WriteDsync)
             && moment.path.extension().is_some_and(|end| end == "data")
     };
-    // Reads and opens are counted by themselves, and there may be more of them.
-    let failed = moments.get(nth as usize..).unwrap_or_default();
-    let is_failed_sync = failed.first().is_some_and(|moment| match fault {
-        // A write that was interrupted has done nothing yet, and is done again.
-        Fault::Op { errno: EINTR, .. } => is_sync(moment) && moment.kind == OpKind::Sync,
-        Fault::Op { .. } => is_sync(moment),
-        _ => false,
-    });
-    if !is_failed_sync || nth < opened_at {
+    let Fault::Op { errno, .. } = fault else { return };
+    let (_, failed) = moments.split_at(nth as usize);
+    let Some((first, later)) = failed.split_first().filter(|(first, _)| is_sync(first)) else {
+        return;
+    };
+    // A write that was interrupted has done nothing yet, and is done again.
+    if nth < opened_at || (errno == EINTR && first.kind == OpKind::WriteDsync) {
         return;
     }
-    let path = &failed[0].path;
-    let again = failed[1..].iter().filter(|moment| is_sync(moment) && moment.path == *path).count();
+    let path = &first.path;
+    let again = later.iter().filter(|moment| is_sync(moment) && moment.path == *path).count();
     // Zeros ahead of the log are synced through a descriptor of their own, at the same time.
     let in_flight = usize::from(prewrite);
-    let steps: Vec<_> = moments.iter().map(|moment| (moment.kind, &moment.path)).collect();
-    let around = (nth as usize).saturating_sub(14)..steps.len().min(nth as usize + 8);
-    let steps = (&steps[around], db.stats().total().poisoned);
-    assert!(again <= in_flight, "I6: {what}: synced {again} times more: {steps:?}");
+    let around = (nth as usize).saturating_sub(14)..moments.len().min(nth as usize + 8);
+    let around: Vec<_> = moments[around].iter().map(|moment| (moment.kind, &moment.path)).collect();
+    assert!(again <= in_flight, "I6: {what}: synced {again} times more: {around:?}");
     let is_poisoned = db.stats().total().poisoned.is_some();
-    let is_gone = failed.iter().any(|moment| moment.kind == OpKind::Remove && moment.path == *path);
+    let is_gone = later.iter().any(|moment| moment.kind == OpKind::Remove && moment.path == *path);
     assert!(is_poisoned || is_gone, "I6: {what}: a failed sync of {} is no matter", path.display());
 }
 
@@ -262,6 +268,7 @@ fn every_operation_may_fail_with_every_error() {
     let faults = Faults::new();
     let mut kinds = vec![Fault::Short, Fault::Op { errno: EINTR, forever: false }];
     for errno in [EIO, ENOSPC, EDQUOT, EMFILE, EAGAIN] {
+        kinds.push(Fault::Half { errno });
         // Interrupted for ever would be repeated for ever.
         kinds.extend([false, true].map(|forever| Fault::Op { errno, forever }));
     }

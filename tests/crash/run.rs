@@ -11,7 +11,7 @@ use futures::future::{join, join_all};
 use ringcask::sim::{Moment, SimDisk};
 use ringcask::{Db, Durability, Error, ErrorKind, Result};
 
-use crate::history::{History, Sent};
+use crate::history::{History, PARTITION_COUNT, Sent};
 use crate::script::{End, KEY_COUNT, Session, Settings, Step};
 use crate::support::{Store, contents, wait};
 
@@ -86,12 +86,24 @@ impl Player<'_> {
                 let compacted = wait(self.db.compact());
                 self.expect(compacted);
             }
+            Step::CompactHalf { odd } => self.compact_half(*odd),
             Step::CompactBeside(writes) => {
                 let db = self.db;
                 let (compacted, ()) = wait(join(db.compact(), self.write(writes)));
                 self.expect(compacted);
             }
             Step::Read => self.read(),
+        }
+    }
+
+    fn compact_half(&mut self, odd: bool) {
+        for partition in 0..PARTITION_COUNT {
+            let dir = self.db.path().join(format!("partition-{partition:03}"));
+            let names = self.disk.list(dir);
+            let ids = names.iter().filter_map(|name| name.strip_suffix(".data")?.parse().ok());
+            let half: Vec<u64> = ids.skip(usize::from(odd)).step_by(2).collect();
+            let compacted = wait(self.db.compact_files(partition, &half));
+            self.expect(compacted);
         }
     }
 

@@ -22,6 +22,10 @@ pub(crate) enum Step {
     Together(Vec<Step>),
     Sync,
     Compact,
+    /// Compacts every second file: what deletes and replaces goes where what it shadows stays (C1).
+    CompactHalf {
+        odd: bool,
+    },
     /// A compaction, with writes to different keys beside it.
     CompactBeside(Vec<Step>),
     /// Reads every key, one by one and by a scan.
@@ -91,6 +95,10 @@ pub(crate) fn tour() -> Vec<Session> {
     let trickle = (0..6).flat_map(|n| [buffered(n, 80), del(n + 3)]);
     let session = |settings, steps: Vec<Step>, end| Session { settings, steps, end };
     let plain = Settings::PLAIN;
+    // Values in older files, and then their tombstones in newer ones, without a value to keep them company.
+    let values = (0..KEY_COUNT).map(|key| put(key, 500));
+    let tombstones = (0..KEY_COUNT).filter(|key| key % 3 != 0).map(del);
+    let halves = [true, false].map(|odd| Step::CompactHalf { odd });
     vec![
         session(plain, first.into_iter().chain([burst.clone(), Step::Read]).collect(), End::Kill),
         session(
@@ -115,6 +123,8 @@ pub(crate) fn tour() -> Vec<Session> {
         ),
         session(plain, vec![del(2), del(3), put(5, 20)], End::Close),
         session(plain, vec![Step::Compact, Step::Read], End::Close),
+        session(plain, values.chain(tombstones).chain([put(0, 10)]).collect(), End::Close),
+        session(plain, halves.into_iter().chain([Step::Read]).collect(), End::Kill),
     ]
 }
 
@@ -127,11 +137,12 @@ pub(crate) fn brief() -> Vec<Session> {
     let overwrite = (0..12).map(|n| if n % 4 == 3 { buffered(n % 6, 90) } else { put(n % 6, 90) });
     let prewrite = Settings { prewrite: true, ..plain };
     let background = Settings { background: true, ..plain };
+    let half = Step::CompactHalf { odd: true };
     let steps = [
         (plain, vec![put(0, 20), buffered(1, 600), burst, put(4, 2000), Step::Read], End::Kill),
         (prewrite, small.chain([Step::Sync, Step::Compact, Step::Read]).collect(), End::Close),
         (background, overwrite.chain([beside, Step::Read]).collect(), End::Close),
-        (plain, vec![del(1), Step::Compact, Step::Read, buffered(6, 10)], End::Kill),
+        (plain, vec![del(1), half, Step::Compact, Step::Read, buffered(6, 10)], End::Kill),
     ];
     steps.map(|(settings, steps, end)| Session { settings, steps, end }).into()
 }
@@ -161,7 +172,8 @@ fn random_step(random: &mut fastrand::Rng) -> Step {
         }
         60..80 => Step::Together(random_writes(random)),
         80..87 => Step::Sync,
-        87..93 => Step::Compact,
+        87..90 => Step::Compact,
+        90..93 => Step::CompactHalf { odd: random.bool() },
         93..98 => Step::CompactBeside(random_writes(random)),
         _ => Step::Read,
     }
