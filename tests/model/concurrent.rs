@@ -63,11 +63,13 @@ impl Scene<'_> {
         for _ in 0..random.usize(5..30) {
             let calls: Vec<(Verb, u64, Fate)> = (0..random.usize(1..4))
                 .map(|_| {
+                    let verb = verb(random);
                     let fate = match random.u8(..12) {
-                        0 => Fate::Dropped(random.u8(..4)),
+                        // As in sequences: a later call says nothing of what waits for its key.
+                        0 if !verb.may_wait() => Fate::Dropped(random.u8(..4)),
                         _ => Fate::Awaited,
                     };
-                    (verb(random), numbers.next().unwrap_or_default(), fate)
+                    (verb, numbers.next().unwrap_or_default(), fate)
                 })
                 .collect();
             let calls = calls

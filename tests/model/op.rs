@@ -180,7 +180,13 @@ impl Op {
                     _ => Fate::Dropped(random.u8(2..40)),
                 };
                 let fates: Vec<Fate> = (0..count).map(|_| fate()).collect();
-                Op::Together(verbs(random, count).into_iter().zip(fates).collect())
+                // A sync does not wait for what waits for its key, and the model takes it to settle what was
+                // dropped.
+                let calls = verbs(random, count).into_iter().zip(fates).map(|(verb, fate)| {
+                    let fate = if verb.may_wait() { Fate::Awaited } else { fate };
+                    (verb, fate)
+                });
+                Op::Together(calls.collect())
             }
             68..74 => Op::Scan(Selection::random(random)),
             74..77 => Op::Flush,

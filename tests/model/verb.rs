@@ -229,6 +229,11 @@ impl Verb {
         }
     }
 
+    /// Whether it looks before it writes, which can take a while.
+    pub(crate) fn may_wait(&self) -> bool {
+        matches!(self, Verb::PutIf { .. } | Verb::Exchange { .. })
+    }
+
     /// What might show the same with less to look at.
     pub(crate) fn simpler(&self) -> Vec<Verb> {
         match self {
