@@ -34,7 +34,7 @@ flags=(
 (
     cd fuzz
     RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR=$target_dir \
-        cargo build --release --quiet --locked --target "$triple" -j "${CARGO_BUILD_JOBS:-2}"
+        cargo build --release --quiet --target "$triple" -j "${CARGO_BUILD_JOBS:-2}"
 )
 fuzz=$target_dir/$triple/release/fuzz
 echo "fuzz: built after $SECONDS s"
