@@ -88,10 +88,7 @@ fn read_checked(
     key: &[u8],
     bytes: &mut [u8],
 ) -> Option<(RecordHeader, Range<usize>)> {
-    let read = data.with_open(|file| file.read_now(bytes, u64::from(location.offset)))?;
-    if read.ok()? < bytes.len() {
-        return None;
-    }
+    data.fill_now(bytes, u64::from(location.offset))?;
     match check_record(bytes, data.identity, KeyspaceId(0), key) {
         Checked::Match { header, value } => Some((header, value)),
         Checked::OtherKey | Checked::Damaged(_) => None,

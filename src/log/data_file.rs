@@ -165,6 +165,12 @@ impl DataFile {
         self.handle.load().as_deref().map(read)
     }
 
+    /// Fills `buf` from the page cache, without waiting for the disk; `None` if not all of it is there.
+    pub(crate) fn fill_now(&self, buf: &mut [u8], offset: u64) -> Option<()> {
+        let read = self.with_open(|file| file.read_now(buf, offset))?;
+        (read.ok()? == buf.len()).then_some(())
+    }
+
     pub(crate) fn opened(&self) -> Option<Arc<File>> {
         self.handle.load_full()
     }

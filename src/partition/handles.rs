@@ -16,17 +16,27 @@ use crate::log::data_file::DataFile;
 pub(crate) type Opened = Option<Arc<File>>;
 
 /// The open file of `data`; and once more if it had to be opened for this, so that it can be kept.
-pub(super) async fn open(
-    disk: &Disk,
-    fs: Fs,
-    data: Arc<DataFile>,
-) -> io::Result<(Arc<File>, Opened)> {
+async fn open(disk: &Disk, fs: Fs, data: Arc<DataFile>) -> io::Result<(Arc<File>, Opened)> {
     if let Some(file) = data.opened() {
         return Ok((file, None));
     }
     let opened = disk.open(move || data.open(&fs)).await;
     let file = opened.unwrap_or_else(|| Err(io::Error::other("the helper thread panicked")))?;
     Ok((file.clone(), Some(file)))
+}
+
+/// Reads from a file that may have to be opened for it.
+pub(super) async fn read(
+    disk: &Disk,
+    fs: Fs,
+    data: Arc<DataFile>,
+    len: usize,
+    offset: u64,
+) -> (Opened, io::Result<Vec<u8>>) {
+    match open(disk, fs, data).await {
+        Ok((file, opened)) => (opened, disk.read(&file, len, offset).await),
+        Err(error) => (None, Err(error)),
+    }
 }
 
 impl Partition {

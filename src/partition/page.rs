@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::handles::open;
+use super::handles::read;
 use super::{Event, Ops, Partition};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -78,12 +78,8 @@ impl Partition {
         self.view.counters.page_bytes.add(request.len as u64);
         let (fs, data) = (self.fs.clone(), request.data());
         ops.push(Box::pin(async move {
-            let (opened, result) = match open(&disk, fs, data).await {
-                Ok((file, opened)) => {
-                    (opened, disk.read(&file, request.len, request.from.offset).await)
-                }
-                Err(error) => (None, Err(error)),
-            };
+            let (len, offset) = (request.len, request.from.offset);
+            let (opened, result) = read(&disk, fs, data, len, offset).await;
             (index, Event::PageRead { request, opened, result })
         }));
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::handles::open;
+use super::handles::read;
 use super::{Event, GetReply, Ops, Partition};
 use crate::error::Error;
 use crate::keydir::Location;
@@ -52,10 +52,7 @@ impl Partition {
         data.note_used(self.view.clock.load(Ordering::Relaxed));
         let fs = self.fs.clone();
         ops.push(Box::pin(async move {
-            let (opened, result) = match open(&disk, fs, data.clone()).await {
-                Ok((file, opened)) => (opened, disk.read(&file, len, offset).await),
-                Err(error) => (None, Err(error)),
-            };
+            let (opened, result) = read(&disk, fs, data.clone(), len, offset).await;
             (index, Event::Read { request, location, data, opened, result })
         }));
     }

@@ -17,16 +17,16 @@ use bytes::Bytes;
 use super::commit::InFlight;
 use super::decide::{Found, Old, Write, decide, value_len_max};
 use super::groups::{Effect, Room};
-use super::handles::{Opened, open};
+use super::handles::{Opened, read};
 use super::{Event, Ops, Partition};
 use crate::clock::ExpiryClock;
 use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::READ_NOW_LEN_MAX;
-use crate::log::data_file::DataFile;
+use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::FormatError;
 use crate::log::format::data_header::FileIdentity;
-use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind, decode_record};
+use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind};
 use crate::mailbox::{Body, Request, Update};
 use crate::types::{KeyHash, KeyspaceId};
 
@@ -259,10 +259,7 @@ impl Partition {
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         ops.push(Box::pin(async move {
-            let (opened, result) = match open(&disk, fs, data.clone()).await {
-                Ok((file, opened)) => (opened, disk.read(&file, len, offset).await),
-                Err(error) => (None, Err(error)),
-            };
+            let (opened, result) = read(&disk, fs, data.clone(), len, offset).await;
             (index, Event::RecordRead { hash, location, data, opened, result })
         }));
         false
@@ -360,17 +357,18 @@ fn found(
     key: &[u8],
     clock: &ExpiryClock,
 ) -> Result<Found, FormatError> {
-    let decoded = decode_record(record, identity)?;
-    let header = decoded.header;
-    if decoded.key != key || header.keyspace != KeyspaceId(0) || clock.hides(header.expires_at()) {
-        return Ok(Found::Absent);
-    }
-    Ok(Found::Record(Old {
-        value: record.slice_ref(decoded.value),
-        seqno: header.seqno,
-        expires_at: header.expires_at(),
-        body_crc: header.body_crc,
-    }))
+    Ok(match check_record(record, identity, KeyspaceId(0), key) {
+        Checked::Match { header, value } if !clock.hides(header.expires_at()) => {
+            Found::Record(Old {
+                value: record.slice(value),
+                seqno: header.seqno,
+                expires_at: header.expires_at(),
+                body_crc: header.body_crc,
+            })
+        }
+        Checked::Match { .. } | Checked::OtherKey => Found::Absent,
+        Checked::Damaged(why) => return Err(why),
+    })
 }
 
 /// What the record says, if it is in the page cache and sound.
@@ -380,9 +378,6 @@ fn read_now(data: &DataFile, location: Location, key: &[u8], clock: &ExpiryClock
         return None;
     }
     let mut bytes = vec![0; len];
-    let read = data.with_open(|file| file.read_now(&mut bytes, u64::from(location.offset)))?;
-    if read.ok()? < len {
-        return None;
-    }
+    data.fill_now(&mut bytes, u64::from(location.offset))?;
     found(&Bytes::from(bytes), data.identity, key, clock).ok()
 }
