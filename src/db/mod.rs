@@ -65,6 +65,7 @@ use crate::types::{EntryInfo, KeyHash, KeyspaceId};
 #[derive(Clone)]
 pub struct Db {
     shared: Arc<Shared>,
+    space: Space,
     /// Counts handles; the last one to go closes the store.
     _handle: Arc<Handle>,
 }
@@ -77,8 +78,6 @@ pub(crate) struct Shared {
     partitions: Vec<Shard>,
     durable: Durable,
     expiry: Arc<ExpiryClock>,
-    /// Of puts that say nothing else.
-    default_ttl: Option<Duration>,
     key_len_max: usize,
     value_len_max: usize,
     io_name: &'static str,
@@ -86,6 +85,14 @@ pub(crate) struct Shared {
     /// What opening had to repair.
     salvaged: Option<RepairReport>,
     lifecycle: Arc<Lifecycle>,
+}
+
+/// A key space of the store as a handle uses it (N1).
+#[derive(Clone, Copy)]
+pub(crate) struct Space {
+    id: KeyspaceId,
+    /// Of puts that say nothing else.
+    default_ttl: Option<Duration>,
 }
 
 /// One partition as callers reach it.
@@ -143,7 +150,7 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn put<K: AsRef<[u8]>, V: IntoValue>(&self, key: K, value: V) -> Put<'_> {
-        Put::new(&self.shared, key.as_ref(), value)
+        Put::new(&self.shared, self.space, key.as_ref(), value)
     }
 
     /// Returns the value of `key`, or `None` if it is absent.
@@ -155,7 +162,7 @@ impl Db {
     /// `Corrupt` if the record on disk fails its checksum, `Io` if it cannot be read, `Closed` after
     /// close, `InvalidArgument` for a key out of bounds.
     pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Bytes>> {
-        self.shared.get(key.as_ref()).await
+        self.shared.get(self.space.id, key.as_ref()).await
     }
 
     /// Returns the values of `keys`, in their order; cold records are read at the same time.
@@ -176,7 +183,9 @@ impl Db {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Bytes>>> {
-        let gets = keys.into_iter().map(|key| async move { self.shared.get(key.as_ref()).await });
+        let gets = keys
+            .into_iter()
+            .map(|key| async move { self.shared.get(self.space.id, key.as_ref()).await });
         futures::future::try_join_all(gets).await
     }
 
@@ -185,7 +194,7 @@ impl Db {
     /// # Errors
     /// As [`Db::get`]: the record is read and checked, because the keydir holds no keys.
     pub async fn contains_key<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
-        Ok(self.shared.get(key.as_ref()).await?.is_some())
+        Ok(self.shared.get(self.space.id, key.as_ref()).await?.is_some())
     }
 
     /// What is known of `key` besides its value; `None` if it is absent.
@@ -193,7 +202,7 @@ impl Db {
     /// # Errors
     /// As [`Db::get`].
     pub async fn entry<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<EntryInfo>> {
-        Ok(self.shared.entry(key.as_ref()).await?.map(|entry| entry.info()))
+        Ok(self.shared.entry(self.space.id, key.as_ref()).await?.map(|entry| entry.info()))
     }
 
     /// Deletes `key`; true if it was there.
@@ -203,8 +212,8 @@ impl Db {
     pub async fn del<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
         let key = key.as_ref();
         self.shared.check_key(key)?;
-        let hash = self.shared.hash(key);
-        let body = Body::key_only(Bytes::copy_from_slice(key));
+        let hash = self.shared.hash(self.space.id, key);
+        let body = Body::key_only(self.space.id, Bytes::copy_from_slice(key));
         let (reply, receiver) = reply_slot();
         let request = Request::Del { hash, body, durable: self.shared.durable, reply };
         Call::new(&self.shared, self.shared.shard_of(hash), request, receiver).await
@@ -244,7 +253,7 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn scan(&self) -> Scan {
-        Scan::new(self.shared.clone())
+        Scan::new(self.shared.clone(), self.space.id)
     }
 
     /// What the store has counted since it was opened, and what it holds now.
@@ -259,7 +268,7 @@ impl Db {
     #[cfg(any(test, feature = "sim"))]
     #[doc(hidden)]
     pub fn partition_of<K: AsRef<[u8]>>(&self, key: K) -> usize {
-        self.shared.shard_of(self.shared.hash(key.as_ref()))
+        self.shared.shard_of(self.shared.hash(self.space.id, key.as_ref()))
     }
 
     /// The directory of the store.
@@ -290,8 +299,8 @@ impl Shared {
         }
     }
 
-    fn hash(&self, key: &[u8]) -> KeyHash {
-        self.hasher.hash(KeyspaceId(0), key)
+    fn hash(&self, keyspace: KeyspaceId, key: &[u8]) -> KeyHash {
+        self.hasher.hash(keyspace, key)
     }
 
     fn shard_of(&self, hash: KeyHash) -> usize {
@@ -335,23 +344,24 @@ impl Shared {
         Ok(())
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.entry(key).await?.map(|entry| entry.value))
+    async fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.entry(keyspace, key).await?.map(|entry| entry.value))
     }
 
-    async fn entry(&self, key: &[u8]) -> Result<Option<Entry>> {
+    async fn entry(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Entry>> {
         self.check_key(key)?;
         if self.lifecycle.is_closing() {
             return Err(Error::closed());
         }
-        let hash = self.hash(key);
+        let hash = self.hash(keyspace, key);
         let shard = self.shard_of(hash);
-        match read::read_now(&self.partitions[shard].view, &self.expiry, hash, key) {
+        match read::read_now(&self.partitions[shard].view, &self.expiry, hash, (keyspace, key)) {
             ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {
                 let (reply, receiver) = reply_slot();
-                let request = Request::Get { hash, key: Bytes::copy_from_slice(key), reply };
+                let key = Bytes::copy_from_slice(key);
+                let request = Request::Get { hash, keyspace, key, reply };
                 Call::new(self, shard, request, receiver).await
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::directory::{open_directory, random};
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::salvage::salvage;
-use super::{Db, Handle, Shard, Shared};
+use super::{Db, Handle, Shard, Shared, Space};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
@@ -19,7 +19,7 @@ use crate::partition::recovery::{LoadProgress, Report, remove_strays};
 use crate::partition::{PartitionConfig, ScrubRate};
 use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::PartitionId;
+use crate::types::{KeyspaceId, PartitionId};
 use crate::worker::{self, Loading, Opened, Setup, Ticker, WorkerPlan};
 
 impl Options {
@@ -101,7 +101,8 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
         "store opened"
     );
     let shared = Arc::new(shared);
-    Ok(Db { _handle: Arc::new(Handle(shared.clone())), shared })
+    let space = Space { id: KeyspaceId(0), default_ttl: options.default_ttl };
+    Ok(Db { _handle: Arc::new(Handle(shared.clone())), space, shared })
 }
 
 fn choose_io(io: &Io) -> Result<Access> {
@@ -253,7 +254,6 @@ fn start(
         partitions,
         durable: options.durability.of_write(),
         expiry,
-        default_ttl: options.default_ttl,
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
         io_name: access.name,

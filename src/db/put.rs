@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Shared;
 use super::call::{Call, Prepared};
 use super::value::IntoValue;
+use super::{Shared, Space};
 use crate::error::Result;
 use crate::log::format::record::body_crc;
 use crate::mailbox::{Body, Request, reply_slot};
 use crate::options::Durability;
-use crate::types::ExpiresAt;
+use crate::types::{ExpiresAt, KeyspaceId};
 
 /// Up to this many bytes, copying a value is cheaper than a second allocation.
 const VALUE_COPY_LEN_MAX: usize = 4 << 10;
@@ -39,14 +39,19 @@ pub struct Put<'a> {
 }
 
 impl<'a> Put<'a> {
-    pub(super) fn new(shared: &'a Shared, key: &[u8], value: impl IntoValue) -> Put<'a> {
-        let body = shared.check_key(key).and_then(|()| body(shared, key, value));
-        let made = body.and_then(|body| Ok((body, shared.default_expiry()?)));
+    pub(super) fn new(
+        shared: &'a Shared,
+        space: Space,
+        key: &[u8],
+        value: impl IntoValue,
+    ) -> Put<'a> {
+        let body = shared.check_key(key).and_then(|()| body(shared, space.id, key, value));
+        let made = body.and_then(|body| Ok((body, shared.default_expiry(space)?)));
         let (body, expires_at) = match made {
             Ok(made) => made,
             Err(error) => return Put { shared, prepared: Prepared::Refused(error) },
         };
-        let hash = shared.hash(key);
+        let hash = shared.hash(space.id, key);
         let (reply, receiver) = reply_slot();
         let request = Request::Put { hash, body, expires_at, durable: shared.durable, reply };
         let call = Call::new(shared, shared.shard_of(hash), request, receiver);
@@ -98,19 +103,24 @@ impl<'a> Put<'a> {
 /// A short value is copied behind its key, a long one stays where it is. Length and checksum (F3) are of
 /// the very bytes that are stored, whatever an implementation of the trait says at its next call; they
 /// are computed here, on the caller's thread.
-pub(super) fn body(shared: &Shared, key: &[u8], value: impl IntoValue) -> Result<Body> {
+pub(super) fn body(
+    shared: &Shared,
+    keyspace: KeyspaceId,
+    key: &[u8],
+    value: impl IntoValue,
+) -> Result<Body> {
     let key_len = key.len() as u16;
     let borrowed = value.as_value();
     if borrowed.len() <= VALUE_COPY_LEN_MAX {
         shared.check_value_len(borrowed.len())?;
         let head = Bytes::from([key, borrowed].concat());
         let crc = body_crc(&head, &[]);
-        return Ok(Body { head, tail: Bytes::new(), key_len, crc });
+        return Ok(Body { keyspace, head, tail: Bytes::new(), key_len, crc });
     }
     let tail = value.into_bytes();
     shared.check_value_len(tail.len())?;
     let crc = body_crc(key, &tail);
-    Ok(Body { head: Bytes::copy_from_slice(key), tail, key_len, crc })
+    Ok(Body { keyspace, head: Bytes::copy_from_slice(key), tail, key_len, crc })
 }
 
 impl Future for Put<'_> {

@@ -31,7 +31,7 @@ pub(super) fn read_now(
     view: &PartitionView,
     clock: &ExpiryClock,
     hash: KeyHash,
-    key: &[u8],
+    key: (KeyspaceId, &[u8]),
 ) -> ReadNow {
     let found = view.keydir.lookup(hash, |location| (location, view.files.load()));
     let Some((location, files)) = found else {
@@ -58,7 +58,7 @@ pub(super) fn read_now(
 }
 
 /// The entry, if the record is in the page cache and is what it should be.
-fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Entry> {
+fn read_record(data: &DataFile, location: Location, key: (KeyspaceId, &[u8])) -> Option<Entry> {
     thread_local! {
         /// Grows to the longest record this thread has read, at most `READ_COPY_LEN_MAX`.
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -85,11 +85,11 @@ fn read_record(data: &DataFile, location: Location, key: &[u8]) -> Option<Entry>
 fn read_checked(
     data: &DataFile,
     location: Location,
-    key: &[u8],
+    key: (KeyspaceId, &[u8]),
     bytes: &mut [u8],
 ) -> Option<(RecordHeader, Range<usize>)> {
     data.fill_now(bytes, u64::from(location.offset))?;
-    match check_record(bytes, data.identity, KeyspaceId(0), key) {
+    match check_record(bytes, data.identity, key.0, key.1) {
         Checked::Match { header, value } => Some((header, value)),
         Checked::OtherKey | Checked::Damaged(_) => None,
     }

@@ -17,6 +17,7 @@ use super::Shared;
 use super::call::Call;
 use crate::error::Result;
 use crate::mailbox::{PagePosition, Request, reply_slot};
+use crate::types::KeyspaceId;
 
 /// Values read at a time, if they are short.
 const READ_AHEAD_MAX: usize = 64;
@@ -29,6 +30,7 @@ const READ_AHEAD_BYTES: usize = 4 << 20;
 #[must_use = "a scan does nothing until it is polled"]
 pub struct Scan {
     shared: Arc<Shared>,
+    keyspace: KeyspaceId,
     keys: ScanKeys,
     window: FuturesOrdered<Fetch>,
     /// Begins with one, because nothing is known of the first value's length.
@@ -51,6 +53,7 @@ enum KeysState {
 
 #[derive(Clone)]
 struct Selection {
+    keyspace: KeyspaceId,
     prefix: Bytes,
     from: Bound<Bytes>,
     to: Bound<Bytes>,
@@ -59,8 +62,9 @@ struct Selection {
 }
 
 impl Scan {
-    pub(super) fn new(shared: Arc<Shared>) -> Scan {
+    pub(super) fn new(shared: Arc<Shared>, keyspace: KeyspaceId) -> Scan {
         let selection = Selection {
+            keyspace,
             prefix: Bytes::new(),
             from: Bound::Unbounded,
             to: Bound::Unbounded,
@@ -68,6 +72,7 @@ impl Scan {
             limit: usize::MAX,
         };
         Scan {
+            keyspace,
             keys: ScanKeys(KeysState::Unsent(shared.clone(), selection)),
             shared,
             window: FuturesOrdered::new(),
@@ -136,8 +141,8 @@ impl Scan {
     }
 
     fn fetch(&self, key: Bytes) -> Fetch {
-        let shared = self.shared.clone();
-        Box::pin(async move { Ok(shared.get(&key).await?.map(|value| (key, value))) })
+        let (shared, keyspace) = (self.shared.clone(), self.keyspace);
+        Box::pin(async move { Ok(shared.get(keyspace, &key).await?.map(|value| (key, value))) })
     }
 }
 
@@ -253,7 +258,8 @@ async fn collect_partition(
     let mut walk = None;
     while let Some(position) = from {
         let (reply, receiver) = reply_slot();
-        let request = Request::Page { walk, from: position, reply };
+        let keyspace = selection.keyspace;
+        let request = Request::Page { keyspace, walk, from: position, reply };
         let page = Call::new(shared, shard, request, receiver).await?;
         // Copied, so that a short key does not keep its whole page alive.
         let matching = page.keys.iter().filter(|key| selection.matches(key));

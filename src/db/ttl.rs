@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::update::Update;
-use super::{Db, Shared};
+use super::{Db, Shared, Space};
 use crate::error::{Error, Result};
 use crate::mailbox::{Change, Expiry};
 use crate::types::{ExpiresAt, Ttl};
@@ -35,7 +35,7 @@ impl Db {
     /// ```
     pub fn expire<K: AsRef<[u8]>>(&self, key: K, ttl: Duration) -> Update<'_, bool> {
         let expires_at = self.shared.after(ttl);
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             Ok((Change::Expire { reply }, Expiry::At(Some(expires_at?))))
         })
     }
@@ -45,7 +45,7 @@ impl Db {
     /// # Errors
     /// As [`Db::expire`].
     pub fn expire_at<K: AsRef<[u8]>>(&self, key: K, at: SystemTime) -> Update<'_, bool> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             Ok((Change::Expire { reply }, Expiry::At(Some(moment(at)?))))
         })
     }
@@ -55,7 +55,7 @@ impl Db {
     /// # Errors
     /// As [`Db::expire`].
     pub fn persist<K: AsRef<[u8]>>(&self, key: K) -> Update<'_, bool> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             Ok((Change::Expire { reply }, Expiry::At(None)))
         })
     }
@@ -65,7 +65,9 @@ impl Db {
     /// # Errors
     /// As [`Db::get`].
     pub async fn ttl<K: AsRef<[u8]>>(&self, key: K) -> Result<Ttl> {
-        let Some(entry) = self.shared.entry(key.as_ref()).await? else { return Ok(Ttl::Missing) };
+        let Some(entry) = self.shared.entry(self.space.id, key.as_ref()).await? else {
+            return Ok(Ttl::Missing);
+        };
         let left = |at: ExpiresAt| at.as_ms().saturating_sub(self.shared.expiry.now_ms());
         Ok(entry.expires_at.map_or(Ttl::Forever, |at| Ttl::Left(Duration::from_millis(left(at)))))
     }
@@ -89,8 +91,8 @@ impl Shared {
     }
 
     /// When a value that is written now expires, if nothing else is said.
-    pub(super) fn default_expiry(&self) -> Result<Option<ExpiresAt>> {
-        self.default_ttl.map(|ttl| self.after(ttl)).transpose()
+    pub(super) fn default_expiry(&self, space: Space) -> Result<Option<ExpiresAt>> {
+        space.default_ttl.map(|ttl| self.after(ttl)).transpose()
     }
 }
 

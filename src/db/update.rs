@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::call::{Call, Prepared};
 use super::put::body;
 use super::value::IntoValue;
-use super::{Db, Shared};
+use super::{Db, Shared, Space};
 use crate::error::Result;
 use crate::mailbox::{
     Change, Expected, Expiry, ReplySender, Request, Swap, Update as Sent, When, reply_slot,
@@ -30,6 +30,7 @@ pub struct Update<'a, T> {
 impl<'a, T> Update<'a, T> {
     pub(super) fn new(
         shared: &'a Shared,
+        space: Space,
         key: &[u8],
         change: impl FnOnce(ReplySender<Result<T>>) -> Result<(Change, Expiry)>,
     ) -> Update<'a, T> {
@@ -38,9 +39,10 @@ impl<'a, T> Update<'a, T> {
             Ok(made) => made,
             Err(error) => return Update { shared, prepared: Prepared::Refused(error) },
         };
-        let hash = shared.hash(key);
+        let hash = shared.hash(space.id, key);
         let request = Request::Update(Box::new(Sent {
             hash,
+            keyspace: space.id,
             key: Bytes::copy_from_slice(key),
             durable: shared.durable,
             expiry,
@@ -122,9 +124,9 @@ impl Db {
     }
 
     fn put_if(&self, when: When, key: &[u8], value: impl IntoValue) -> Update<'_, bool> {
-        Update::new(&self.shared, key, |reply| {
-            let body = body(&self.shared, key, value)?;
-            Ok((Change::PutIf { when, body, reply }, self.shared.replaced()?))
+        Update::new(&self.shared, self.space, key, |reply| {
+            let body = body(&self.shared, self.space.id, key, value)?;
+            Ok((Change::PutIf { when, body, reply }, self.shared.replaced(self.space)?))
         })
     }
 
@@ -155,10 +157,10 @@ impl Db {
         new: V,
     ) -> Update<'_, Swap> {
         let key = key.as_ref();
-        Update::new(&self.shared, key, |reply| {
-            let body = Some(body(&self.shared, key, new)?);
+        Update::new(&self.shared, self.space, key, |reply| {
+            let body = Some(body(&self.shared, self.space.id, key, new)?);
             let change = Change::Swap { expected: expected.into(), body, reply };
-            Ok((change, self.shared.replaced()?))
+            Ok((change, self.shared.replaced(self.space)?))
         })
     }
 
@@ -182,7 +184,7 @@ impl Db {
         key: K,
         expected: impl Into<Expected>,
     ) -> Update<'_, Swap> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             let change = Change::Swap { expected: expected.into(), body: None, reply };
             Ok((change, Expiry::At(None)))
         })
@@ -198,9 +200,9 @@ impl Db {
         value: V,
     ) -> Update<'_, Option<Bytes>> {
         let key = key.as_ref();
-        Update::new(&self.shared, key, |reply| {
-            let body = Some(body(&self.shared, key, value)?);
-            Ok((Change::Exchange { body, reply }, self.shared.replaced()?))
+        Update::new(&self.shared, self.space, key, |reply| {
+            let body = Some(body(&self.shared, self.space.id, key, value)?);
+            Ok((Change::Exchange { body, reply }, self.shared.replaced(self.space)?))
         })
     }
 
@@ -220,7 +222,7 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn get_and_del<K: AsRef<[u8]>>(&self, key: K) -> Update<'_, Option<Bytes>> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             Ok((Change::Exchange { body: None, reply }, Expiry::At(None)))
         })
     }
@@ -243,8 +245,8 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn incr<K: AsRef<[u8]>>(&self, key: K, by: i64) -> Update<'_, i64> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
-            Ok((Change::Incr { by, reply }, self.shared.changed()?))
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
+            Ok((Change::Incr { by, reply }, self.shared.changed(self.space)?))
         })
     }
 
@@ -256,22 +258,22 @@ impl Db {
     /// # Errors
     /// As [`Db::put`] and [`Db::get`].
     pub fn append<K: AsRef<[u8]>, V: IntoValue>(&self, key: K, tail: V) -> Update<'_, u64> {
-        Update::new(&self.shared, key.as_ref(), |reply| {
+        Update::new(&self.shared, self.space, key.as_ref(), |reply| {
             let tail = tail.into_bytes();
             self.shared.check_value_len(tail.len())?;
-            Ok((Change::Append { tail, reply }, self.shared.changed()?))
+            Ok((Change::Append { tail, reply }, self.shared.changed(self.space)?))
         })
     }
 }
 
 impl Shared {
     /// When a value expires that takes the place of another.
-    fn replaced(&self) -> Result<Expiry> {
-        Ok(Expiry::At(self.default_expiry()?))
+    fn replaced(&self, space: Space) -> Result<Expiry> {
+        Ok(Expiry::At(self.default_expiry(space)?))
     }
 
     /// When a value expires that is made from another.
-    fn changed(&self) -> Result<Expiry> {
-        Ok(Expiry::Keep { or: self.default_expiry()? })
+    fn changed(&self, space: Space) -> Result<Expiry> {
+        Ok(Expiry::Keep { or: self.default_expiry(space)? })
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::log::data_file::DataFile;
 use crate::log::format::record::{RecordHeader, body_crc};
 use crate::stats::Compacted;
-use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, Seqno};
+use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
 /// How far a write must have come before it is acknowledged; the per-write form of
 /// [`Durability`](crate::Durability).
@@ -24,6 +24,7 @@ pub(crate) enum Durable {
 /// Key and value of a record as the caller made them: one allocation for a borrowed value, no copy
 /// of an owned one. The checksum over both is computed by the caller (F3).
 pub(crate) struct Body {
+    pub(crate) keyspace: KeyspaceId,
     /// The key, and behind it the value unless `tail` holds it.
     pub(crate) head: Bytes,
     pub(crate) tail: Bytes,
@@ -32,15 +33,15 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub(crate) fn key_only(key: Bytes) -> Body {
+    pub(crate) fn key_only(keyspace: KeyspaceId, key: Bytes) -> Body {
         let (key_len, crc) = (key.len() as u16, body_crc(&key, &[]));
-        Body { head: key, tail: Bytes::new(), key_len, crc }
+        Body { keyspace, head: key, tail: Bytes::new(), key_len, crc }
     }
 
     /// As [`key_only`](Self::key_only), with a value; the checksum is computed here.
-    pub(crate) fn of(key: &[u8], value: Bytes) -> Body {
+    pub(crate) fn of(keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
         let (key_len, crc) = (key.len() as u16, body_crc(key, &value));
-        Body { head: Bytes::copy_from_slice(key), tail: value, key_len, crc }
+        Body { keyspace, head: Bytes::copy_from_slice(key), tail: value, key_len, crc }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,6 +92,7 @@ pub(crate) enum Request {
     Update(Box<Update>),
     Get {
         hash: KeyHash,
+        keyspace: KeyspaceId,
         key: Bytes,
         reply: ReplySender<Result<Option<Entry>>>,
     },
@@ -99,6 +101,7 @@ pub(crate) enum Request {
     },
     /// `walk` is `None` for the first page of a walk, and what that page said for the others.
     Page {
+        keyspace: KeyspaceId,
         walk: Option<Arc<Walk>>,
         from: PagePosition,
         reply: ReplySender<Result<Page>>,

@@ -5,11 +5,12 @@ use bytes::Bytes;
 
 use super::{Body, Durable, ReplySender};
 use crate::error::{Error, Result};
-use crate::types::{ExpiresAt, KeyHash};
+use crate::types::{ExpiresAt, KeyHash, KeyspaceId};
 
 /// One operation that looks before it writes.
 pub(crate) struct Update {
     pub(crate) hash: KeyHash,
+    pub(crate) keyspace: KeyspaceId,
     pub(crate) key: Bytes,
     pub(crate) durable: Durable,
     /// Of what is written.
@@ -17,6 +18,13 @@ pub(crate) struct Update {
     /// Longest value that may come of it.
     pub(crate) value_len_max: usize,
     pub(crate) change: Change,
+}
+
+impl Update {
+    /// The key, and the space that it is in.
+    pub(crate) fn full_key(&self) -> (KeyspaceId, &[u8]) {
+        (self.keyspace, &self.key)
+    }
 }
 
 /// When what is written expires.

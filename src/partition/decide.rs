@@ -38,7 +38,7 @@ pub(super) enum Write {
 
 /// Decides; refused changes are answered here.
 pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
-    let Update { key, change, value_len_max, expiry, .. } = update;
+    let Update { keyspace, key, change, value_len_max, expiry, .. } = update;
     let record = match found {
         Found::Record(old) => Some(old),
         Found::Absent | Found::Present => None,
@@ -83,7 +83,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             Ok(sum) => {
                 let mut digits = Vec::with_capacity(INTEGER_LEN_MAX);
                 write!(digits, "{sum}").expect("memory can be written to");
-                let body = Body::of(&key, Bytes::from(digits));
+                let body = Body::of(keyspace, &key, Bytes::from(digits));
                 (put(body), answer(move |done| reply.send(done.map(|()| sum))))
             }
             Err(error) => {
@@ -103,7 +103,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             let mut value = BytesMut::with_capacity(len as usize);
             value.extend_from_slice(&old);
             value.extend_from_slice(&tail);
-            let body = Body::of(&key, value.freeze());
+            let body = Body::of(keyspace, &key, value.freeze());
             (put(body), answer(move |done| reply.send(done.map(|()| len))))
         }
         Change::Expire { reply } => {
@@ -111,7 +111,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             let write = match record {
                 Some(old) if is_met => {
                     let (head, tail) = (key.clone(), old.value.clone());
-                    put(Body { head, tail, key_len: key.len() as u16, crc: old.body_crc })
+                    put(Body { keyspace, head, tail, key_len: key.len() as u16, crc: old.body_crc })
                 }
                 _ => Write::Nothing,
             };

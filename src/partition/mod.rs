@@ -274,9 +274,13 @@ impl Partition {
             }
             Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
             Request::Update(update) => self.update(update, ops),
-            Request::Get { hash, key, reply } => self.get(ReadRequest { hash, key, reply }, ops),
+            Request::Get { hash, keyspace, key, reply } => {
+                self.get(ReadRequest { hash, keyspace, key, reply }, ops);
+            }
             Request::Sync { reply } => self.sync(reply),
-            Request::Page { walk, from, reply } => self.page(walk, from, reply, ops),
+            Request::Page { keyspace, walk, from, reply } => {
+                self.page(keyspace, walk, from, reply, ops);
+            }
             Request::Compact { only, reply } => self.compact(only, reply),
             Request::CompactCancel { reply } => self.compact_cancel(reply),
         }

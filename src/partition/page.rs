@@ -13,7 +13,7 @@ use crate::log::format::data_header::DATA_HEADER_LEN;
 use crate::log::format::group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, RecordKind, decode_record};
 use crate::mailbox::{Page, PagePosition, ReplySender, Walk};
-use crate::types::FileId;
+use crate::types::{FileId, KeyspaceId};
 
 /// Read at a time. A longer commit group is read whole, which is at most `GROUP_LEN_MAX`, or by its
 /// head if it is one long record.
@@ -26,6 +26,7 @@ const _: () = assert!(
 
 /// A page on its way.
 pub(crate) struct PageRequest {
+    keyspace: KeyspaceId,
     walk: Arc<Walk>,
     from: PagePosition,
     /// Bytes asked for.
@@ -48,6 +49,7 @@ impl PageRequest {
 impl Partition {
     pub(super) fn page(
         &mut self,
+        keyspace: KeyspaceId,
         walk: Option<Arc<Walk>>,
         from: PagePosition,
         reply: ReplySender<Result<Page>>,
@@ -58,7 +60,7 @@ impl Partition {
             return reply.send(Ok(Page { keys: Vec::new(), walk, next: None }));
         }
         let from = PagePosition { offset: from.offset.max(DATA_HEADER_LEN as u64), ..from };
-        self.page_submit(PageRequest { walk, from, len: PAGE_LEN, reply }, ops);
+        self.page_submit(PageRequest { keyspace, walk, from, len: PAGE_LEN, reply }, ops);
     }
 
     /// A walk that went on to wherever the log ends by then might never catch up with its writers, so
@@ -154,7 +156,7 @@ impl Partition {
                 let key_at = GROUP_HEADER_LEN + record.header_len();
                 let key = key_at..key_at + usize::from(record.key_len);
                 let offset = offset + GROUP_HEADER_LEN as u64;
-                if !self.is_wanted(&record, &buffer[key.clone()], walk, (data.id, offset)) {
+                if !self.is_wanted(&record, &buffer[key.clone()], request, (data.id, offset)) {
                     return Ok(PageRead::Longer(group_end));
                 }
                 keys.push(buffer.slice(key));
@@ -166,7 +168,7 @@ impl Partition {
                 let offset = from.offset + at as u64;
                 let record = decode_record(&buffer[at..group_end], data.identity)
                     .map_err(|what| damaged(offset, what))?;
-                if self.is_wanted(&record.header, record.key, walk, (data.id, offset)) {
+                if self.is_wanted(&record.header, record.key, request, (data.id, offset)) {
                     let key_at = at + record.header.header_len();
                     keys.push(buffer.slice(key_at..key_at + record.key.len()));
                 }
@@ -188,10 +190,10 @@ impl Partition {
         &self,
         header: &RecordHeader,
         key: &[u8],
-        walk: &Walk,
+        request: &PageRequest,
         place: (FileId, u64),
     ) -> bool {
-        if self.config.expiry.hides(header.expires_at()) {
+        if header.keyspace != request.keyspace || self.config.expiry.hides(header.expires_at()) {
             return false;
         }
         let location = self.keydir.get(self.hasher.hash(header.keyspace, key));
@@ -200,7 +202,7 @@ impl Partition {
                 let file =
                     self.files.get(location.slot).expect("K1: an entry points into a file").id;
                 let newest = (file, u64::from(location.offset));
-                newest == place || !walk.covers(newest.0, newest.1)
+                newest == place || !request.walk.covers(newest.0, newest.1)
             })
     }
 }

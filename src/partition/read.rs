@@ -17,6 +17,7 @@ use crate::types::{KeyHash, KeyspaceId};
 /// A get on its way.
 pub(crate) struct ReadRequest {
     pub(super) hash: KeyHash,
+    pub(super) keyspace: KeyspaceId,
     pub(super) key: Bytes,
     pub(super) reply: GetReply,
 }
@@ -86,7 +87,7 @@ impl Partition {
                 return request.reply.send(Err(Error::io(&attempt, &data.path, source)));
             }
         };
-        match check_record(&bytes, data.identity, KeyspaceId(0), &request.key) {
+        match check_record(&bytes, data.identity, request.keyspace, &request.key) {
             Checked::Match { header, value } if !self.config.expiry.hides(header.expires_at()) => {
                 let entry = Entry::new(Bytes::from(bytes).slice(value), &header);
                 request.reply.send(Ok(Some(entry)));

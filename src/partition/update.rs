@@ -219,7 +219,7 @@ impl Partition {
             Effect::Put { at, len, .. } => {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
                 let record = Bytes::copy_from_slice(record);
-                let read = found(&record, identity, &update.key, &self.config.expiry);
+                let read = found(&record, identity, update.full_key(), &self.config.expiry);
                 read.expect("the record was encoded here")
             }
             Effect::Del { .. } | Effect::None => Found::Absent,
@@ -246,7 +246,7 @@ impl Partition {
     ) -> bool {
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
         data.note_used(self.view.clock.load(Ordering::Relaxed));
-        if let Some(found) = read_now(&data, location, &update.key, &self.config.expiry) {
+        if let Some(found) = read_now(&data, location, update.full_key(), &self.config.expiry) {
             self.update_decide(*update, &found);
             return true;
         }
@@ -286,7 +286,8 @@ impl Partition {
                 Err(Error::io(&attempt, &data.path, source))
             }
             Ok(bytes) => {
-                match found(&Bytes::from(bytes), data.identity, &update.key, &self.config.expiry) {
+                let clock = &self.config.expiry;
+                match found(&Bytes::from(bytes), data.identity, update.full_key(), clock) {
                     Ok(found) => Ok(Some(found)),
                     // The entry moved on while its record was read: compaction does that.
                     Err(_) if !self.is_at(hash, location, data) => Ok(None),
@@ -315,7 +316,8 @@ impl Partition {
     }
 
     fn update_decide(&mut self, update: Update, found: &Found) {
-        let (hash, key, durable) = (update.hash, update.key.clone(), update.durable);
+        let (hash, durable) = (update.hash, update.durable);
+        let (keyspace, key) = (update.keyspace, update.key.clone());
         let Some((write, answer)) = decide(update, found) else { return };
         match write {
             Write::Nothing => {
@@ -330,7 +332,8 @@ impl Partition {
             }
             Write::Del => {
                 self.view.counters.dels.add(1);
-                let (_, len) = self.stage(RecordKind::Del, &Body::key_only(key), None, durable);
+                let (_, len) =
+                    self.stage(RecordKind::Del, &Body::key_only(keyspace, key), None, durable);
                 self.staged(Effect::Del { hash, len }, answer);
             }
         }
@@ -354,10 +357,10 @@ impl Partition {
 fn found(
     record: &Bytes,
     identity: FileIdentity,
-    key: &[u8],
+    key: (KeyspaceId, &[u8]),
     clock: &ExpiryClock,
 ) -> Result<Found, FormatError> {
-    Ok(match check_record(record, identity, KeyspaceId(0), key) {
+    Ok(match check_record(record, identity, key.0, key.1) {
         Checked::Match { header, value } if !clock.hides(header.expires_at()) => {
             Found::Record(Old {
                 value: record.slice(value),
@@ -372,7 +375,12 @@ fn found(
 }
 
 /// What the record says, if it is in the page cache and sound.
-fn read_now(data: &DataFile, location: Location, key: &[u8], clock: &ExpiryClock) -> Option<Found> {
+fn read_now(
+    data: &DataFile,
+    location: Location,
+    key: (KeyspaceId, &[u8]),
+    clock: &ExpiryClock,
+) -> Option<Found> {
     let len = location.len as usize;
     if len > READ_NOW_LEN_MAX {
         return None;

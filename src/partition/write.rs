@@ -7,7 +7,7 @@ use super::groups::{Answer, Effect, Pending};
 use crate::error::Result;
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::mailbox::{Body, Durable, ReplySender};
-use crate::types::{ExpiresAt, KeyHash, KeyspaceId, Seqno};
+use crate::types::{ExpiresAt, KeyHash, Seqno};
 
 impl Partition {
     pub(super) fn put(
@@ -86,7 +86,7 @@ impl Partition {
         let header = RecordHeader {
             seqno,
             kind,
-            keyspace: KeyspaceId(0),
+            keyspace: body.keyspace,
             codec: Codec::default(),
             expires_at_ms: expires_at.map(ExpiresAt::as_ms),
             batch: None,
