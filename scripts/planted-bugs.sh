@@ -19,6 +19,7 @@ table=(
   "MissingManifestIgnored   engine      opening::a_missing_manifest_is_damage_while_there_is_data"
   "BodyCrcIgnored           engine      compaction_faults::a_damaged_file_stops_its_compaction_and_no_other"
   "HeaderCrcIgnored         lib         log::"
+  "PlaceIgnored             lib         log::"
   "StaleGroupRevived        lib         log::"
   "DamagedTailCut           engine      verify::lost_lists_do_not_end_the_reading"
   "SeqnoReset               engine      accounting::a_sequence_number_is_never_given_twice"

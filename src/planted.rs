@@ -23,6 +23,8 @@ pub(crate) enum Bug {
     BodyCrcIgnored,
     /// F3: the checksum of a record's header is not looked at.
     HeaderCrcIgnored,
+    /// F3: a record's checksum does not say where in its file it belongs.
+    PlaceIgnored,
     /// F4: a group need not follow the one before it.
     StaleGroupRevived,
     /// F4: bytes that were durable once are cut off like a torn tail.

@@ -88,8 +88,9 @@ fn read_checked(
     key: (KeyspaceId, &[u8]),
     bytes: &mut [u8],
 ) -> Option<(RecordHeader, Range<usize>)> {
-    data.fill_now(bytes, u64::from(location.offset))?;
-    match check_record(bytes, data.identity, key.0, key.1) {
+    let offset = u64::from(location.offset);
+    data.fill_now(bytes, offset)?;
+    match check_record(bytes, data.place(offset), key.0, key.1) {
         Checked::Match { header, value } => Some((header, value)),
         Checked::OtherKey | Checked::Damaged(_) => None,
     }

@@ -12,7 +12,7 @@ use crate::keydir::FileSlot;
 use crate::limits;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::{
-    DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, FileKind,
+    DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, FileKind, Place,
 };
 use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
 use crate::log::format::record::{RecordHeader, decode_record};
@@ -158,6 +158,11 @@ impl DataFile {
     ) -> Arc<DataFile> {
         let handle = ArcSwapOption::from(Some(file));
         Arc::new(DataFile { id, identity, path, handle, used_at: AtomicU64::new(0) })
+    }
+
+    /// A place in this file.
+    pub(crate) fn place(&self, offset: u64) -> Place {
+        self.identity.at(offset)
     }
 
     /// Calls `read` with the open file; `None` if its descriptor is given up.
@@ -331,11 +336,11 @@ pub(crate) enum Checked {
 /// Checks both checksums and the whole key (G1).
 pub(crate) fn check_record(
     bytes: &[u8],
-    identity: FileIdentity,
+    place: Place,
     keyspace: KeyspaceId,
     key: &[u8],
 ) -> Checked {
-    match decode_record(bytes, identity) {
+    match decode_record(bytes, place) {
         Err(error) => Checked::Damaged(error),
         Ok(record) if record.key != key || record.header.keyspace != keyspace => Checked::OtherKey,
         Ok(record) => {

@@ -13,7 +13,7 @@
 
 use std::io;
 
-use super::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity};
+use super::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, Place};
 use super::format::group::{Chain, GROUP_HEADER_LEN, GroupHeader, GroupKind, PayloadCrc};
 use super::format::record::{Record, RecordHeader, decode_record};
 use super::format::{FormatError, check_crc};
@@ -252,7 +252,7 @@ fn read_group<'w>(
     if payload.len() != payload_len {
         return Err(incomplete.into());
     }
-    let records = verify_payload(&header, payload, identity)?;
+    let records = verify_payload(&header, payload, identity.at(payload_offset))?;
     Ok(Group { header, header_crc, records })
 }
 
@@ -260,13 +260,13 @@ fn read_group<'w>(
 pub(in crate::log) fn verify_payload<'a>(
     header: &GroupHeader,
     payload: &'a [u8],
-    identity: FileIdentity,
+    mut place: Place,
 ) -> Result<Vec<Record<'a>>, FormatError> {
     let mut records = Vec::new();
     let mut crc = PayloadCrc::default();
     let mut rest = payload;
     while !rest.is_empty() {
-        let record = decode_record(rest, identity).map_err(|why| match why {
+        let record = decode_record(rest, place).map_err(|why| match why {
             // All of the payload is here, so more bytes will not come.
             FormatError::Incomplete { .. } => {
                 FormatError::invalid("a record reaches past the end of its commit group")
@@ -274,7 +274,9 @@ pub(in crate::log) fn verify_payload<'a>(
             why => why,
         })?;
         crc.push(record.header_crc);
-        rest = rest.get(record.header.record_len() as usize..).unwrap_or_default();
+        let len = record.header.record_len() as usize;
+        rest = rest.get(len..).unwrap_or_default();
+        place = place.plus(len);
         records.push(record);
     }
     check_crc("commit group payload", header.payload_crc, crc.get())?;
@@ -470,7 +472,8 @@ mod tests {
         assert_eq!(keys, [b"apple".as_slice(), b"banana", b"c"]);
         for (offset, seqno, key, value) in &visited {
             let record =
-                decode_record(&file.bytes[*offset as usize..], EXPECTED.identity()).unwrap();
+                decode_record(&file.bytes[*offset as usize..], EXPECTED.identity().at(*offset))
+                    .unwrap();
             assert_eq!(
                 (record.header.seqno.0, record.key, record.value),
                 (*seqno, &key[..], &value[..])

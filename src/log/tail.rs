@@ -494,7 +494,8 @@ mod tests {
         let mut record = file.last_group()[GROUP_HEADER_LEN..].to_vec();
         record[26] = 77;
         let crc = crc32c::crc32c_append(EXPECTED.identity().0, &record[4..32]);
-        record[..4].copy_from_slice(&crc.to_le_bytes());
+        let offset = file.end() as u32 + GROUP_HEADER_LEN as u32;
+        record[..4].copy_from_slice(&(crc ^ (offset / 8)).to_le_bytes());
         let mut payload_crc = PayloadCrc::default();
         payload_crc.push(crc);
         let header = file.chain.group(record.len() as u32, payload_crc, 1, 0);

@@ -2,7 +2,7 @@
 
 use super::files::SealedFile;
 use super::format::data_header::{DataHeader, ExpectedFile, FileIdentity, FileKind};
-use super::format::group::{Chain, GroupHeader, PayloadCrc};
+use super::format::group::{Chain, GROUP_HEADER_LEN, GroupHeader, PayloadCrc};
 use super::format::record::{Codec, RecordHeader, RecordKind, body_crc, encode_record};
 pub(super) use super::in_memory::ShortReads;
 use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
@@ -73,6 +73,7 @@ impl TestFile {
         durable_through: u64,
         pairs: &[(&[u8], &[u8])],
     ) -> TestFile {
+        let start = self.end() + GROUP_HEADER_LEN as u64;
         let mut payload = Vec::new();
         let mut payload_crc = PayloadCrc::default();
         for (index, (key, value)) in pairs.iter().enumerate() {
@@ -89,7 +90,8 @@ impl TestFile {
                 body_crc: body_crc(key, value),
             };
             self.seqno += 1;
-            payload_crc.push(encode_record(&mut payload, self.identity, &header, [key, value]));
+            let place = self.identity.at(start + payload.len() as u64);
+            payload_crc.push(encode_record(&mut payload, place, &header, [key, value]));
         }
         let count = pairs.len() as u32;
         let header = self.chain.group(payload.len() as u32, payload_crc, count, durable_through);

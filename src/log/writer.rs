@@ -87,7 +87,7 @@ impl FileWriter {
             self.buf.resize(self.buf.len() + GROUP_HEADER_LEN, 0);
         }
         let offset = self.end();
-        self.payload_crc.push(encode_record(&mut self.buf, self.identity, header, body));
+        self.payload_crc.push(encode_record(&mut self.buf, self.identity.at(offset), header, body));
         self.group_records += 1;
         self.records += 1;
         self.seqno_min = self.seqno_min.min(header.seqno);

@@ -112,6 +112,7 @@ impl Partition {
         let (encoded, header_crc) = header.encode(active.data.identity);
         group.buf[..GROUP_HEADER_LEN].copy_from_slice(&encoded);
         group.header_crc = header_crc;
+        group.place(active.data.identity, active.end);
 
         group.needs_sync &= !is_planted(Bug::AckBeforeSync);
         self.submitted_at = Instant::now();

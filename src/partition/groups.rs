@@ -14,7 +14,7 @@ use crate::limits;
 use crate::log::data_file::{FileBounds, FileIds};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
-use crate::log::format::record::{RecordHeader, encode_record};
+use crate::log::format::record::{RecordHeader, encode_record, move_records};
 use crate::mailbox::ReplySender;
 use crate::types::{ExpiresAt, FileId, KeyHash, Seqno};
 
@@ -78,6 +78,8 @@ pub(super) struct Group {
     pub(super) file: FileId,
     /// Room for the group header, then records.
     pub(super) buf: Vec<u8>,
+    /// Where in its file the group begins; 0 until it is submitted, which its records' checksums say too.
+    pub(super) start: u64,
     pub(super) payload_crc: PayloadCrc,
     pub(super) record_count: u32,
     /// Of the group's own header, once it is submitted.
@@ -96,6 +98,7 @@ impl Group {
         Group {
             file,
             buf,
+            start: 0,
             payload_crc: PayloadCrc::default(),
             record_count: 0,
             header_crc: 0,
@@ -115,12 +118,20 @@ impl Group {
         body: [&[u8]; 2],
     ) -> u32 {
         let at = self.buf.len() as u32;
-        let header_crc = encode_record(&mut self.buf, identity, header, body);
+        let header_crc = encode_record(&mut self.buf, identity.at(at.into()), header, body);
         self.payload_crc.push(header_crc);
         self.record_count += 1;
         self.seqno_max = self.seqno_max.max(header.seqno);
         self.seqno_min = self.seqno_min.min(header.seqno);
         at
+    }
+
+    /// The group begins at `start` of its file (W1).
+    pub(super) fn place(&mut self, identity: FileIdentity, start: u64) {
+        let records_at = |start: u64| identity.at(start + GROUP_HEADER_LEN as u64);
+        let (from, to) = (records_at(self.start), records_at(start));
+        move_records(&mut self.buf[GROUP_HEADER_LEN..], from, to);
+        self.start = start;
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -135,7 +135,7 @@ impl Partition {
             let (header, _) =
                 GroupHeader::decode(head, data.identity).map_err(|what| damaged(offset, what))?;
             if header.kind == GroupKind::ClosingMark {
-                break;
+                return Err(Error::corrupt(&data.path, offset, "a closing mark is not at the end"));
             }
             let group_end = at + GROUP_HEADER_LEN + header.payload_len as usize;
             if from.offset + group_end as u64 > end {
@@ -151,11 +151,12 @@ impl Partition {
                 // A long record is alone in its group (W5). Its key is at hand, and its value is not
                 // needed if the keydir knows the key's hash: that vouches for the key's bytes.
                 // Otherwise the checksum has to, over all of the record.
-                let (record, _) = RecordHeader::decode(&buffer[GROUP_HEADER_LEN..], data.identity)
-                    .map_err(|what| damaged(offset, what))?;
+                let offset = offset + GROUP_HEADER_LEN as u64;
+                let (record, _) =
+                    RecordHeader::decode(&buffer[GROUP_HEADER_LEN..], data.place(offset))
+                        .map_err(|what| damaged(offset, what))?;
                 let key_at = GROUP_HEADER_LEN + record.header_len();
                 let key = key_at..key_at + usize::from(record.key_len);
-                let offset = offset + GROUP_HEADER_LEN as u64;
                 if !self.is_wanted(&record, &buffer[key.clone()], request, (data.id, offset)) {
                     return Ok(PageRead::Longer(group_end));
                 }
@@ -166,7 +167,7 @@ impl Partition {
             at += GROUP_HEADER_LEN;
             while at < group_end {
                 let offset = from.offset + at as u64;
-                let record = decode_record(&buffer[at..group_end], data.identity)
+                let record = decode_record(&buffer[at..group_end], data.place(offset))
                     .map_err(|what| damaged(offset, what))?;
                 if self.is_wanted(&record.header, record.key, request, (data.id, offset)) {
                     let key_at = at + record.header.header_len();

@@ -87,7 +87,12 @@ impl Partition {
                 return request.reply.send(Err(Error::io(&attempt, &data.path, source)));
             }
         };
-        match check_record(&bytes, data.identity, request.keyspace, &request.key) {
+        match check_record(
+            &bytes,
+            data.place(u64::from(location.offset)),
+            request.keyspace,
+            &request.key,
+        ) {
             Checked::Match { header, value } if !self.config.expiry.hides(header.expires_at()) => {
                 let entry = Entry::new(Bytes::from(bytes).slice(value), &header);
                 request.reply.send(Ok(Some(entry)));

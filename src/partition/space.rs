@@ -163,12 +163,14 @@ impl Partition {
         retry.needs_sync |= group.needs_sync;
         retry.staged_at = retry.staged_at.or(group.staged_at);
         let mut rest = &group.buf[GROUP_HEADER_LEN..];
+        let mut place = before.at(group.start + GROUP_HEADER_LEN as u64);
         // Perhaps by what is told to have failed now.
         let is_decided = |pending: &Pending| matches!(pending.answer, Answer::Decided(_));
         for pending in group.pending {
             let record = pending.effect.hash().map(|_| {
-                let record = decode_record(rest, before).expect("the group was encoded here");
-                rest = &rest[record.header.record_len() as usize..];
+                let record = decode_record(rest, place).expect("the group was encoded here");
+                let len = record.header.record_len() as usize;
+                (rest, place) = (&rest[len..], place.plus(len));
                 record
             });
             match (pending.effect, record) {

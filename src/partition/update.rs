@@ -25,7 +25,7 @@ use crate::keydir::Location;
 use crate::limits::READ_NOW_LEN_MAX;
 use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::FormatError;
-use crate::log::format::data_header::FileIdentity;
+use crate::log::format::data_header::Place;
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind};
 use crate::mailbox::{Body, Request, Update};
 use crate::types::{KeyHash, KeyspaceId};
@@ -219,7 +219,8 @@ impl Partition {
             Effect::Put { at, len, .. } => {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
                 let record = Bytes::copy_from_slice(record);
-                let read = found(&record, identity, update.full_key(), &self.config.expiry);
+                let read =
+                    found(&record, identity.at(at.into()), update.full_key(), &self.config.expiry);
                 read.expect("the record was encoded here")
             }
             Effect::Del { .. } | Effect::None => Found::Absent,
@@ -286,8 +287,8 @@ impl Partition {
                 Err(Error::io(&attempt, &data.path, source))
             }
             Ok(bytes) => {
-                let clock = &self.config.expiry;
-                match found(&Bytes::from(bytes), data.identity, update.full_key(), clock) {
+                let (clock, offset) = (&self.config.expiry, u64::from(location.offset));
+                match found(&Bytes::from(bytes), data.place(offset), update.full_key(), clock) {
                     Ok(found) => Ok(Some(found)),
                     // The entry moved on while its record was read: compaction does that.
                     Err(_) if !self.is_at(hash, location, data) => Ok(None),
@@ -356,11 +357,11 @@ impl Partition {
 /// What a record says of a key: it may be another's, or have expired.
 fn found(
     record: &Bytes,
-    identity: FileIdentity,
+    place: Place,
     key: (KeyspaceId, &[u8]),
     clock: &ExpiryClock,
 ) -> Result<Found, FormatError> {
-    Ok(match check_record(record, identity, key.0, key.1) {
+    Ok(match check_record(record, place, key.0, key.1) {
         Checked::Match { header, value } if !clock.hides(header.expires_at()) => {
             Found::Record(Old {
                 value: record.slice(value),
@@ -387,5 +388,5 @@ fn read_now(
     }
     let mut bytes = vec![0; len];
     data.fill_now(&mut bytes, u64::from(location.offset))?;
-    found(&Bytes::from(bytes), data.identity, key, clock).ok()
+    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), key, clock).ok()
 }

@@ -21,8 +21,6 @@ pub(crate) struct Expected<'a> {
     pub(crate) values: BTreeMap<&'a [u8], &'a [u8]>,
     /// Keys whose record is in damaged bytes.
     pub(crate) broken: BTreeMap<&'a [u8], Broken>,
-    /// In one of them a group stands where another one was.
-    pub(crate) is_shuffled: bool,
     /// Logs whose last groups are cut off, because nobody vouches for them, and how many groups are left.
     pub(crate) cut: BTreeMap<String, usize>,
     /// What the store holds is a state that it, or its twin, once was in: nothing in it says otherwise.
@@ -35,8 +33,6 @@ pub(crate) enum Broken {
     Record,
     /// Only the zeros behind it, which reads do not look at.
     Padding,
-    /// There is a whole record of the same file where another one was.
-    Misplaced,
 }
 
 /// What `image`, a changed copy of the layout's, must do.
@@ -114,7 +110,6 @@ impl<'a> Expected<'a> {
                 if has_hint && has_ends {
                     records
                         .extend(log.records().map(|record| (record, broken(bytes, log, record))));
-                    self.is_shuffled |= is_shuffled(bytes, log);
                     self.half_read.push(file);
                 } else {
                     self.refuse(file);
@@ -148,27 +143,13 @@ fn digest(log: &Log) -> u32 {
     u32_at(&log.bytes, log.bytes.len() - GROUP_HEADER_LEN)
 }
 
-fn is_shuffled(bytes: &[u8], log: &Log) -> bool {
-    let header = |bytes: &[u8], at: usize| bytes[at..at + GROUP_HEADER_LEN].to_vec();
-    let is_other = |group: &Group| {
-        let found = header(bytes, group.at);
-        log.groups.iter().any(|other| other.at != group.at && header(&log.bytes, other.at) == found)
-    };
-    log.groups.iter().any(is_other)
-}
-
 /// How a record of a damaged file was hit, if it was.
 fn broken(bytes: &[u8], log: &Log, record: &Record) -> Option<Broken> {
     let range = record.at..record.at + record.len;
     let end = record.at + padded(record.len);
     let is_same = |range: std::ops::Range<usize>| bytes[range.clone()] == log.bytes[range];
     if !is_same(range) {
-        let stands = |other: &Record| {
-            other.len <= bytes.len() - record.at
-                && bytes[record.at..record.at + other.len]
-                    == log.bytes[other.at..other.at + other.len]
-        };
-        Some(if log.records().any(stands) { Broken::Misplaced } else { Broken::Record })
+        Some(Broken::Record)
     } else if !is_same(record.at..end) {
         Some(Broken::Padding)
     } else {

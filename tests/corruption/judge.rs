@@ -26,19 +26,16 @@ pub(crate) enum Outcome {
     TailLost,
     /// It is what it once was, or what its twin is, in every byte that counts.
     OtherHistory,
-    /// A whole record of the file was read where another one was.
-    Misplaced,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Outcome; 7] = [
+    pub(crate) const ALL: [Outcome; 6] = [
         Outcome::Refused,
         Outcome::ErrorAtRead,
         Outcome::Harmless,
         Outcome::TailCut,
         Outcome::TailLost,
         Outcome::OtherHistory,
-        Outcome::Misplaced,
     ];
 
     pub(crate) fn shown(self) -> &'static str {
@@ -49,7 +46,6 @@ impl Outcome {
             Outcome::TailCut => "last group cut",
             Outcome::TailLost => "end of the log lost",
             Outcome::OtherHistory => "rolled back as a whole",
-            Outcome::Misplaced => "misplaced within a file and not noticed",
         }
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn forge_file(bytes: &mut [u8]) {
         Err(_) => (IDENTITY, 0),
     };
     let mut rest = bytes.get_mut(DATA_HEADER_LEN..).unwrap_or_default();
+    let mut start = DATA_HEADER_LEN as u64;
     loop {
         forge_group_header(rest, identity);
         let Ok((header, _)) = GroupHeader::decode(rest, identity) else { return };
@@ -51,12 +52,15 @@ pub(super) fn forge_file(bytes: &mut [u8]) {
         let payload_len = behind.len().min(header.payload_len as usize);
         let (mut payload, behind) = behind.split_at_mut(payload_len);
         let mut payload_crc = PayloadCrc::default();
+        let mut place = identity.at(start + GROUP_HEADER_LEN as u64);
+        start += (GROUP_HEADER_LEN + payload_len) as u64;
         while !payload.is_empty() {
-            forge_record(payload, identity);
-            let Ok(record) = decode_record(payload, identity) else { break };
+            forge_record(payload, place);
+            let Ok(record) = decode_record(payload, place) else { break };
             payload_crc.push(record.header_crc);
             let len = record.header.record_len() as usize;
             payload = &mut payload[len..];
+            place = place.plus(len);
         }
         let header = GroupHeader { previous, payload_crc: payload_crc.get(), ..header };
         let (forged, crc) = header.encode(identity);
@@ -95,8 +99,9 @@ fn check_file(bytes: &[u8]) {
     let mut visit = |record: RecordAt<'_>| records.push(Visited::of(record));
     let tail = read_tail(&bytes, file_len, &expected, &mut visit).expect("memory can be read");
     for record in &records {
-        let found = decode_record(&bytes[record.offset as usize..], expected.identity())
-            .expect("what was visited is a record");
+        let found =
+            decode_record(&bytes[record.offset as usize..], expected.identity().at(record.offset))
+                .expect("what was visited is a record");
         assert_eq!((found.key, found.value), (&record.key[..], &record.value[..]), "SC1");
     }
     match &tail.verdict {
@@ -167,7 +172,10 @@ fn check_salvage(bytes: &[u8], expected: &ExpectedFile, scanned: Option<(&Scan, 
             salvage(&bytes, file_len, expected, extent, &mut visit).expect("memory can be read");
         assert_eq!((found.records, found.damage_count), (records.len() as u64, damage_count));
         for record in &records {
-            let sound = decode_record(&bytes[record.offset as usize..], expected.identity());
+            let sound = decode_record(
+                &bytes[record.offset as usize..],
+                expected.identity().at(record.offset),
+            );
             // All but the padding, which may be damaged.
             assert!(!matches!(sound, Err(ref why) if why.is_newer()), "SV1");
         }

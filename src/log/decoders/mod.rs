@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::files::FilesList;
 use super::format::FormatError;
-use super::format::data_header::{DataHeader, FileIdentity, forge_data_header};
+use super::format::data_header::{DataHeader, FileIdentity, Place, forge_data_header};
 use super::format::group::{Chain, GroupHeader, forge_group_header};
 use super::format::record::{RecordHeader, decode_record, encode_record, forge_record};
 use super::manifest::Manifest;
@@ -60,6 +60,8 @@ pub fn forge_manifest(bytes: &mut [u8]) {
 
 /// The identity that inputs smaller than a file are checked against.
 const IDENTITY: FileIdentity = FileIdentity(0x210d_8c8e);
+/// Where records that come alone are taken to be.
+const PLACE: Place = Place { identity: IDENTITY, offset: 176 };
 
 /// Checks the bytes as they are, and with their checksums made good.
 fn each_form(bytes: &[u8], forge: impl FnOnce(&mut [u8]), check: impl Fn(&[u8])) {
@@ -87,22 +89,22 @@ fn split_length(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 fn record(bytes: &[u8]) {
-    each_form(bytes, |bytes| forge_record(bytes, IDENTITY), check_record);
+    each_form(bytes, |bytes| forge_record(bytes, PLACE), check_record);
 }
 
 fn check_record(bytes: &[u8]) {
-    let record = match decode_record(bytes, IDENTITY) {
+    let record = match decode_record(bytes, PLACE) {
         Ok(record) => record,
         Err(why) => return check_error(why, bytes.len()),
     };
     let len = record.header.record_len() as usize;
     let mut again = Vec::new();
-    encode_record(&mut again, IDENTITY, &record.header, [record.key, record.value]);
+    encode_record(&mut again, PLACE, &record.header, [record.key, record.value]);
     assert_eq!(again, bytes[..len], "a record has one form");
     assert!(RecordHeader::may_start_with(bytes), "a search would pass over the record");
-    let (header, header_crc) = RecordHeader::decode(bytes, IDENTITY).expect("it was decoded");
+    let (header, header_crc) = RecordHeader::decode(bytes, PLACE).expect("it was decoded");
     assert_eq!((header, header_crc), (record.header, record.header_crc));
-    let cut = decode_record(&bytes[..len - 1], IDENTITY);
+    let cut = decode_record(&bytes[..len - 1], PLACE);
     assert!(matches!(cut, Err(FormatError::Incomplete { .. })), "{cut:?}");
 }
 

@@ -23,6 +23,7 @@
 //! versions to come: a newer file is told from a damaged one before its checksum is looked for.
 
 use super::{FORMAT_VERSION, FormatError, array_at, check_crc, put, u8_at, u16_at, u32_at, u64_at};
+use crate::planted::{Bug, is_planted};
 use crate::types::{FileId, PartitionId, StoreId};
 
 /// Length of the header in bytes; the first commit group starts here.
@@ -80,6 +81,35 @@ impl FileIdentity {
         let crc = crc32c::crc32c(&store.0);
         let crc = crc32c::crc32c_append(crc, &partition.0.to_le_bytes());
         FileIdentity(crc32c::crc32c_append(crc, &file.0.to_le_bytes()))
+    }
+
+    /// A place in the file; `offset` is a multiple of 8 (L2).
+    #[inline]
+    pub(crate) fn at(self, offset: u64) -> Place {
+        Place { identity: self, offset }
+    }
+}
+
+/// Which file a record is in, and where in it: its header's checksum says both, so that a copy of it
+/// never verifies anywhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) identity: FileIdentity,
+    pub(crate) offset: u64,
+}
+
+impl Place {
+    /// So many bytes further on in the file.
+    #[inline]
+    pub(crate) fn plus(self, len: usize) -> Place {
+        Place { offset: self.offset + len as u64, ..self }
+    }
+
+    /// What a checksum here is told from one elsewhere by: another for each place of a file, which has
+    /// less than 2³² of them.
+    #[inline]
+    pub(super) fn mask(self) -> u32 {
+        if is_planted(Bug::PlaceIgnored) { 0 } else { (self.offset / 8) as u32 }
     }
 }
 

@@ -8,7 +8,7 @@
 //! | 16 | 8 | group number, counted from 1 in each file |
 //! | 24 | 4 | header CRC of the group before, or of the file's header for the first |
 //! | 28 | 4 | length of the records that follow, 0 for the closing mark |
-//! | 32 | 4 | payload CRC: CRC-32C of the records' header CRCs, each as 4 bytes, in order |
+//! | 32 | 4 | payload CRC: CRC-32C of the records' header CRCs without their places, each as 4 bytes, in order |
 //! | 36 | 4 | number of records |
 //! | 40 | 8 | durable-through: every byte of the file below it was durable before this was written |
 //!
