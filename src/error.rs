@@ -49,6 +49,8 @@ pub enum ErrorKind {
     NotAStore,
     /// The store was written by a newer version of this crate.
     NewerFormat,
+    /// The store holds something that only a build with another cargo feature reads.
+    FeatureMissing,
     /// The store exists with another partition count than the one asked for.
     PartitionCount,
     /// An argument or option is out of its bounds; nothing was written.
@@ -127,6 +129,13 @@ impl Error {
     pub(crate) fn newer(path: &Path, why: impl fmt::Display) -> Error {
         let message = format!("{}: {why}; open the store with a newer build", path.display());
         Error::new(ErrorKind::NewerFormat, message)
+    }
+
+    /// Something that this build could know.
+    #[cold]
+    pub(crate) fn feature_missing(path: &Path, feature: &str, why: impl fmt::Display) -> Error {
+        let message = format!("{}: {why}; build ringcask with `{feature}`", path.display());
+        Error::new(ErrorKind::FeatureMissing, message)
     }
 
     /// `attempt` completes "cannot …", as "write 4096 bytes to".

@@ -36,6 +36,8 @@
 //!
 //! - `sim`: the simulated disk ([`sim::SimDisk`](https://docs.rs/ringcask)), for testing what is built
 //!   on Ringcask against crashes, power cuts and failing disks.
+//! - `lz4`, `zstd`: values can be [compressed](Options::compression). A build without them opens every store
+//!   that has no such value, and says which feature is missing for one that has.
 //! - `cli`: the `ringcask` command.
 
 #[cfg(feature = "cli")]
@@ -72,7 +74,7 @@ pub use log::decoders;
 pub use db::{Db, IntoValue, Put, Scan, ScanKeys, Update};
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};
-pub use options::{Compaction, Durability, Io, OpenProgress, Options};
+pub use options::{Compaction, Compression, Durability, Io, OpenProgress, Options};
 pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 pub use types::{EntryInfo, Ttl};

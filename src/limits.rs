@@ -14,6 +14,9 @@ pub const VALUE_LEN_MAX: usize = 1 << 30;
 /// Default of [`Options::value_len_max`](crate::Options::value_len_max): 64 MiB.
 pub const VALUE_LEN_MAX_DEFAULT: usize = 64 << 20;
 
+/// Default of [`Options::compression_len_min`](crate::Options::compression_len_min).
+pub const COMPRESSION_LEN_MIN_DEFAULT: usize = 256;
+
 /// Default of [`Options::data_file_len_max`](crate::Options::data_file_len_max): 256 MiB.
 pub const DATA_FILE_LEN_MAX_DEFAULT: u64 = 256 << 20;
 

@@ -1,11 +1,13 @@
 //! How a store is opened: every setting, its default, and what it trades.
 
 mod compaction;
+mod compression;
 mod progress;
 
 use std::time::Duration;
 
 pub use self::compaction::Compaction;
+pub use self::compression::Compression;
 pub(crate) use self::progress::OnOpenProgress;
 pub use self::progress::OpenProgress;
 
@@ -91,6 +93,8 @@ pub struct Options {
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
+    pub(crate) compression: Compression,
+    pub(crate) compression_len_min: usize,
     pub(crate) scrub_bytes_per_sec: Option<u64>,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
@@ -117,6 +121,8 @@ impl Default for Options {
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             prewrite: true,
             compaction: Compaction::new(),
+            compression: Compression::None,
+            compression_len_min: limits::COMPRESSION_LEN_MIN_DEFAULT,
             scrub_bytes_per_sec: None,
             open_files_max: None,
             on_open_progress: None,
@@ -242,6 +248,39 @@ impl Options {
         self
     }
 
+    /// How values are compressed, each by itself, on the thread of whoever puts and gets them. Default:
+    /// [`Compression::None`].
+    ///
+    /// A value is stored compressed only if that saves at least a sixteenth of it, so what does not compress
+    /// costs the attempt and nothing else. The setting is about what is written from now on; a store may have
+    /// been opened with others before, and all its values stay readable. Compaction copies them as they are.
+    #[cfg_attr(
+        feature = "lz4",
+        doc = "
+# Example: a store whose values are compressed from now on
+```
+# futures::executor::block_on(async {
+# let dir = tempfile::tempdir().unwrap();
+use ringcask::{Compression, Options};
+let db = Options::new().compression(Compression::Lz4).open(dir.path()).await?;
+db.put(\"page\", \"very much the same \".repeat(100)).await?;
+let total = db.stats().total();
+assert!(total.put_stored_bytes < total.put_value_bytes / 10);
+# db.close().await }).unwrap();
+```"
+    )]
+    pub fn compression(mut self, compression: Compression) -> Options {
+        self.compression = compression;
+        self
+    }
+
+    /// Shortest value in bytes that is compressed. Default: 256. Shorter ones seldom get shorter by more than
+    /// the eight bytes that a compressed record's header needs.
+    pub fn compression_len_min(mut self, len_bytes: usize) -> Options {
+        self.compression_len_min = len_bytes;
+        self
+    }
+
     /// Reads data files in the background, at most this many bytes a second, all partitions together, to
     /// find damage before somebody needs the record. Default: not at all.
     ///
@@ -323,6 +362,13 @@ impl Options {
             limits::DATA_FILE_LEN_MIN,
             limits::DATA_FILE_LEN_LIMIT,
         )?;
+        // What lies above takes hundreds of megabytes for each value under way.
+        #[cfg(feature = "zstd")]
+        if let Compression::Zstd { level } = self.compression
+            && !(-7..=19).contains(&level)
+        {
+            return Err(Error::invalid(format!("the zstd level is {level}; it must be -7 to 19")));
+        }
         self.compaction.check().map_err(|what| Error::invalid(format!("compaction: {what}")))?;
         if let Some(rate) = self.scrub_bytes_per_sec {
             within("scrub_bytes_per_sec", rate, 1, u64::MAX)?;

@@ -52,6 +52,16 @@ impl Store {
         self.path().join("store").exists()
     }
 
+    fn data_files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        for dir in std::fs::read_dir(self.path().join("store")).unwrap() {
+            let Ok(inner) = std::fs::read_dir(dir.unwrap().path()) else { continue };
+            let paths = inner.map(|entry| entry.unwrap().path());
+            files.extend(paths.filter(|path| path.extension().is_some_and(|e| e == "data")));
+        }
+        files.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+    }
+
     /// A file beside the store.
     fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
         let path = self.path().join(name);
@@ -535,6 +545,36 @@ fn load_reports_what_it_did() {
     assert_eq!(store.pipe(&["load", "-", "--json"], "").done_json()["records"], 0);
 }
 
+/// Breaks if the option is not heeded, if a store has to be opened as it was written, or if nobody can see how
+/// a value is stored.
+#[test]
+fn values_can_be_stored_compressed() {
+    let value = "said again and ".repeat(100);
+    for (how, word) in [("none", ""), ("lz4", ", lz4"), ("zstd", ", zstd"), ("zstd:-3", ", zstd")] {
+        let store = Store::new();
+        store.run(&["put", "put", &value, "--compression", how]).done();
+        let line = format!("load\t{value}\n");
+        store.pipe(&["load", "-", "--format", "tsv", "--compression", how], line).done();
+        for key in ["put", "load"] {
+            assert_eq!(store.run(&["get", key]).done(), value);
+        }
+        let files = store.data_files();
+        let texts = files.iter().map(|file| store.run(&["inspect", file]).done());
+        let text = texts.collect::<String>();
+        assert_eq!(
+            text.matches(", uncompressed 1500").count(),
+            if word.is_empty() { 0 } else { 2 }
+        );
+        assert!(text.contains(&format!("{word}, ")), "{text}");
+        assert_eq!(store.run(&["dump"]).done().matches(&value).count(), 2);
+    }
+    let store = Store::new();
+    for wrong in ["brotli", "zstd:20", "zstd:", "lz4:3"] {
+        store.run(&["put", "k", "v", "--compression", wrong]).refused("--compression");
+    }
+    assert!(!store.exists());
+}
+
 /// Many puts are in flight at once; if they could pass each other, an old value could come last.
 #[test]
 fn of_two_lines_with_one_key_the_last_stays() {
@@ -694,6 +734,13 @@ fn bench_counts_every_operation() {
     assert_eq!(operations("get") + operations("put"), 1000);
     assert!(operations("get") > operations("put"));
     assert!(found["engine"]["keydir_bytes_per_key"].as_f64().unwrap() > 0.0);
+    // Only with this are values such as compress.
+    let compressed = [&BENCH[..], &["--value-size", "1000", "--compression", "zstd:1"]].concat();
+    let other = Store::new();
+    other.run(&compressed).done();
+    let files = other.data_files();
+    let used: u64 = files.iter().map(|file| std::fs::metadata(file).unwrap().len()).sum();
+    assert!(used < 500 * 900, "{used} bytes");
     // The records, and the key that marks the store as a bench's.
     assert_eq!(store.run(&["count"]).done(), "501\n");
     // An earlier bench's store may be used again.

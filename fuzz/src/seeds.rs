@@ -39,6 +39,12 @@ impl Seeds {
                 }
             }
         }
+        // Literals of LZ4, and a frame of zstd with one block that is stored as it is.
+        let zstd = [b"\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00".as_slice(), b"hello"].concat();
+        for (method, stored) in [(0, b"\x50hello".to_vec()), (1, zstd)] {
+            let input = [&[method], 5_u64.to_le_bytes().as_slice(), &stored].concat();
+            self.add("compressed_value", &method.to_string(), &input)?;
+        }
         let mut random = fastrand::Rng::with_seed(7);
         for target in ["mutated_store", "operations"] {
             for number in 0..32_usize {

@@ -16,7 +16,7 @@ use super::load::LoadArgs;
 use super::point::{DelArgs, ExistsArgs, GetArgs, IncrArgs, PutArgs};
 use super::scan::{CountArgs, ScanArgs};
 use crate::limits::{VALUE_LEN_MAX, VALUE_LEN_MAX_DEFAULT};
-use crate::{Durability, Io};
+use crate::{Compression, Durability, Io};
 
 const AFTER_HELP: &str = "\
 Lines:
@@ -133,6 +133,30 @@ impl From<IoArg> for Io {
             IoArg::Uring => Io::Uring,
             IoArg::Blocking => Io::Blocking,
         }
+    }
+}
+
+/// How what a command writes is stored.
+#[derive(clap::Args)]
+pub(super) struct CompressionArgs {
+    /// Compress values: `lz4`, `zstd`, or `zstd:LEVEL` with a level of -7 to 19. Every store can be read
+    /// without this.
+    #[arg(long, value_name = "HOW", default_value = "none", value_parser = parse_compression)]
+    pub(super) compression: Compression,
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    const ZSTD_LEVEL_DEFAULT: i32 = 3;
+    match text.split_once(':') {
+        None if text == "none" => Ok(Compression::None),
+        None if text == "lz4" => Ok(Compression::Lz4),
+        None if text == "zstd" => Ok(Compression::Zstd { level: ZSTD_LEVEL_DEFAULT }),
+        Some(("zstd", level)) => {
+            let level = level.parse().ok().filter(|level| (-7..=19).contains(level));
+            let level = level.ok_or_else(|| "a zstd level is -7 to 19".to_owned())?;
+            Ok(Compression::Zstd { level })
+        }
+        _ => Err("it is none, lz4, zstd or zstd:LEVEL".to_owned()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
 use crate::log::files::FilesList;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileKind};
 use crate::log::format::group::{GroupHeader, GroupKind};
-use crate::log::format::record::{Codec, RecordKind};
+use crate::log::format::record::{Codec, Compression, Encryption, RecordKind};
 use crate::log::layout;
 use crate::log::manifest::Manifest;
 use crate::log::salvage::{Damage, Extent, Patient, Piece, salvage};
@@ -162,6 +162,13 @@ fn word(variant: impl std::fmt::Debug) -> String {
     format!("{variant:?}").to_lowercase()
 }
 
+/// What was done to the value, if anything.
+fn codec_words(codec: Codec) -> impl Iterator<Item = String> {
+    let compression = (codec.compression != Compression::None).then(|| word(codec.compression));
+    let encryption = (codec.encryption != Encryption::None).then(|| word(codec.encryption));
+    [compression, encryption].into_iter().flatten()
+}
+
 fn kind_word(kind: RecordKind) -> &'static str {
     match kind {
         RecordKind::Put => "put",
@@ -281,10 +288,7 @@ impl Printer<'_> {
                 more.push(format!(", {name} {field}"));
             }
         }
-        if header.codec != Codec::default() {
-            let codec = header.codec;
-            more.push(format!(", {} {}", word(codec.compression), word(codec.encryption)));
-        }
+        more.extend(codec_words(header.codec).map(|word| format!(", {word}")));
         self.output.line(format_args!(
             "{offset:>10}    {kind} {} key \"{}\", value {} bytes{}, {len} bytes in all",
             header.seqno,

@@ -14,13 +14,13 @@ use futures::stream::FuturesUnordered;
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::args::{DurabilityArg, StoreArgs};
+use super::args::{CompressionArgs, DurabilityArg, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::format::Format;
 use super::input::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Batches, Source};
 use super::output::Output;
 use super::progress;
-use super::store::open_to_write;
+use super::store::open_to_put;
 use crate::limits::{MAILBOX_BYTES_MAX_DEFAULT, MAILBOX_REQUESTS_MAX_DEFAULT};
 use crate::{Db, Durability};
 
@@ -41,6 +41,8 @@ pub(super) struct LoadArgs {
     /// When a put is done; the load as a whole is always synced before it is reported.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Buffered)]
     durability: DurabilityArg,
+    #[command(flatten)]
+    compression: CompressionArgs,
 }
 
 pub(super) async fn load(
@@ -49,7 +51,7 @@ pub(super) async fn load(
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
     let source = Source::open(&args.file)?;
-    let db = open_to_write(store).await?;
+    let db = open_to_put(store, &args.compression).await?;
     let progress = progress::bytes("load", source.len);
     let started = Instant::now();
     let batches = Batches::start(source, args.format, store.value_len_max);

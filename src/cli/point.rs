@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{StoreArgs, Text};
+use super::args::{CompressionArgs, StoreArgs, Text};
 use super::expiry::parse_ttl;
 use super::failure::{Failure, Outcome};
 use super::format::{JsonRecord, JsonText};
 use super::output::Output;
-use super::store::{open_to_look, open_to_write};
+use super::store::{open_to_look, open_to_put, open_to_write};
 
 #[derive(clap::Args)]
 pub(super) struct PutArgs {
@@ -22,6 +22,8 @@ pub(super) struct PutArgs {
     /// Gone after this time, as `90s`, `15m`, `1h 30m` or `7days`.
     #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    compression: CompressionArgs,
 }
 
 #[derive(clap::Args)]
@@ -58,7 +60,7 @@ pub(super) async fn put(
         b"-" => read_stdin(store.value_len_max)?,
         value => value.to_vec(),
     };
-    let db = open_to_write(store).await?;
+    let db = open_to_put(store, &args.compression).await?;
     let put = db.put(&args.key.0, value);
     match args.ttl {
         Some(ttl) => put.ttl(ttl).await?,

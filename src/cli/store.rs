@@ -2,13 +2,22 @@
 
 use std::path::Path;
 
-use super::args::StoreArgs;
+use super::args::{CompressionArgs, StoreArgs};
 use super::failure::Failure;
 use crate::{Compaction, Db, Options};
 
 /// For commands that write: a store is created if there is none.
 pub(super) async fn open_to_write(args: &StoreArgs) -> Result<Db, Failure> {
     Ok(options(args).open(dir(args)?).await?)
+}
+
+/// For commands that write values, compressed as they are told to.
+pub(super) async fn open_to_put(
+    args: &StoreArgs,
+    compression: &CompressionArgs,
+) -> Result<Db, Failure> {
+    let options = options(args).compression(compression.compression);
+    Ok(options.open(dir(args)?).await?)
 }
 
 /// For commands that only look (C1): they are gone before compaction could finish what it began.

@@ -31,6 +31,7 @@ pub use self::update::Update;
 pub use self::value::IntoValue;
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::codec::Codecs;
 use crate::mailbox::{Body, Durable, Entry, Mailbox, Request, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
@@ -78,6 +79,7 @@ pub(crate) struct Shared {
     partitions: Vec<Shard>,
     durable: Durable,
     expiry: Arc<ExpiryClock>,
+    codecs: Arc<Codecs>,
     key_len_max: usize,
     value_len_max: usize,
     io_name: &'static str,
@@ -159,7 +161,7 @@ impl Db {
     /// flight. A record in the page cache is read on the calling thread, without a hop to the worker.
     ///
     /// # Errors
-    /// `Corrupt` if the record on disk fails its checksum, `Io` if it cannot be read, `Closed` after
+    /// `Corrupt` if the record on disk fails its checksum or does not decompress, `Io` if it cannot be read, `Closed` after
     /// close, `InvalidArgument` for a key out of bounds.
     pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Bytes>> {
         self.shared.get(self.space.id, key.as_ref()).await
@@ -355,14 +357,16 @@ impl Shared {
         }
         let hash = self.hash(keyspace, key);
         let shard = self.shard_of(hash);
-        match read::read_now(&self.partitions[shard].view, &self.expiry, hash, (keyspace, key)) {
+        let view = &self.partitions[shard].view;
+        match read::read_now(view, &self.codecs, &self.expiry, hash, (keyspace, key)) {
             ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {
                 let (reply, receiver) = reply_slot();
                 let key = Bytes::copy_from_slice(key);
                 let request = Request::Get { hash, keyspace, key, reply };
-                Call::new(self, shard, request, receiver).await
+                let stored = Call::new(self, shard, request, receiver).await?;
+                stored.map(|stored| stored.decode(&self.codecs)).transpose()
             }
         }
     }

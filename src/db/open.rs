@@ -12,6 +12,7 @@ use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
+use crate::log::codec::Codecs;
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
@@ -152,6 +153,7 @@ fn partition_config(
         open_id: u64::from_le_bytes(random()?),
         clock: options.clock.clone(),
         expiry: Arc::new(ExpiryClock::new(options.clock.clone())),
+        codecs: Arc::new(Codecs::new(options.compression, options.compression_len_min)),
         bounds: options.file_bounds(),
         prewrite: options.prewrite,
         compaction: compaction_of_worker(&options.compaction, worker_count),
@@ -172,7 +174,7 @@ fn start(
     let partition_count = identity.partition_count as usize;
     let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
     let config = partition_config(options, access, identity, worker_count)?;
-    let expiry = config.expiry.clone();
+    let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
@@ -254,6 +256,7 @@ fn start(
         partitions,
         durable: options.durability.of_write(),
         expiry,
+        codecs,
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
         io_name: access.name,

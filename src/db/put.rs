@@ -5,19 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::call::{Call, Prepared};
 use super::value::IntoValue;
 use super::{Shared, Space};
 use crate::error::Result;
-use crate::log::format::record::body_crc;
 use crate::mailbox::{Body, Request, reply_slot};
 use crate::options::Durability;
 use crate::types::{ExpiresAt, KeyspaceId};
-
-/// Up to this many bytes, copying a value is cheaper than a second allocation.
-const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 
 /// A put that has not been sent yet; await it to send it and learn that it is done.
 ///
@@ -100,27 +94,23 @@ impl<'a> Put<'a> {
     }
 }
 
-/// A short value is copied behind its key, a long one stays where it is. Length and checksum (F3) are of
-/// the very bytes that are stored, whatever an implementation of the trait says at its next call; they
-/// are computed here, on the caller's thread.
+/// What is stored of a value, made on the caller's thread: compressed, or a short one copied behind its key,
+/// or a long one where it is. Length and checksum (F3) are of the very bytes that are stored, whatever an
+/// implementation of the trait says at its next call.
 pub(super) fn body(
     shared: &Shared,
     keyspace: KeyspaceId,
     key: &[u8],
     value: impl IntoValue,
 ) -> Result<Body> {
-    let key_len = key.len() as u16;
     let borrowed = value.as_value();
-    if borrowed.len() <= VALUE_COPY_LEN_MAX {
-        shared.check_value_len(borrowed.len())?;
-        let head = Bytes::from([key, borrowed].concat());
-        let crc = body_crc(&head, &[]);
-        return Ok(Body { keyspace, head, tail: Bytes::new(), key_len, crc });
+    shared.check_value_len(borrowed.len())?;
+    if let Some(body) = Body::copied(&shared.codecs, keyspace, key, borrowed) {
+        return Ok(body);
     }
-    let tail = value.into_bytes();
-    shared.check_value_len(tail.len())?;
-    let crc = body_crc(key, &tail);
-    Ok(Body { keyspace, head: Bytes::copy_from_slice(key), tail, key_len, crc })
+    let owned = value.into_bytes();
+    shared.check_value_len(owned.len())?;
+    Ok(Body::plain(keyspace, key, owned))
 }
 
 impl Future for Put<'_> {

@@ -1,7 +1,7 @@
 //! The hop-free read: a get answered on the caller's thread (G1, G2).
 //!
 //! Look up under the table's read lock, load the table of open files while the entry is known to be
-//! there, read without blocking, check both checksums and the whole key. Whatever is not plain success
+//! there, read without blocking, check both checksums and the whole key, decode the value. Whatever is not plain success
 //! goes to the worker, who alone may call something damaged.
 
 use std::cell::RefCell;
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::clock::ExpiryClock;
 use crate::keydir::Location;
 use crate::limits::{READ_COPY_LEN_MAX, READ_NOW_LEN_MAX};
+use crate::log::codec::Codecs;
 use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::record::RecordHeader;
 use crate::mailbox::Entry;
@@ -29,6 +30,7 @@ pub(super) enum ReadNow {
 
 pub(super) fn read_now(
     view: &PartitionView,
+    codecs: &Codecs,
     clock: &ExpiryClock,
     hash: KeyHash,
     key: (KeyspaceId, &[u8]),
@@ -41,7 +43,7 @@ pub(super) fn read_now(
     };
     let entry = files.get(location.slot).and_then(|data| {
         data.note_used(view.clock.load(Ordering::Relaxed));
-        read_record(data, location, key)
+        read_record(data, codecs, location, key)
     });
     match entry {
         Some(entry) if clock.hides(entry.expires_at) => {
@@ -58,7 +60,12 @@ pub(super) fn read_now(
 }
 
 /// The entry, if the record is in the page cache and is what it should be.
-fn read_record(data: &DataFile, location: Location, key: (KeyspaceId, &[u8])) -> Option<Entry> {
+fn read_record(
+    data: &DataFile,
+    codecs: &Codecs,
+    location: Location,
+    key: (KeyspaceId, &[u8]),
+) -> Option<Entry> {
     thread_local! {
         /// Grows to the longest record this thread has read, at most `READ_COPY_LEN_MAX`.
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -70,7 +77,11 @@ fn read_record(data: &DataFile, location: Location, key: (KeyspaceId, &[u8])) ->
     if len > READ_COPY_LEN_MAX {
         let mut bytes = vec![0; len];
         let (header, value) = read_checked(data, location, key, &mut bytes)?;
-        return Some(Entry::new(Bytes::from(bytes).slice(value), &header));
+        let value = match codecs.decode(&header, &bytes[value.clone()]).ok()? {
+            Some(decoded) => Bytes::from(decoded),
+            None => Bytes::from(bytes).slice(value),
+        };
+        return Some(Entry::new(value, &header));
     }
     // A copy, so that a short value does not keep a longer buffer alive.
     SCRATCH.with_borrow_mut(|scratch| {
@@ -78,7 +89,10 @@ fn read_record(data: &DataFile, location: Location, key: (KeyspaceId, &[u8])) ->
             scratch.resize(len, 0);
         }
         let (header, value) = read_checked(data, location, key, &mut scratch[..len])?;
-        Some(Entry::new(Bytes::copy_from_slice(&scratch[value]), &header))
+        let stored = &scratch[value];
+        let decoded = codecs.decode(&header, stored).ok()?;
+        let value = decoded.map_or_else(|| Bytes::copy_from_slice(stored), Bytes::from);
+        Some(Entry::new(value, &header))
     })
 }
 

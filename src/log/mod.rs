@@ -8,6 +8,7 @@
 //! ```text
 //! format/    bytes of a record, a commit group, a file header and a hint; no I/O
 //! layout     names and paths
+//! codec      a caller's value ↔ the stored one
 //! manifest   MANIFEST ↔ struct
 //! files      FILES ↔ struct
 //! scanner    a data file, front to back
@@ -24,6 +25,7 @@
 //! - **L3** Only bytes that verify against the file's identity are used, so a byte of another file,
 //!   or of another store, is refused wherever it turns up.
 
+pub(crate) mod codec;
 pub(crate) mod data_file;
 #[cfg(feature = "sim")]
 pub mod decoders;

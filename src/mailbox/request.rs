@@ -1,13 +1,15 @@
 //! What callers ask of a partition.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{ReplySender, Update};
 use crate::error::Result;
+use crate::log::codec::Codecs;
 use crate::log::data_file::DataFile;
-use crate::log::format::record::{RecordHeader, body_crc};
+use crate::log::format::record::{Codec, RecordHeader, body_crc};
 use crate::stats::Compacted;
 use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
@@ -21,27 +23,74 @@ pub(crate) enum Durable {
     Written,
 }
 
-/// Key and value of a record as the caller made them: one allocation for a borrowed value, no copy
-/// of an owned one. The checksum over both is computed by the caller (F3).
+/// Key and value of a record as they are stored, made by the caller: one allocation for a borrowed value, no
+/// copy of an owned one, unless it is compressed. The checksum over both is computed by the caller (F3).
+#[derive(Clone)]
 pub(crate) struct Body {
     pub(crate) keyspace: KeyspaceId,
     /// The key, and behind it the value unless `tail` holds it.
     pub(crate) head: Bytes,
     pub(crate) tail: Bytes,
     pub(crate) key_len: u16,
+    pub(crate) codec: Codec,
+    /// Length of the caller's value, if it is stored compressed.
+    pub(crate) raw_len: Option<u64>,
     pub(crate) crc: u32,
 }
+
+/// Up to this many bytes, copying a value is cheaper than a second allocation.
+const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 
 impl Body {
     pub(crate) fn key_only(keyspace: KeyspaceId, key: Bytes) -> Body {
         let (key_len, crc) = (key.len() as u16, body_crc(&key, &[]));
-        Body { keyspace, head: key, tail: Bytes::new(), key_len, crc }
+        let (codec, raw_len) = (Codec::default(), None);
+        Body { keyspace, head: key, tail: Bytes::new(), key_len, codec, raw_len, crc }
     }
 
-    /// As [`key_only`](Self::key_only), with a value; the checksum is computed here.
-    pub(crate) fn of(keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
+    /// With a value, in one allocation; `None` if the value is long and stored as it is, which needs no copy
+    /// of it ([`plain`](Self::plain)).
+    pub(crate) fn copied(
+        codecs: &Codecs,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        value: &[u8],
+    ) -> Option<Body> {
+        let compressed = codecs.compress(value);
+        let (codec, raw_len, stored) = match &compressed {
+            Some(compressed) => (compressed.codec(), Some(value.len() as u64), &*compressed.bytes),
+            None if value.len() <= VALUE_COPY_LEN_MAX => (Codec::default(), None, value),
+            None => return None,
+        };
+        let head = Bytes::from([key, stored].concat());
+        let (key_len, crc) = (key.len() as u16, body_crc(&head, &[]));
+        Some(Body { keyspace, head, tail: Bytes::new(), key_len, codec, raw_len, crc })
+    }
+
+    /// With a value that is stored as it is, where it is.
+    pub(crate) fn plain(keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
         let (key_len, crc) = (key.len() as u16, body_crc(key, &value));
-        Body { keyspace, head: Bytes::copy_from_slice(key), tail: value, key_len, crc }
+        let (head, codec) = (Bytes::copy_from_slice(key), Codec::default());
+        Body { keyspace, head, tail: value, key_len, codec, raw_len: None, crc }
+    }
+
+    /// With a value that was made here.
+    pub(crate) fn of(codecs: &Codecs, keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
+        Body::copied(codecs, keyspace, key, &value)
+            .unwrap_or_else(|| Body::plain(keyspace, key, value))
+    }
+
+    /// As it was read.
+    pub(crate) fn stored(header: &RecordHeader, key_and_value: Bytes) -> Body {
+        Body {
+            keyspace: header.keyspace,
+            head: key_and_value,
+            tail: Bytes::new(),
+            key_len: header.key_len,
+            codec: header.codec,
+            raw_len: header.raw_len,
+            crc: header.body_crc,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -51,9 +100,46 @@ impl Body {
     pub(crate) fn value_len(&self) -> usize {
         self.len() - usize::from(self.key_len)
     }
+
+    /// Length of the caller's value.
+    pub(crate) fn raw_len(&self) -> u64 {
+        self.raw_len.unwrap_or(self.value_len() as u64)
+    }
 }
 
-/// A key's value, and what else its record says.
+/// A record of the key that was asked for, its value as it is stored.
+pub(crate) struct Stored {
+    pub(crate) header: RecordHeader,
+    pub(crate) value: Bytes,
+    /// Where it was read, for whoever finds that it cannot be decoded; nobody needs it of a value that is
+    /// stored as it is.
+    pub(crate) place: Option<Box<(PathBuf, u64)>>,
+}
+
+impl Stored {
+    pub(crate) fn new(
+        header: RecordHeader,
+        value: Bytes,
+        place: impl FnOnce() -> (PathBuf, u64),
+    ) -> Stored {
+        let place = (header.codec != Codec::default()).then(|| Box::new(place()));
+        Stored { header, value, place }
+    }
+
+    /// The entry, decoded on the caller's thread.
+    pub(crate) fn decode(self, codecs: &Codecs) -> Result<Entry> {
+        match (codecs.decode(&self.header, &self.value), self.place) {
+            (Ok(Some(value)), _) => Ok(Entry::new(value.into(), &self.header)),
+            (Ok(None), _) => Ok(Entry::new(self.value, &self.header)),
+            (Err(why), place) => {
+                let (path, offset) = *place.unwrap_or_default();
+                Err(why.at(&path, offset))
+            }
+        }
+    }
+}
+
+/// A key's value as its caller gave it, and what else its record says.
 pub(crate) struct Entry {
     pub(crate) value: Bytes,
     pub(crate) seqno: Seqno,
@@ -94,7 +180,7 @@ pub(crate) enum Request {
         hash: KeyHash,
         keyspace: KeyspaceId,
         key: Bytes,
-        reply: ReplySender<Result<Option<Entry>>>,
+        reply: ReplySender<Result<Option<Stored>>>,
     },
     Sync {
         reply: ReplySender<Result<()>>,

@@ -82,6 +82,17 @@ impl Change {
         }
     }
 
+    /// Whether it looks at the value, not only at the record that holds it.
+    pub(crate) fn needs_value(&self) -> bool {
+        match self {
+            Change::PutIf { .. } | Change::Expire { .. } => false,
+            Change::Swap { .. }
+            | Change::Exchange { .. }
+            | Change::Incr { .. }
+            | Change::Append { .. } => true,
+        }
+    }
+
     /// Whether it deletes, if it writes at all.
     pub(crate) fn is_del(&self) -> bool {
         matches!(self, Change::Swap { body: None, .. } | Change::Exchange { body: None, .. })

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::groups::Answer;
 use crate::error::{Error, Result};
+use crate::log::codec::Codecs;
 use crate::mailbox::{Body, Change, Expected, Expiry, Swap, Update, When};
 use crate::types::{ExpiresAt, Seqno};
 
@@ -22,11 +23,12 @@ pub(super) enum Found {
 
 /// The newest record of a key.
 pub(super) struct Old {
+    /// As its caller gave it; empty if the change does not [look at it](Change::needs_value).
     pub(super) value: Bytes,
     pub(super) seqno: Seqno,
     pub(super) expires_at: Option<ExpiresAt>,
-    /// Of key and value.
-    pub(super) body_crc: u32,
+    /// As it is stored.
+    pub(super) body: Body,
 }
 
 /// What is to be written.
@@ -37,7 +39,7 @@ pub(super) enum Write {
 }
 
 /// Decides; refused changes are answered here.
-pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
+pub(super) fn decide(update: Update, found: &Found, codecs: &Codecs) -> Option<(Write, Answer)> {
     let Update { keyspace, key, change, value_len_max, expiry, .. } = update;
     let record = match found {
         Found::Record(old) => Some(old),
@@ -83,7 +85,7 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             Ok(sum) => {
                 let mut digits = Vec::with_capacity(INTEGER_LEN_MAX);
                 write!(digits, "{sum}").expect("memory can be written to");
-                let body = Body::of(keyspace, &key, Bytes::from(digits));
+                let body = Body::of(codecs, keyspace, &key, Bytes::from(digits));
                 (put(body), answer(move |done| reply.send(done.map(|()| sum))))
             }
             Err(error) => {
@@ -103,16 +105,13 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
             let mut value = BytesMut::with_capacity(len as usize);
             value.extend_from_slice(&old);
             value.extend_from_slice(&tail);
-            let body = Body::of(keyspace, &key, value.freeze());
+            let body = Body::of(codecs, keyspace, &key, value.freeze());
             (put(body), answer(move |done| reply.send(done.map(|()| len))))
         }
         Change::Expire { reply } => {
             let is_met = record.is_some_and(|old| expires_at.is_some() || old.expires_at.is_some());
             let write = match record {
-                Some(old) if is_met => {
-                    let (head, tail) = (key.clone(), old.value.clone());
-                    put(Body { keyspace, head, tail, key_len: key.len() as u16, crc: old.body_crc })
-                }
+                Some(old) if is_met => put(old.body.clone()),
                 _ => Write::Nothing,
             };
             (write, answer(move |done| reply.send(done.map(|()| is_met))))
@@ -121,11 +120,11 @@ pub(super) fn decide(update: Update, found: &Found) -> Option<(Write, Answer)> {
     Some(decided)
 }
 
-/// Longest value that the change may write.
+/// Length of the longest value that the change may write, as it is stored.
 pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
-    let old_len = match found {
-        Found::Record(old) => old.value.len(),
-        Found::Absent | Found::Present => 0,
+    let old = match found {
+        Found::Record(old) => Some(old),
+        Found::Absent | Found::Present => None,
     };
     match change {
         Change::PutIf { body, .. }
@@ -133,8 +132,8 @@ pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
         | Change::Exchange { body: Some(body), .. } => body.value_len(),
         Change::Swap { .. } | Change::Exchange { .. } => 0,
         Change::Incr { .. } => INTEGER_LEN_MAX,
-        Change::Append { tail, .. } => old_len + tail.len(),
-        Change::Expire { .. } => old_len,
+        Change::Append { tail, .. } => old.map_or(0, |old| old.value.len()) + tail.len(),
+        Change::Expire { .. } => old.map_or(0, |old| old.body.value_len()),
     }
 }
 

@@ -56,11 +56,12 @@ use crate::clock::{Clock, ExpiryClock};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
 use crate::keydir::{Expiries, Keydir, Location, Usage};
+use crate::log::codec::Codecs;
 use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
-use crate::mailbox::{Entry, Inbox, ReplySender, Request, Ticks};
+use crate::mailbox::{Inbox, ReplySender, Request, Stored, Ticks};
 use crate::options::Compaction;
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
@@ -74,6 +75,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) open_id: u64,
     pub(crate) clock: Clock,
     pub(crate) expiry: Arc<ExpiryClock>,
+    pub(crate) codecs: Arc<Codecs>,
     pub(crate) bounds: FileBounds,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
@@ -428,7 +430,7 @@ pub(crate) fn poll_ops(ops: &mut Ops, cx: &mut Context<'_>) -> Option<(usize, Ev
     }
 }
 
-type GetReply = ReplySender<crate::error::Result<Option<Entry>>>;
+type GetReply = ReplySender<crate::error::Result<Option<Stored>>>;
 
 /// Nanoseconds since `since`, as histograms count them.
 fn nanos_since(since: Instant) -> u64 {

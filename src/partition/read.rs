@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
-use crate::mailbox::Entry;
+use crate::mailbox::Stored;
 use crate::types::{KeyHash, KeyspaceId};
 
 /// A get on its way.
@@ -94,8 +94,10 @@ impl Partition {
             &request.key,
         ) {
             Checked::Match { header, value } if !self.config.expiry.hides(header.expires_at()) => {
-                let entry = Entry::new(Bytes::from(bytes).slice(value), &header);
-                request.reply.send(Ok(Some(entry)));
+                // Decoded by whoever asked: this thread has others to serve.
+                let value = Bytes::from(bytes).slice(value);
+                let place = || (data.path.clone(), u64::from(location.offset));
+                request.reply.send(Ok(Some(Stored::new(header, value, place))));
             }
             Checked::Match { .. } | Checked::OtherKey => self.reply_missing(request),
             Checked::Damaged(_) if !self.is_at(request.hash, location, data) => {

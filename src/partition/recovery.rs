@@ -16,12 +16,14 @@ use crate::error::{Error, Result};
 use crate::io::{File, Fs};
 use crate::keydir::{Expiries, FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
+use crate::log::codec::Codecs;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
+use crate::log::format::FormatError;
 use crate::log::format::data_header::FileKind;
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::HintEntry;
-use crate::log::format::record::{Codec, RecordKind};
+use crate::log::format::record::RecordKind;
 use crate::log::layout;
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
@@ -153,6 +155,8 @@ pub(crate) fn recover(
             clock: config.expiry.clone(),
             expiring: HashMap::new(),
             unknown: None,
+            codecs: config.codecs.clone(),
+            undecodable: None,
         },
         files: FileTable::default(),
         hints_due: Vec::new(),
@@ -218,6 +222,9 @@ struct Loading {
     expiring: HashMap<KeyHash, (Seqno, ExpiresAt)>,
     /// The format has it and this build cannot honour it: loading it would give wrong answers.
     unknown: Option<&'static str>,
+    codecs: Arc<Codecs>,
+    /// Why values of some record could not be read, so that the store had better not be opened.
+    undecodable: Option<FormatError>,
 }
 
 impl Loading {
@@ -268,8 +275,11 @@ impl Loading {
                 return;
             }
         };
-        if entry.codec != Codec::default() || entry.batch.is_some() {
+        if entry.batch.is_some() {
             self.unknown.get_or_insert("a record with an attribute");
+        }
+        if let Err(why) = self.codecs.can_decode(entry.codec) {
+            self.undecodable.get_or_insert(why);
         }
         if let Some(expires_at) = expires_at {
             let newest = self.expiring.entry(hash).or_insert((entry.seqno, expires_at));
@@ -457,10 +467,13 @@ impl Recovery<'_> {
     }
 
     fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
-        let Loading { loader, mut usage, unknown, expiring, .. } = self.loading;
+        let Loading { loader, mut usage, unknown, undecodable, expiring, .. } = self.loading;
         if let Some(what) = unknown {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));
+        }
+        if let Some(why) = undecodable {
+            return Err(why.at(self.dir, 0));
         }
         let keydir = loader.finish(|location| usage.live(location));
         let mut expiries = Expiries::default();

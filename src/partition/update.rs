@@ -18,8 +18,7 @@ use super::commit::InFlight;
 use super::decide::{Found, Old, Write, decide, value_len_max};
 use super::groups::{Effect, Room};
 use super::handles::{Opened, read};
-use super::{Event, Ops, Partition};
-use crate::clock::ExpiryClock;
+use super::{Event, Ops, Partition, PartitionConfig};
 use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::READ_NOW_LEN_MAX;
@@ -28,7 +27,7 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::Place;
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind};
 use crate::mailbox::{Body, Request, Update};
-use crate::types::{KeyHash, KeyspaceId};
+use crate::types::KeyHash;
 
 /// Writes that wait for the state of their key.
 #[derive(Default)]
@@ -219,8 +218,7 @@ impl Partition {
             Effect::Put { at, len, .. } => {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
                 let record = Bytes::copy_from_slice(record);
-                let read =
-                    found(&record, identity.at(at.into()), update.full_key(), &self.config.expiry);
+                let read = found(&record, identity.at(at.into()), &update, &self.config);
                 read.expect("the record was encoded here")
             }
             Effect::Del { .. } | Effect::None => Found::Absent,
@@ -247,7 +245,7 @@ impl Partition {
     ) -> bool {
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
         data.note_used(self.view.clock.load(Ordering::Relaxed));
-        if let Some(found) = read_now(&data, location, update.full_key(), &self.config.expiry) {
+        if let Some(found) = read_now(&data, location, &update, &self.config) {
             self.update_decide(*update, &found);
             return true;
         }
@@ -287,13 +285,13 @@ impl Partition {
                 Err(Error::io(&attempt, &data.path, source))
             }
             Ok(bytes) => {
-                let (clock, offset) = (&self.config.expiry, u64::from(location.offset));
-                match found(&Bytes::from(bytes), data.place(offset), update.full_key(), clock) {
+                let place = data.place(u64::from(location.offset));
+                match found(&Bytes::from(bytes), place, &update, &self.config) {
                     Ok(found) => Ok(Some(found)),
                     // The entry moved on while its record was read: compaction does that.
                     Err(_) if !self.is_at(hash, location, data) => Ok(None),
                     Err(what) => {
-                        let error = Error::corrupt(&data.path, u64::from(location.offset), what);
+                        let error = what.at(&data.path, u64::from(location.offset));
                         tracing::error!(partition = self.id.0, %error, "damaged record");
                         Err(error)
                     }
@@ -319,7 +317,7 @@ impl Partition {
     fn update_decide(&mut self, update: Update, found: &Found) {
         let (hash, durable) = (update.hash, update.durable);
         let (keyspace, key) = (update.keyspace, update.key.clone());
-        let Some((write, answer)) = decide(update, found) else { return };
+        let Some((write, answer)) = decide(update, found, &self.config.codecs) else { return };
         match write {
             Write::Nothing => {
                 // What it saw may not be durable yet.
@@ -327,9 +325,7 @@ impl Partition {
                 self.groups.wait(answer);
             }
             Write::Put { body, expires_at } => {
-                self.view.counters.puts.add(1);
-                let (at, len) = self.stage(RecordKind::Put, &body, expires_at, durable);
-                self.staged(Effect::Put { hash, at, len, expires_at }, answer);
+                self.stage_put(hash, &body, expires_at, durable, answer);
             }
             Write::Del => {
                 self.view.counters.dels.add(1);
@@ -354,21 +350,27 @@ impl Partition {
     }
 }
 
-/// What a record says of a key: it may be another's, or have expired.
+/// What a record says of the key of `update`: it may be another's, or have expired.
 fn found(
     record: &Bytes,
     place: Place,
-    key: (KeyspaceId, &[u8]),
-    clock: &ExpiryClock,
+    update: &Update,
+    config: &PartitionConfig,
 ) -> Result<Found, FormatError> {
-    Ok(match check_record(record, place, key.0, key.1) {
-        Checked::Match { header, value } if !clock.hides(header.expires_at()) => {
-            Found::Record(Old {
-                value: record.slice(value),
-                seqno: header.seqno,
-                expires_at: header.expires_at(),
-                body_crc: header.body_crc,
-            })
+    let (keyspace, key) = update.full_key();
+    Ok(match check_record(record, place, keyspace, key) {
+        Checked::Match { header, value } if !config.expiry.hides(header.expires_at()) => {
+            let body = Body::stored(&header, record.slice(header.header_len()..value.end));
+            let stored = record.slice(value);
+            let value = if !update.change.needs_value() {
+                Bytes::new()
+            } else if let Some(decoded) = config.codecs.decode(&header, &stored)? {
+                Bytes::from(decoded)
+            } else {
+                stored
+            };
+            let (seqno, expires_at) = (header.seqno, header.expires_at());
+            Found::Record(Old { value, seqno, expires_at, body })
         }
         Checked::Match { .. } | Checked::OtherKey => Found::Absent,
         Checked::Damaged(why) => return Err(why),
@@ -379,8 +381,8 @@ fn found(
 fn read_now(
     data: &DataFile,
     location: Location,
-    key: (KeyspaceId, &[u8]),
-    clock: &ExpiryClock,
+    update: &Update,
+    config: &PartitionConfig,
 ) -> Option<Found> {
     let len = location.len as usize;
     if len > READ_NOW_LEN_MAX {
@@ -388,5 +390,5 @@ fn read_now(
     }
     let mut bytes = vec![0; len];
     data.fill_now(&mut bytes, u64::from(location.offset))?;
-    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), key, clock).ok()
+    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), update, config).ok()
 }

@@ -27,6 +27,8 @@ pub(crate) struct PartitionView {
 #[derive(Default)]
 pub(crate) struct WorkerCounters {
     pub(crate) puts: Counter,
+    pub(crate) put_value_bytes: Counter,
+    pub(crate) put_stored_bytes: Counter,
     pub(crate) dels: Counter,
     pub(crate) expired: Counter,
     pub(crate) keys_mortal: Counter,
@@ -107,6 +109,8 @@ impl PartitionView {
             keys: self.keydir.len(),
             keydir_bytes: self.keydir.ram_bytes(),
             puts: counters.puts.get(),
+            put_value_bytes: counters.put_value_bytes.get(),
+            put_stored_bytes: counters.put_stored_bytes.get(),
             dels: counters.dels.get(),
             expired: counters.expired.get(),
             keys_mortal: counters.keys_mortal.get(),

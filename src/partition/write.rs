@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Partition;
 use super::groups::{Answer, Effect, Pending};
 use crate::error::Result;
-use crate::log::format::record::{Codec, RecordHeader, RecordKind};
+use crate::log::format::record::{RecordHeader, RecordKind};
 use crate::mailbox::{Body, Durable, ReplySender};
 use crate::types::{ExpiresAt, KeyHash, Seqno};
 
@@ -24,9 +24,22 @@ impl Partition {
         if let Some(error) = self.put_refusal() {
             return reply.send(Err(error));
         }
+        self.stage_put(hash, body, expires_at, durable, Answer::Done(reply));
+    }
+
+    pub(super) fn stage_put(
+        &mut self,
+        hash: KeyHash,
+        body: &Body,
+        expires_at: Option<ExpiresAt>,
+        durable: Durable,
+        answer: Answer,
+    ) {
         self.view.counters.puts.add(1);
+        self.view.counters.put_value_bytes.add(body.raw_len());
+        self.view.counters.put_stored_bytes.add(body.value_len() as u64);
         let (at, len) = self.stage(RecordKind::Put, body, expires_at, durable);
-        self.staged(Effect::Put { hash, at, len, expires_at }, Answer::Done(reply));
+        self.staged(Effect::Put { hash, at, len, expires_at }, answer);
     }
 
     pub(super) fn del(
@@ -87,10 +100,10 @@ impl Partition {
             seqno,
             kind,
             keyspace: body.keyspace,
-            codec: Codec::default(),
+            codec: body.codec,
             expires_at_ms: expires_at.map(ExpiresAt::as_ms),
             batch: None,
-            raw_len: None,
+            raw_len: body.raw_len,
             key_len: body.key_len,
             value_len: body.value_len() as u32,
             body_crc: body.crc,

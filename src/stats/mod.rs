@@ -111,6 +111,10 @@ partition_stats! {
     keydir_bytes,
     /// Records put.
     puts,
+    /// Bytes of their values, as they were given.
+    put_value_bytes,
+    /// Bytes of these as they are stored: fewer where values are compressed.
+    put_stored_bytes,
     /// Deletions asked for, of keys that were there or not.
     dels,
     /// Keys that have a time to live; each takes some seventy bytes more.

@@ -20,6 +20,7 @@ pub(crate) const CLOSED: Plan = Plan {
     end: End::Closed,
     with_hints: true,
     with_long_keys: false,
+    is_compressed: false,
     rounds: 1,
 };
 
@@ -41,12 +42,16 @@ const TWO: Plan =
 const LONG_KEYS: Plan =
     Plan { name: "long keys", is_variant: true, with_long_keys: true, ..CLOSED };
 
+/// Values that are not what is stored.
+const COMPRESSED: Plan =
+    Plan { name: "compressed", is_variant: true, is_compressed: true, ..CLOSED };
+
 /// The same for all tests of a run.
 fn layouts() -> &'static [Layout] {
     static LAYOUTS: OnceLock<Vec<Layout>> = OnceLock::new();
     LAYOUTS.get_or_init(|| {
         let rounds = if is_long() { 4 } else { 1 };
-        let plans = [CLOSED, KILLED, UNSYNCED, TWO, LONG_KEYS];
+        let plans = [CLOSED, KILLED, UNSYNCED, TWO, LONG_KEYS, COMPRESSED];
         plans.map(|plan| Layout::build(&Plan { rounds, ..plan })).into()
     })
 }

@@ -51,6 +51,7 @@ pub(crate) enum End {
 
 /// What a layout is like.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
     /// Most of its files are such as another layout has.
@@ -59,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) end: End,
     pub(crate) with_hints: bool,
     pub(crate) with_long_keys: bool,
+    /// Long values are stored compressed.
+    pub(crate) is_compressed: bool,
     /// How often the second life's writes are repeated.
     pub(crate) rounds: usize,
 }
@@ -196,7 +199,14 @@ pub(crate) fn options(store: &Store) -> Options {
 
 impl Plan {
     fn options(&self, store: &Store) -> Options {
-        options(store).partitions(self.partitions).prewrite(self.end != End::KilledUnsynced)
+        let options = options(store).partitions(self.partitions);
+        #[cfg(feature = "lz4")]
+        let options = if self.is_compressed {
+            options.compression(ringcask::Compression::Lz4).compression_len_min(1000)
+        } else {
+            options
+        };
+        options.prewrite(self.end != End::KilledUnsynced)
     }
 
     /// Closes the store, or kills it.

@@ -15,7 +15,7 @@ pub(crate) struct Record {
     pub(crate) len: usize,
     pub(crate) seqno: u64,
     pub(crate) key: Vec<u8>,
-    /// `None` for a tombstone.
+    /// `None` for a tombstone; as its caller gave it.
     pub(crate) value: Option<Vec<u8>>,
 }
 
@@ -72,10 +72,23 @@ fn record_of(bytes: &[u8], at: usize) -> (Record, usize) {
     let key_at = at + RECORD_HEADER_LEN + extension;
     let key_end = key_at + u16_at(bytes, at + 24) as usize;
     let value_end = key_end + u32_at(bytes, at + 16) as usize;
-    let value = (bytes[at + 26] == 1).then(|| bytes[key_end..value_end].to_vec());
+    let stored = &bytes[key_end..value_end];
+    let value = (bytes[at + 26] == 1).then(|| match bytes[at + 27] {
+        0 => stored.to_vec(),
+        // Of the extension's fields the length comes last.
+        1 => decompressed(stored, u64_at(bytes, key_at - 8) as usize),
+        codec => panic!("no layout has a record of codec {codec}"),
+    });
     let seqno = u64_at(bytes, at + 8);
     let len = value_end - at;
     (Record { at, len, seqno, key: bytes[key_at..key_end].to_vec(), value }, padded(len))
+}
+
+fn decompressed(stored: &[u8], len: usize) -> Vec<u8> {
+    #[cfg(feature = "lz4")]
+    return lz4_flex::block::decompress(stored, len).unwrap();
+    #[cfg(not(feature = "lz4"))]
+    panic!("{} bytes, {len} once decompressed, without the feature", stored.len());
 }
 
 /// Multiples of 8 up to 504, then 32 steps an octave.

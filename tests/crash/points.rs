@@ -209,7 +209,8 @@ impl Sweep<'_> {
 }
 
 fn settings(random: &mut fastrand::Rng) -> Settings {
-    Settings { prewrite: random.bool(), background: random.u8(..4) == 0, buffered: false }
+    let (prewrite, background) = (random.bool(), random.u8(..4) == 0);
+    Settings { prewrite, background, ..Settings::PLAIN }
 }
 
 /// Data and hint files that the recorded operations removed.

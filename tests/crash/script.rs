@@ -1,5 +1,7 @@
 //! What a store is made to do: steps, in sessions from one open to its end.
 
+#[cfg(feature = "lz4")]
+use ringcask::Compression;
 use ringcask::{Compaction, Durability, Options};
 
 use crate::support::Store;
@@ -49,17 +51,20 @@ pub(crate) struct Session {
 
 /// What a script varies of [`Options`].
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct Settings {
     pub(crate) prewrite: bool,
     /// Compaction starts by itself, and soon.
     pub(crate) background: bool,
     /// Deletions are acknowledged before they are durable.
     pub(crate) buffered: bool,
+    /// Values are stored compressed, and so are short.
+    pub(crate) compressed: bool,
 }
 
 impl Settings {
     pub(crate) const PLAIN: Settings =
-        Settings { prewrite: false, background: false, buffered: false };
+        Settings { prewrite: false, background: false, buffered: false, compressed: false };
 
     /// Two partitions of small files, served by one worker.
     pub(crate) fn options(self, store: &Store) -> Options {
@@ -68,6 +73,8 @@ impl Settings {
         let durability = if self.buffered { Durability::Buffered } else { Durability::Sync };
         let options = store.options().partitions(2).workers(1).compaction(compaction);
         let options = options.prewrite(self.prewrite).durability(durability);
+        #[cfg(feature = "lz4")]
+        let options = if self.compressed { options.compression(Compression::Lz4) } else { options };
         options.data_file_len_max(4096).data_file_records_max(5)
     }
 }
@@ -117,11 +124,15 @@ pub(crate) fn tour() -> Vec<Session> {
             End::Close,
         ),
         session(
-            Settings { buffered: true, background: true, prewrite: true },
+            Settings { buffered: true, background: true, prewrite: true, ..plain },
             trickle.chain([put(2, 10), Step::Compact, Step::Read]).collect(),
             End::Kill,
         ),
-        session(plain, vec![del(2), del(3), put(5, 20)], End::Close),
+        session(
+            Settings { compressed: true, ..plain },
+            vec![del(2), del(3), put(5, 900), buffered(0, 3000), put(1, 20)],
+            End::Close,
+        ),
         session(plain, vec![Step::Compact, Step::Read], End::Close),
         session(plain, values.chain(tombstones).chain([put(0, 10)]).collect(), End::Close),
         session(plain, halves.into_iter().chain([Step::Read]).collect(), End::Kill),
@@ -142,7 +153,11 @@ pub(crate) fn brief() -> Vec<Session> {
         (plain, vec![put(0, 20), buffered(1, 600), burst, put(4, 2000), Step::Read], End::Kill),
         (prewrite, small.chain([Step::Sync, Step::Compact, Step::Read]).collect(), End::Close),
         (background, overwrite.chain([beside, Step::Read]).collect(), End::Close),
-        (plain, vec![del(1), half, Step::Compact, Step::Read, buffered(6, 10)], End::Kill),
+        (
+            Settings { compressed: true, ..plain },
+            vec![del(1), put(3, 800), half, Step::Compact, Step::Read, buffered(6, 10)],
+            End::Kill,
+        ),
     ];
     steps.map(|(settings, steps, end)| Session { settings, steps, end }).into()
 }
@@ -155,6 +170,7 @@ pub(crate) fn random(random: &mut fastrand::Rng) -> Vec<Session> {
             prewrite: random.bool(),
             background: random.bool(),
             buffered: random.u8(..4) == 0,
+            compressed: random.u8(..4) == 0,
         };
         let steps = random.usize(5..25);
         let steps = std::iter::repeat_with(|| random_step(random)).take(steps).collect();

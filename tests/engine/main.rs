@@ -13,6 +13,8 @@ mod accounting;
 mod clock;
 mod compaction;
 mod compaction_faults;
+#[cfg(all(feature = "lz4", feature = "zstd"))]
+mod compression;
 mod concurrency;
 mod durability;
 mod executors;

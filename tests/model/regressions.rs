@@ -2,7 +2,7 @@
 
 use crate::op::{Between::*, Case, Edge::*, Fate::*, How::*, Op::*, Selection, Task::*};
 use crate::run::{On, run};
-use crate::settings::{Compacting::*, Settings};
+use crate::settings::{Compacting::*, Compressing::*, Settings};
 use crate::verb::{Ack::*, Form::*, Verb::*};
 
 fn replay(case: &Case) {
@@ -33,6 +33,8 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
             compacting: Always,
             open_files: 1000,
             scrub: false,
+            compressing: Off,
+            compression_len_min: 0,
             short_transfers: false,
             would_block: false,
         },
@@ -64,6 +66,8 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
                     compacting: Never,
                     open_files: 1000,
                     scrub: false,
+                    compressing: Off,
+                    compression_len_min: 0,
                     short_transfers: false,
                     would_block: false,
                 },

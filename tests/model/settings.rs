@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringcask::sim::SimClock;
-use ringcask::{Compaction, Durability, Options};
+use ringcask::{Compaction, Compression, Durability, Options};
 
 use crate::support::Store;
 use crate::verb::{ACKS, Ack};
@@ -15,6 +15,14 @@ pub(crate) enum Compacting {
     ByDefault,
     Always,
     AtHours(u8, u8),
+}
+
+/// How values are stored; as they are, where a feature is missing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Compressing {
+    Off,
+    Lz4,
+    Zstd(i32),
 }
 
 /// Everything a store can be opened with that is not kept in it.
@@ -31,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) compacting: Compacting,
     pub(crate) open_files: usize,
     pub(crate) scrub: bool,
+    pub(crate) compressing: Compressing,
+    pub(crate) compression_len_min: usize,
     /// On a simulated disk: transfers are cut short, and reads without a hop find nothing in memory.
     pub(crate) short_transfers: bool,
     pub(crate) would_block: bool,
@@ -48,6 +58,8 @@ pub(crate) const PLAIN: Settings = Settings {
     compacting: Compacting::Never,
     open_files: 1000,
     scrub: false,
+    compressing: Compressing::Off,
+    compression_len_min: 0,
     short_transfers: false,
     would_block: false,
 };
@@ -76,6 +88,12 @@ impl Settings {
             },
             open_files: few_or(random, 1000),
             scrub: random.u8(..4) == 0,
+            compressing: match random.u8(..4) {
+                0 => Compressing::Lz4,
+                1 => Compressing::Zstd(random.i32(-7..4)),
+                _ => Compressing::Off,
+            },
+            compression_len_min: if random.bool() { 0 } else { random.usize(1..1000) },
             short_transfers: random.u8(..4) == 0,
             would_block: random.u8(..3) == 0,
         }
@@ -97,6 +115,14 @@ impl Settings {
             .data_file_len_max(1 << self.file_len_log2)
             .data_file_records_max(self.file_records)
             .prewrite(self.prewrite)
+            .compression(match self.compressing {
+                #[cfg(feature = "lz4")]
+                Compressing::Lz4 => Compression::Lz4,
+                #[cfg(feature = "zstd")]
+                Compressing::Zstd(level) => Compression::Zstd { level },
+                _ => Compression::None,
+            })
+            .compression_len_min(self.compression_len_min)
             .mailbox_requests_max(self.mailbox_requests)
             .mailbox_bytes_max(self.mailbox_bytes)
             .durability(self.ack.durability().unwrap_or(Durability::Sync))
@@ -130,6 +156,8 @@ impl Settings {
             with(&|s| s.compacting = PLAIN.compacting),
             with(&|s| s.open_files = PLAIN.open_files),
             with(&|s| s.scrub = PLAIN.scrub),
+            with(&|s| s.compressing = PLAIN.compressing),
+            with(&|s| s.compression_len_min = PLAIN.compression_len_min),
             with(&|s| s.short_transfers = PLAIN.short_transfers),
             with(&|s| s.would_block = PLAIN.would_block),
         ]

@@ -3,10 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::StoreArgs;
 use crate::cli::failure::Failure;
-use crate::cli::store::options;
-use crate::{Compaction, Db};
+use crate::{Db, Options};
 
 /// A key that only a bench puts: it tells an earlier bench's store from other stores.
 const MARKER: &str = "ringcask-bench";
@@ -57,12 +55,8 @@ impl Drop for BenchDirectory {
 }
 
 /// Opens the bench's store; refuses one that no bench has made.
-pub(super) async fn open(
-    args: &StoreArgs,
-    directory: &BenchDirectory,
-    compaction: Compaction,
-) -> Result<Db, Failure> {
-    let options = options(args).create_if_missing(directory.is_new).compaction(compaction);
+pub(super) async fn open(options: Options, directory: &BenchDirectory) -> Result<Db, Failure> {
+    let options = options.create_if_missing(directory.is_new);
     let db = options.open(&directory.path).await?;
     if directory.is_new {
         db.put(MARKER, "").await?;

@@ -8,6 +8,9 @@ const THETA: f64 = 0.99;
 /// Values are cut out of this many random bytes, so that they differ and cost no random numbers.
 const POOL_LEN_BYTES: usize = 1 << 20;
 
+/// Of values that compress, so many bytes are random, and then said again.
+const REPEATED_LEN_BYTES: usize = 64;
+
 /// The same key for the same record in every run, so that a bench can find an earlier one's records.
 pub(super) fn key(record: u64) -> String {
     format!("record:{record:016x}")
@@ -20,10 +23,16 @@ pub(super) struct Values {
 }
 
 impl Values {
-    pub(super) fn new(len: usize) -> Values {
+    /// Random bytes, or such as compress to about half.
+    pub(super) fn new(len: usize, compressible: bool) -> Values {
         let mut random = Random::new(0);
         let words = (len + POOL_LEN_BYTES).div_ceil(8);
-        let pool = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+        let mut pool: Vec<u8> = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+        if compressible {
+            for line in pool.chunks_exact_mut(2 * REPEATED_LEN_BYTES) {
+                line.copy_within(..REPEATED_LEN_BYTES, REPEATED_LEN_BYTES);
+            }
+        }
         Values { pool, len }
     }
 
@@ -144,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_value_is_inside_the_pool() {
-        let values = Values::new(3);
+        let values = Values::new(3, false);
         for number in 0..10_000 {
             assert_eq!(values.get(number).len(), 3);
         }

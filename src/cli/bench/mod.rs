@@ -14,12 +14,13 @@ use self::clients::{Limit, Mix, run_mix};
 use self::directory::{BenchDirectory, open};
 use self::keys::{Distribution, Values, key};
 use self::report::{LoadPhase, Report};
-use super::args::{DurabilityArg, StoreArgs};
+use super::args::{CompressionArgs, DurabilityArg, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::progress;
+use super::store::options;
 use crate::limits::VALUE_LEN_MAX;
-use crate::{Compaction, Db, Durability};
+use crate::{Compaction, Compression, Db, Durability};
 
 /// Puts in flight while the records are loaded.
 const LOAD_IN_FLIGHT: usize = 2048;
@@ -72,6 +73,8 @@ pub(super) struct BenchArgs {
     /// Threads that the clients are spread over. Default: one a core.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
+    #[command(flatten)]
+    compression: CompressionArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -98,8 +101,10 @@ pub(super) async fn bench(
 ) -> Result<Outcome, Failure> {
     let directory = BenchDirectory::choose(store.dir.as_deref())?;
     let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
-    let db = open(store, &directory, compaction).await?;
-    let values = Values::new(args.value_size as usize);
+    let options = options(store).compaction(compaction).compression(args.compression.compression);
+    let db = open(options, &directory).await?;
+    let values =
+        Values::new(args.value_size as usize, args.compression.compression != Compression::None);
     let load = load_records(&db, args.records, &values).await?;
     let mix = Mix {
         db: &db,

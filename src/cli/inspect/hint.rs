@@ -8,13 +8,12 @@ use serde_json::json;
 
 use super::super::failure::Failure;
 use super::super::format::JsonText;
-use super::{Printed, Printer, kind_word, word};
+use super::{Printed, Printer, codec_words, kind_word, word};
 use crate::Error;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::ExpectedFile;
 use crate::log::format::hint::block::{Block, EntryDecoder, HintEntry};
 use crate::log::format::hint::{HintSummary, Section, TRAILER_LEN};
-use crate::log::format::record::Codec;
 use crate::log::hint_file::HintFile;
 use crate::log::salvage::Damage;
 use crate::log::scanner::ReadAt;
@@ -165,9 +164,7 @@ impl Printer<'_> {
                 more.push(format!(", {name} {field}"));
             }
         }
-        if codec != Codec::default() {
-            more.push(format!(", {} {}", word(codec.compression), word(codec.encryption)));
-        }
+        more.extend(codec_words(codec).map(|word| format!(", {word}")));
         self.output.line(format_args!(
             "{:>10}    {kind} {seqno} key \"{}\", {len} bytes at {offset}{}",
             "",

@@ -8,6 +8,7 @@
 //! Made-up bytes never have the right checksums, so every function looks at its input twice: as it is,
 //! and with its checksums made good (`forge_…` beside each format), which is what gets behind them.
 
+mod codec;
 mod data_file;
 mod hint;
 
@@ -24,8 +25,9 @@ use super::manifest::Manifest;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them. A new decoder is added here.
-pub const DECODERS: [Decoder; 11] = [
+pub const DECODERS: [Decoder; 12] = [
     ("record", record),
+    ("compressed_value", codec::compressed_value),
     ("group_header", group_header),
     ("data_header", data_header),
     ("files", files),

@@ -59,6 +59,10 @@ pub(crate) enum FormatError {
     #[error("the commit group does not chain: {0}")]
     Unchained(&'static str),
 
+    /// The bytes are sound, and whoever built this left out what reads them.
+    #[error("it holds a value that is {what}, and this build has no cargo feature `{feature}`")]
+    FeatureMissing { what: &'static str, feature: &'static str },
+
     /// The checksum holds and the content contradicts itself.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
@@ -70,10 +74,16 @@ impl FormatError {
         matches!(self, FormatError::NewerVersion(_) | FormatError::Unsupported(_))
     }
 
-    /// What callers are told: damage at `offset` of `path`, or that a newer build wrote it.
+    /// What callers are told: damage at `offset` of `path`, or that another build reads it.
     #[cold]
     pub(crate) fn at(self, path: &Path, offset: u64) -> Error {
-        if self.is_newer() { Error::newer(path, self) } else { Error::corrupt(path, offset, self) }
+        match self {
+            FormatError::FeatureMissing { feature, .. } => {
+                Error::feature_missing(path, feature, self)
+            }
+            _ if self.is_newer() => Error::newer(path, self),
+            _ => Error::corrupt(path, offset, self),
+        }
     }
 
     #[cold]
