@@ -72,7 +72,8 @@ pub const READS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of cold reads of one partition under way at once; one longer read may go over it alone.
 pub const READS_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
-/// Pages of whole-store walks that one partition reads at once, 1 MiB each, or one commit group.
+/// Pages that one partition reads for scans at once: a block of keys with what follows it, at most 1 MiB of
+/// log, or one commit group.
 pub const PAGES_IN_FLIGHT_MAX: usize = 16;
 
 /// A record longer than this many bytes is read by the worker, not on the caller's thread (G2).

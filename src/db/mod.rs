@@ -236,8 +236,13 @@ impl Db {
 
     /// Returns every key and value, in order of key; narrow it down with the methods of [`Scan`].
     ///
-    /// The keys that match are collected and sorted first, so memory grows with their number; values
-    /// are read as the stream goes. A key put or deleted meanwhile may or may not be seen.
+    /// A key that is there from the beginning to the end is seen exactly once; one that is put or deleted
+    /// meanwhile may or may not be. Memory does not grow with the number of keys: they come from hint files,
+    /// which are sorted, a block of some kilobytes of each at a time. A scan keeps the files that it reads on
+    /// disk, whatever compaction does, until it is dropped or has passed them.
+    ///
+    /// A file that has no hint, as the one that is written now, is read the first time that a scan needs it,
+    /// and after that only what was added; its keys stay in memory, compressed.
     ///
     /// # Example: the keys of one user
     /// ```

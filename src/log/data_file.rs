@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 
 use crate::clock::Clock;
-use crate::io::{File, Fs};
+use crate::io::File;
 use crate::keydir::FileSlot;
 use crate::limits;
 use crate::log::format::FormatError;
@@ -16,8 +16,10 @@ use crate::log::format::data_header::{
 };
 use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
 use crate::log::format::record::{RecordHeader, decode_record};
+use crate::log::hint_file::{Hint, Runs};
 use crate::log::manifest::Manifest;
 use crate::log::scanner::ReadAt;
+use crate::log::stored_file::StoredFile;
 use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
 
 /// What the files of a store have in common (F2).
@@ -135,29 +137,44 @@ impl FileIds {
     }
 }
 
-/// One data file, shared by the worker and by readers on any thread.
-///
-/// Its descriptor may be given up while it is not used (a process has only so many), and is opened again
-/// by whoever may wait for that; the file, once gone from the directory, could not be.
+/// One data file, shared by the worker and by readers on any thread, and what is known of its keys.
 pub(crate) struct DataFile {
     pub(crate) id: FileId,
     pub(crate) identity: FileIdentity,
-    pub(crate) path: PathBuf,
-    /// `None` while it is given up.
-    handle: ArcSwapOption<File>,
-    /// When it was last read, on a clock that moves when files are opened.
-    used_at: AtomicU64,
+    pub(crate) stored: Arc<StoredFile>,
+    /// Where its records end that may be published: the log's end, or the closing mark.
+    records_end: AtomicU64,
+    /// Its keys in order, once there is a hint that was not found wrong.
+    hint: ArcSwapOption<Hint>,
+    /// Its keys in order as far as a scan has needed them for want of a hint.
+    pub(crate) runs: Runs,
+}
+
+impl std::ops::Deref for DataFile {
+    type Target = StoredFile;
+
+    fn deref(&self) -> &StoredFile {
+        &self.stored
+    }
 }
 
 impl DataFile {
+    /// A file whose records end at `records_end`.
     pub(crate) fn new(
         id: FileId,
         identity: FileIdentity,
         path: PathBuf,
         file: Arc<File>,
+        records_end: u64,
     ) -> Arc<DataFile> {
-        let handle = ArcSwapOption::from(Some(file));
-        Arc::new(DataFile { id, identity, path, handle, used_at: AtomicU64::new(0) })
+        Arc::new(DataFile {
+            id,
+            identity,
+            stored: StoredFile::new(path, Some(file)),
+            records_end: AtomicU64::new(records_end),
+            hint: ArcSwapOption::empty(),
+            runs: Runs::default(),
+        })
     }
 
     /// A place in this file.
@@ -165,54 +182,30 @@ impl DataFile {
         self.identity.at(offset)
     }
 
-    /// Calls `read` with the open file; `None` if its descriptor is given up.
-    pub(crate) fn with_open<R>(&self, read: impl FnOnce(&File) -> R) -> Option<R> {
-        self.handle.load().as_deref().map(read)
+    /// Where its records end: whatever was acknowledged before this was asked lies below.
+    pub(crate) fn records_end(&self) -> u64 {
+        self.records_end.load(Ordering::Acquire)
     }
 
-    /// Fills `buf` from the page cache, without waiting for the disk; `None` if not all of it is there.
-    pub(crate) fn fill_now(&self, buf: &mut [u8], offset: u64) -> Option<()> {
-        let read = self.with_open(|file| file.read_now(buf, offset))?;
-        (read.ok()? == buf.len()).then_some(())
+    /// The log has grown; called before the keydir points into what is new.
+    pub(crate) fn set_records_end(&self, end: u64) {
+        self.records_end.store(end, Ordering::Release);
     }
 
-    pub(crate) fn opened(&self) -> Option<Arc<File>> {
-        self.handle.load_full()
+    pub(crate) fn hint(&self) -> Option<Arc<Hint>> {
+        self.hint.load_full()
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.handle.load().is_some()
+    /// There is a hint now; what scans had put together instead is let go.
+    pub(crate) fn set_hint(&self, hint: Hint) {
+        self.hint.store(Some(Arc::new(hint)));
+        self.runs.clear();
     }
 
-    /// The open file, or else one that is opened for the caller alone. Blocks.
-    pub(crate) fn open(&self, fs: &Fs) -> std::io::Result<Arc<File>> {
-        if let Some(file) = self.opened() {
-            return Ok(file);
-        }
-        let file = fs.open_read(&self.path)?;
-        file.advise_random();
-        Ok(file)
-    }
-
-    /// From here on readers use `file`, which [`open`](Self::open) returned.
-    pub(crate) fn keep_open(&self, file: Arc<File>) {
-        self.handle.store(Some(file));
-    }
-
-    /// Gives up the descriptor; it is closed when whoever reads through it is done.
-    pub(crate) fn give_up(&self) -> Option<Arc<File>> {
-        self.handle.swap(None)
-    }
-
-    /// Notes a read at `now`; costs a load while the clock stands still.
-    pub(crate) fn note_used(&self, now: u64) {
-        if self.used_at.load(Ordering::Relaxed) != now {
-            self.used_at.store(now, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn used_at(&self) -> u64 {
-        self.used_at.load(Ordering::Relaxed)
+    /// The hint was found wrong; true for the first who says so of this one.
+    pub(crate) fn drop_hint(&self, hint: &Arc<Hint>) -> bool {
+        let before = self.hint.compare_and_swap(hint, None);
+        before.as_ref().is_some_and(|before| Arc::ptr_eq(before, hint))
     }
 }
 

@@ -12,6 +12,7 @@
 //! manifest   MANIFEST ↔ struct
 //! files      FILES ↔ struct
 //! scanner    a data file, front to back
+//! stretch    the keys in some groups of a data file
 //! hint_file  a data file's keys in order, so that it need not be scanned
 //! tail       what the end of a scan means
 //! salvage    a damaged data file, front to back: what in it is sound, what is not
@@ -36,6 +37,8 @@ pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod salvage;
 pub(crate) mod scanner;
+pub(crate) mod stored_file;
+pub(crate) mod stretch;
 pub(crate) mod tail;
 pub(crate) mod writer;
 

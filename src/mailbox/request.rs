@@ -10,6 +10,8 @@ use crate::error::Result;
 use crate::log::codec::Codecs;
 use crate::log::data_file::DataFile;
 use crate::log::format::record::{Codec, RecordHeader, body_crc};
+use crate::log::hint_file::Hint;
+use crate::log::stored_file::StoredFile;
 use crate::stats::Compacted;
 use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
@@ -185,12 +187,18 @@ pub(crate) enum Request {
     Sync {
         reply: ReplySender<Result<()>>,
     },
-    /// `walk` is `None` for the first page of a walk, and what that page said for the others.
+    /// Bytes of a file that are not in memory; fewer only where the file ends.
     Page {
-        keyspace: KeyspaceId,
-        walk: Option<Arc<Walk>>,
-        from: PagePosition,
-        reply: ReplySender<Result<Page>>,
+        of: PageOf,
+        offset: u64,
+        len: usize,
+        reply: ReplySender<Result<Vec<u8>>>,
+    },
+    /// A hint was found wrong by a scan (H1).
+    HintBroken {
+        data: Arc<DataFile>,
+        hint: Arc<Hint>,
+        reply: ReplySender<Result<()>>,
     },
     /// Compacts what gains anything; with `only`, of these files alone.
     Compact {
@@ -211,39 +219,24 @@ impl Request {
             Request::Get { key, .. } => key.len(),
             Request::Sync { .. }
             | Request::Page { .. }
+            | Request::HintBroken { .. }
             | Request::Compact { .. }
             | Request::CompactCancel { .. } => 0,
         }
     }
 }
 
-/// What a walk over a partition's log reads: the files as they were when it began. They stay readable
-/// while it lasts, whatever compaction does.
-pub(crate) struct Walk {
-    /// Each with the end of its records then.
-    pub(crate) files: Vec<(Arc<DataFile>, u64)>,
+/// The file that a page is of. The data file comes along with its hint, so that both stay readable while
+/// anybody reads them, whatever compaction does.
+#[derive(Clone)]
+pub(crate) struct PageOf {
+    pub(crate) data: Arc<DataFile>,
+    /// `None` for a page of the data file itself.
+    pub(crate) hint: Option<Arc<Hint>>,
 }
 
-impl Walk {
-    /// Whether the walk comes past this place.
-    pub(crate) fn covers(&self, file: FileId, offset: u64) -> bool {
-        self.files.iter().any(|(data, end)| data.id == file && offset < *end)
+impl PageOf {
+    pub(crate) fn stored(&self) -> &Arc<StoredFile> {
+        self.hint.as_ref().map_or(&self.data.stored, |hint| &hint.stored)
     }
-}
-
-/// Where in a walk a page begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PagePosition {
-    /// Which of the walk's files.
-    pub(crate) file: usize,
-    pub(crate) offset: u64,
-}
-
-/// Keys with a record in one stretch of the log that were there when the walk began and are still,
-/// in log order; slices of one buffer.
-pub(crate) struct Page {
-    pub(crate) keys: Vec<Bytes>,
-    pub(crate) walk: Arc<Walk>,
-    /// Where the next page begins; `None` when this was the last one.
-    pub(crate) next: Option<PagePosition>,
 }

@@ -210,6 +210,7 @@ impl Partition {
         let start = active.end;
         if group.has_records() {
             active.end += group.len();
+            active.data.set_records_end(active.end);
             active.chain.advance(group.header_crc);
             active.record_count += u64::from(group.record_count);
             active.seqno_min = active.seqno_min.min(group.seqno_min);

@@ -280,8 +280,10 @@ impl Partition {
                 self.get(ReadRequest { hash, keyspace, key, reply }, ops);
             }
             Request::Sync { reply } => self.sync(reply),
-            Request::Page { keyspace, walk, from, reply } => {
-                self.page(keyspace, walk, from, reply, ops);
+            Request::Page { of, offset, len, reply } => self.page(of, offset, len, reply, ops),
+            Request::HintBroken { data, hint, reply } => {
+                self.hint_broken(&data, &hint);
+                reply.send(Ok(()));
             }
             Request::Compact { only, reply } => self.compact(only, reply),
             Request::CompactCancel { reply } => self.compact_cancel(reply),
@@ -306,8 +308,8 @@ impl Partition {
                 self.update_read(hash, location, &data, opened, result, ops);
             }
             Event::PageRead { request, opened, result } => {
-                self.handles_keep(&request.data(), opened);
-                self.page_done(request, result, ops);
+                self.handles_keep(request.of().stored(), opened);
+                self.page_done(request, result);
             }
             Event::Upkept(event) => self.upkeep_done(event, ops),
         }
@@ -413,12 +415,13 @@ impl Partition {
 impl Drop for Partition {
     /// A worker that panics poisons its partitions before their callers are answered (W7).
     fn drop(&mut self) {
-        // Handles may outlive the worker by far; the descriptors should not.
-        self.view.files.store(Arc::default());
         if std::thread::panicking() {
             let what = "the partition's worker, by a bug in ringcask,";
             self.poison(what, &std::io::Error::other("see the panic message"));
         }
+        // Handles may outlive the worker by far; the descriptors should not. Who finds no files here finds
+        // out why: the store is closing, or what failed was said above.
+        self.view.files.store(Arc::default());
     }
 }
 

@@ -53,7 +53,7 @@ impl Partition {
         data.note_used(self.view.clock.load(Ordering::Relaxed));
         let fs = self.fs.clone();
         ops.push(Box::pin(async move {
-            let (opened, result) = read(&disk, fs, data.clone(), len, offset).await;
+            let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
             (index, Event::Read { request, location, data, opened, result })
         }));
     }

@@ -20,7 +20,7 @@ use crate::log::codec::Codecs;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::FormatError;
-use crate::log::format::data_header::FileKind;
+use crate::log::format::data_header::{DATA_HEADER_LEN, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::HintEntry;
 use crate::log::format::record::RecordKind;
@@ -30,7 +30,7 @@ use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends
 use crate::planted::{Bug, is_planted};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{ExpiresAt, FileId, KeyHash, PartitionId, Seqno};
-use crate::upkeep::hints::read_hint;
+use crate::upkeep::hints::{hint_of, read_hint};
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
@@ -326,6 +326,7 @@ impl Recovery<'_> {
     /// Reads the hint of a sealed file, or else the file itself (H1).
     fn load_sealed(&mut self, sealed: &SealedFile) -> Result<()> {
         let (slot, data, file) = self.open(sealed.id, false)?;
+        data.set_records_end(sealed.len.saturating_sub(GROUP_HEADER_LEN as u64));
         let expected = self.owner.expected(FileKind::Data, sealed.id);
         let io = |source| Error::io("read", &data.path, source);
         let len = file.len().map_err(io)?;
@@ -335,7 +336,7 @@ impl Recovery<'_> {
             SealedVerdict::Refuse { why } => Err(Error::newer(&data.path, why)),
         };
         refuse(read_sealed_ends(&*file, len, &expected, sealed).map_err(io)?)?;
-        if self.load_hint(slot, sealed) {
+        if self.load_hint(slot, &data, sealed) {
             self.report.hints += 1;
         } else {
             file.advise_sequential();
@@ -350,15 +351,17 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn load_hint(&mut self, slot: FileSlot, sealed: &SealedFile) -> bool {
+    fn load_hint(&mut self, slot: FileSlot, data: &DataFile, sealed: &SealedFile) -> bool {
         // Entries that were taken before a hint turns out damaged do no harm: the file says the same.
         let totals = read_hint(self.fs, self.dir, &self.owner, sealed, |hint| {
             let visited = hint.visit(&mut |entry| self.loading.take(slot, &entry))?;
             // Not needed here, and some five bytes in a hundred: damaged, they would stay so for good.
             let (index, filter) = (hint.index()?, hint.filter()?);
-            Ok(visited.and(index).and(filter).map(|_sound| hint.summary().totals))
+            let found = (hint.summary().totals, hint.sections().len());
+            Ok(visited.and(index).and(filter).map(|_sound| found))
         });
-        let Some(totals) = totals else { return false };
+        let Some((totals, len)) = totals else { return false };
+        data.set_hint(hint_of(self.dir, &self.owner, sealed, len, None));
         let usage = &mut self.loading.usage;
         usage.records(slot, sealed.records, totals.record_bytes);
         usage.shadow(slot, totals.tombstone_records, totals.tombstone_bytes);
@@ -404,6 +407,7 @@ impl Recovery<'_> {
             TailVerdict::Refuse { why } => return Err(Error::newer(&data.path, why)),
         };
         file.advise_random();
+        data.set_records_end(len.saturating_sub(GROUP_HEADER_LEN as u64));
         let scan = log.map(|log| &log.scan);
         let sealed = SealedFile {
             id,
@@ -457,7 +461,7 @@ impl Recovery<'_> {
             }
         })?;
         let identity = self.owner.identity_of(id);
-        let data = DataFile::new(id, identity, path, file.clone());
+        let data = DataFile::new(id, identity, path, file.clone(), DATA_HEADER_LEN as u64);
         let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
         self.opened += 1;
         if self.opened > self.open_files_max {

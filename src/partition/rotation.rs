@@ -267,7 +267,7 @@ impl Job {
         let (id, identity, path) = (new.id, new.identity, new.path.clone());
         // Without it nothing is written ahead, which is slower and not wrong.
         let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
-        let data = DataFile::new(id, identity, path, file.clone());
+        let data = DataFile::new(id, identity, path, file.clone(), DATA_HEADER_LEN as u64);
         Ok(Begun { data, file, ahead, header_crc: new.header_crc, prewritten })
     }
 

@@ -258,7 +258,7 @@ impl Partition {
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         ops.push(Box::pin(async move {
-            let (opened, result) = read(&disk, fs, data.clone(), len, offset).await;
+            let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
             (index, Event::RecordRead { hash, location, data, opened, result })
         }));
         false

@@ -236,6 +236,7 @@ impl Partition {
         match stepped {
             Ok(None) => self.upkeep.hint = Some(job),
             Ok(Some(len)) => {
+                job.show(len);
                 self.view.counters.hints.add(1);
                 self.view.counters.hint_bytes.add(len);
                 self.upkeep.compactor.look();
@@ -268,6 +269,12 @@ impl Released {
                     tracing::warn!(path = %data.path.display(), %error, "cannot remove a file in use");
                     return self;
                 }
+            }
+            // Without its hint the data file is read instead (H1).
+            if let Some(hint) = data.hint()
+                && let Ok(file) = hint.stored.open(fs)
+            {
+                hint.stored.keep_open(file);
             }
         }
         for name in self.names.drain(..) {

@@ -19,9 +19,10 @@ use crate::log::files::SealedFile;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::FileKind;
 use crate::log::format::group::Chain;
-use crate::log::hint_file::{HintBuilder, HintFile};
+use crate::log::hint_file::{Hint, HintBuilder, HintFile};
 use crate::log::layout;
 use crate::log::scanner::{Opening, ReadAt, Scan, read_opening};
+use crate::log::stored_file::StoredFile;
 use crate::log::tail::{SealedVerdict, judge_sealed};
 use crate::route::KeyHasher;
 
@@ -90,6 +91,18 @@ pub(crate) fn write_hint(
     Ok((file, len))
 }
 
+/// The hint of `sealed`, `len` bytes long, for scans; `file` if it stays open.
+pub(crate) fn hint_of(
+    dir: &Path,
+    owner: &Owner,
+    sealed: &SealedFile,
+    len: u64,
+    file: Option<Arc<File>>,
+) -> Hint {
+    let stored = StoredFile::new(layout::hint_file_path(dir, sealed.id), file);
+    Hint::new(stored, len, owner.expected(FileKind::Hint, sealed.id), *sealed)
+}
+
 /// Reads a file without disturbing the page cache, and counts what it found there.
 pub(crate) struct Uncached<'f> {
     file: &'f File,
@@ -152,6 +165,11 @@ impl HintJob {
 
     pub(crate) fn file(&self) -> &SealedFile {
         &self.sealed
+    }
+
+    /// The hint that it has written, `len` bytes long.
+    pub(crate) fn show(&self, len: u64) {
+        self.data.set_hint(hint_of(&self.dir, &self.owner, &self.sealed, len, None));
     }
 
     /// Reads on; the length of the hint once it is written.

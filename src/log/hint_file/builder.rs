@@ -3,18 +3,20 @@
 use std::io;
 
 use super::order::newest_by_key;
+use super::run::Run;
 use crate::len_code::{self, LEN_UNIT_BYTES, round_len};
 use crate::limits;
 use crate::log::files::SealedFile;
-use crate::log::format::data_header::{DataHeader, FileIdentity, FileKind};
+use crate::log::format::FormatError;
+use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileIdentity, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::{BlockBuilder, HintEntry, RECORDS_START};
 use crate::log::format::hint::filter::Filter;
-use crate::log::format::hint::index::{encode_count, encode_line};
+use crate::log::format::hint::index::{Index, encode_count, encode_line};
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, KeyRange, RecordTotals, Section};
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::scratch;
-use crate::types::{KeyHash, KeyspaceId, Seqno};
+use crate::types::{FileId, KeyHash, KeyspaceId, Seqno};
 
 /// Bytes handed out at once.
 const PIECE_LEN: usize = 1 << 20;
@@ -210,7 +212,7 @@ impl HintBuilder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, obstacle));
         }
         let header = DataHeader { kind: FileKind::Hint, ..*header };
-        let mut sink = Sink::new(header.identity(), out);
+        let mut sink = Sink::new(header.identity(), out, PIECE_LEN);
         sink.write(&header.encode().0)?;
         let order = newest_by_key(&self.records, &self.arena);
         let (blocks, tombstone_entries) = self.write_blocks(&order, sealed.seqno_min, &mut sink)?;
@@ -227,6 +229,44 @@ impl HintBuilder {
         sink.write(&tail.encode(sink.identity))?;
         sink.finish()?;
         Ok(tail.summary)
+    }
+
+    /// The same entries, in memory: for records of a file that has no hint, or none yet.
+    pub(crate) fn into_run(self, identity: FileIdentity) -> Result<Run, FormatError> {
+        let sealed = SealedFile {
+            id: FileId::default(),
+            len: self.records_end + GROUP_HEADER_LEN as u64,
+            digest: 0,
+            records: self.records.len() as u64,
+            seqno_min: self.seqno_min,
+            seqno_max: self.seqno_max,
+        };
+        let order = newest_by_key(&self.records, &self.arena);
+        let (mut blocks, mut index) = (Vec::new(), Vec::new());
+        // Memory refuses nothing.
+        let written = {
+            let mut out = into_memory(&mut blocks);
+            let mut sink = Sink::new(identity, &mut out, 0);
+            let written = self.write_blocks(&order, sealed.seqno_min, &mut sink);
+            written.and_then(|written| sink.finish().map(|()| written.0))
+        };
+        let written = written.map_err(|_| FormatError::invalid("memory refused a block"))?;
+        {
+            let mut out = into_memory(&mut index);
+            let mut sink = Sink::new(identity, &mut out, 0);
+            write_index(&written, &mut sink)
+                .and_then(|_| sink.finish())
+                .map_err(|_| FormatError::invalid("memory refused an index"))?;
+        }
+        let blocks_end = (DATA_HEADER_LEN + blocks.len()) as u64;
+        let index = Index::decode(index, blocks_end, identity)?;
+        blocks.shrink_to_fit();
+        Ok(Run::new(identity, sealed, blocks, index, order.len()))
+    }
+
+    /// Number of records that were pushed.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
     }
 
     /// What the hint would say, in order of keys (HI1).
@@ -344,6 +384,13 @@ fn write_index(blocks: &[WrittenBlock<'_>], sink: &mut Sink<'_>) -> io::Result<S
     sink.end_section(offset)
 }
 
+fn into_memory(bytes: &mut Vec<u8>) -> impl FnMut(&[u8]) -> io::Result<()> + '_ {
+    |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
 /// Gathers what is written into pieces.
 struct Sink<'o> {
     identity: FileIdentity,
@@ -356,8 +403,12 @@ struct Sink<'o> {
 }
 
 impl<'o> Sink<'o> {
-    fn new(identity: FileIdentity, out: &'o mut dyn FnMut(&[u8]) -> io::Result<()>) -> Sink<'o> {
-        Sink { identity, out, piece: Vec::with_capacity(PIECE_LEN), len: 0, crc: 0 }
+    fn new(
+        identity: FileIdentity,
+        out: &'o mut dyn FnMut(&[u8]) -> io::Result<()>,
+        piece_len: usize,
+    ) -> Sink<'o> {
+        Sink { identity, out, piece: Vec::with_capacity(piece_len), len: 0, crc: 0 }
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {

@@ -8,16 +8,25 @@
 //! order     records by key, the newest of each
 //! reader    an open hint: entries, index, filter
 //! check     a hint held against the records of its data file
+//! handle    the hint of a data file as scans read it, block by block
+//! run       what a hint would say of some records, in memory
+//! cursor    entries of one block after the other, either way
 //! ```
 
 mod builder;
 mod check;
+mod cursor;
+mod handle;
 mod order;
 mod reader;
+mod run;
 
 pub(crate) use builder::HintBuilder;
 pub(crate) use check::disagreement;
+pub(crate) use cursor::{KeyAt, KeyCursor};
+pub(crate) use handle::{Hint, Parsed, Shape};
 pub(crate) use reader::HintFile;
+pub(crate) use run::{NO_HASH, RUN_RECORDS_MAX, Run, RunSet, Runs};
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,13 @@ pub(crate) struct Sections {
     pub(crate) trailer: Section,
 }
 
+impl Sections {
+    /// Length of the hint.
+    pub(crate) fn len(&self) -> u64 {
+        self.trailer.offset + self.trailer.len
+    }
+}
+
 impl<'r> HintFile<'r> {
     /// Opens the hint of the data file `sealed`. An outer `Err` is a failed read.
     pub(crate) fn open(

@@ -26,6 +26,7 @@ use crate::keydir::{FileSlot, KeydirReader, Location};
 use crate::log::data_file::{DataFile, FileBounds, FileIds, Owner};
 use crate::log::files::SealedFile;
 use crate::log::format::data_header::FileKind;
+use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::record::{RecordHeader, RecordKind};
 use crate::log::hint_file::HintBuilder;
 use crate::log::layout;
@@ -34,7 +35,7 @@ use crate::log::writer::FileWriter;
 use crate::route::KeyHasher;
 use crate::scratch;
 use crate::types::{FileId, KeyHash};
-use crate::upkeep::hints::{Uncached, check_sealed, opened_chain, write_hint};
+use crate::upkeep::hints::{Uncached, check_sealed, hint_of, opened_chain, write_hint};
 
 /// Bytes of an input that one step reads.
 const STEP_LEN: u64 = 1 << 20;
@@ -368,13 +369,16 @@ impl Job {
             .map_err(io(&layout::hint_file_path(dir, writing.id)))?;
         let Some(writing) = self.writing.take() else { return Ok(()) };
         self.tally.written_bytes += hint_len;
+        let data = DataFile::new(
+            writing.id,
+            owner.identity_of(writing.id),
+            writing.path,
+            writing.file,
+            sealed.len - GROUP_HEADER_LEN as u64,
+        );
+        data.set_hint(hint_of(dir, owner, &sealed, hint_len, None));
         self.outputs.push(Output {
-            data: DataFile::new(
-                writing.id,
-                owner.identity_of(writing.id),
-                writing.path,
-                writing.file,
-            ),
+            data,
             sealed,
             moves: writing.moves,
             record_bytes: writing.record_bytes,

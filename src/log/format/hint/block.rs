@@ -251,10 +251,6 @@ impl<'a> Block<'a> {
     }
 
     /// Number of entries at which the block can be entered.
-    #[cfg_attr(
-        not(any(test, feature = "sim")),
-        expect(dead_code, reason = "for scans in order of key")
-    )]
     pub(crate) fn restart_count(&self) -> usize {
         self.entry_count.div_ceil(RESTART_INTERVAL)
     }
@@ -332,6 +328,66 @@ impl Entries<'_> {
             return Err(FormatError::invalid("bytes are left over behind the entries of a block"));
         }
         Ok(entry)
+    }
+}
+
+/// A block with its bytes, and an entry in it that is next.
+#[derive(Debug)]
+pub(crate) struct HeldBlock {
+    bytes: Vec<u8>,
+    entry_count: usize,
+    entries_end: usize,
+    at: usize,
+    index: usize,
+}
+
+impl HeldBlock {
+    /// The block that `bytes`, all of them, are, before its first entry.
+    pub(crate) fn decode(bytes: Vec<u8>, identity: FileIdentity) -> Result<HeldBlock, FormatError> {
+        let Block { entry_count, entries_end, .. } = Block::decode(&bytes, identity)?;
+        let mut block = HeldBlock { bytes, entry_count, entries_end, at: 0, index: 0 };
+        block.jump(0)?;
+        Ok(block)
+    }
+
+    fn block(&self) -> Block<'_> {
+        let HeldBlock { ref bytes, entry_count, entries_end, .. } = *self;
+        Block { bytes, entry_count, entries_end }
+    }
+
+    /// Number of entries at which the block can be entered.
+    pub(crate) fn restart_count(&self) -> usize {
+        self.block().restart_count()
+    }
+
+    /// Goes to a restart; the decoder has to be [reset](EntryDecoder::reset).
+    pub(crate) fn jump(&mut self, restart: usize) -> Result<(), FormatError> {
+        let Entries { at, index, .. } = self.block().entries_from(restart)?;
+        (self.at, self.index) = (at, index);
+        Ok(())
+    }
+
+    /// The next entry, `None` behind the last.
+    #[inline]
+    pub(crate) fn next<'d>(
+        &mut self,
+        decoder: &'d mut EntryDecoder,
+    ) -> Option<Result<HintEntry<'d>, FormatError>> {
+        let mut entries = Entries { block: self.block(), at: self.at, index: self.index };
+        let entry = entries.next(decoder);
+        let Entries { at, index, .. } = entries;
+        (self.at, self.index) = (at, index);
+        entry
+    }
+
+    /// Whether the next entry is one at which the block can be entered.
+    pub(crate) fn is_at_restart(&self) -> bool {
+        self.index.is_multiple_of(RESTART_INTERVAL)
+    }
+
+    /// The buffer, to be filled with another block.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }
 

@@ -1,0 +1,472 @@
+//! The keys of one data file in order: by its hint, or by runs made from its log where it has none (H1).
+//!
+//! Whatever is in the page cache is read on the caller's thread, the rest by the worker.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::span::Span;
+use crate::db::Shared;
+use crate::db::call::Call;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::data_file::DataFile;
+use crate::log::format::FormatError;
+use crate::log::format::data_header::DATA_HEADER_LEN;
+use crate::log::format::hint::index::Index;
+use crate::log::format::hint::{KeyRange, Section};
+use crate::log::format::record::RecordHeader;
+use crate::log::hint_file::{
+    Hint, HintBuilder, KeyAt, KeyCursor, NO_HASH, Parsed, RUN_RECORDS_MAX, Run, RunSet, Shape,
+};
+use crate::log::scanner::RecordAt;
+use crate::log::stretch::{STRETCH_LEN, StretchRead, read_stretch};
+use crate::mailbox::{PageOf, Request, reply_slot};
+use crate::types::{FileId, KeyspaceId};
+
+/// What the worker reads along with a block, so that the next ones are in the page cache.
+const READ_AHEAD_LEN: u64 = 128 << 10;
+
+/// Why a file gives no more keys.
+pub(super) enum Trouble {
+    /// Its hint is not to be used.
+    HintBroken,
+    Failed(Error),
+}
+
+impl From<FormatError> for Trouble {
+    fn from(_: FormatError) -> Trouble {
+        Trouble::HintBroken
+    }
+}
+
+/// A position in the keys of a file.
+pub(super) struct FileCursor {
+    pub(super) shard: usize,
+    /// In front of `data`, so that upkeep is the last to let go of the file (G3).
+    source: Source,
+    data: Arc<DataFile>,
+    keys: KeyCursor,
+    state: State,
+    ahead: Ahead,
+}
+
+enum Source {
+    Hint(Arc<Hint>),
+    Run(Arc<Run>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No block was read yet; the hint says what its first key is.
+    Unstarted,
+    AtKey,
+    /// The block is at its end.
+    Passed,
+    /// The block cannot be understood to its end.
+    Broken,
+}
+
+/// Which blocks are still to come.
+enum Ahead {
+    /// Those of the hint from this offset on.
+    From(u64),
+    /// Those of the hint between these offsets, the last one first.
+    Between(Vec<u64>),
+    /// Of the run this one, and those that follow in the direction of the scan.
+    Run(Option<usize>),
+}
+
+impl FileCursor {
+    /// The file, for what its hint or log is read from.
+    pub(super) fn data(&self) -> &Arc<DataFile> {
+        &self.data
+    }
+
+    pub(super) fn file_id(&self) -> FileId {
+        self.data.id
+    }
+
+    pub(super) fn hint(&self) -> Option<&Arc<Hint>> {
+        match &self.source {
+            Source::Hint(hint) => Some(hint),
+            Source::Run(_) => None,
+        }
+    }
+
+    /// Whether [`load`](Self::load) is due before it has a key that was not passed yet.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.state != State::AtKey
+    }
+
+    /// Whether it has come to the end of a block: it comes before all others then, because nothing is known of
+    /// what it has.
+    #[inline]
+    pub(super) fn is_passed(&self) -> bool {
+        matches!(self.state, State::Passed | State::Broken)
+    }
+
+    /// The key that it is at, or that it begins with.
+    #[inline]
+    pub(super) fn key(&self) -> (KeyspaceId, &[u8]) {
+        if self.state == State::Unstarted
+            && let Some(key) = self.first_key()
+        {
+            return key;
+        }
+        self.keys.key()
+    }
+
+    #[inline]
+    pub(super) fn at(&self) -> KeyAt {
+        self.keys.at()
+    }
+
+    /// Goes on by one key, if the block has more.
+    #[inline]
+    pub(super) fn advance(&mut self) -> Result<(), FormatError> {
+        if !self.keys.advance()? {
+            self.state = State::Passed;
+        }
+        Ok(())
+    }
+
+    /// The block turned out damaged: loading says so.
+    pub(super) fn give_up(&mut self) {
+        self.state = State::Broken;
+    }
+
+    /// The first key in its direction, if that is known.
+    fn first_key(&self) -> Option<(KeyspaceId, &[u8])> {
+        let Source::Hint(hint) = &self.source else { return None };
+        let KeyRange { first, last } = hint.shape()?.keys.as_ref()?;
+        let key = if self.keys.is_reverse() { last } else { first };
+        Some((key.keyspace, &key.key))
+    }
+
+    /// Reads blocks until it is at a key of `span`; false if none is left.
+    pub(super) async fn load(&mut self, reader: &Reader<'_>, span: &Span) -> Result<bool, Trouble> {
+        if self.state == State::Broken {
+            return Err(Trouble::HintBroken);
+        }
+        let is_start = self.state == State::Unstarted;
+        let mut is_first = is_start;
+        while self.load_block(reader, !is_first).await? {
+            let is_there = if is_start {
+                self.keys.seek(&|keyspace, key| span.is_before(keyspace, key))?
+            } else {
+                self.keys.advance()?
+            };
+            is_first = false;
+            if is_there {
+                self.state = State::AtKey;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn load_block(&mut self, reader: &Reader<'_>, is_next: bool) -> Result<bool, Trouble> {
+        let mut buf = self.keys.take_buf();
+        match (&self.source, &mut self.ahead) {
+            (Source::Run(run), Ahead::Run(next)) => {
+                let number = *next;
+                let Some(block) = number.and_then(|number| run.index().get(number)) else {
+                    return Ok(false);
+                };
+                run.read(block.place, &mut buf);
+                *next = if self.keys.is_reverse() {
+                    number.and_then(|number| number.checked_sub(1))
+                } else {
+                    number.map(|number| number + 1)
+                };
+            }
+            (Source::Hint(hint), Ahead::From(offset)) => {
+                let shape = reader.shape(&self.data, hint).await?;
+                if *offset >= shape.blocks_end {
+                    return Ok(false);
+                }
+                let mut place = shape.block(*offset, None);
+                reader.hint_page(&self.data, hint, place, READ_AHEAD_LEN, &mut buf).await?;
+                let len = Shape::block_len(&buf)?;
+                if len > place.len {
+                    place = shape.block(*offset, Some(len));
+                    reader.hint_page(&self.data, hint, place, 0, &mut buf).await?;
+                }
+                buf.truncate(len as usize);
+                *offset += len;
+            }
+            (Source::Hint(hint), Ahead::Between(bounds)) => {
+                let (Some(end), Some(start)) = (bounds.pop(), bounds.last()) else {
+                    return Ok(false);
+                };
+                let place = Section { offset: *start, len: end - start };
+                reader.hint_page(&self.data, hint, place, 0, &mut buf).await?;
+            }
+            _ => return Ok(false),
+        }
+        self.keys.enter(buf, is_next)?;
+        Ok(true)
+    }
+}
+
+/// Reads files of one partition for a scan.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'s> {
+    pub(super) shared: &'s Shared,
+    pub(super) shard: usize,
+}
+
+impl Reader<'_> {
+    /// Cursors that together pass every key of the file in `span`.
+    pub(super) async fn open(&self, data: &Arc<DataFile>, span: &Span) -> Result<Vec<FileCursor>> {
+        if let Some(hint) = data.hint() {
+            match self.open_hint(data, &hint, span).await {
+                Ok(cursor) => return Ok(cursor.into_iter().collect()),
+                Err(Trouble::HintBroken) => self.tell_broken(data, &hint).await?,
+                Err(Trouble::Failed(error)) => return Err(error),
+            }
+        }
+        self.open_log(data, span).await
+    }
+
+    /// Cursors over what the log itself says, for want of a hint.
+    pub(super) async fn open_log(
+        &self,
+        data: &Arc<DataFile>,
+        span: &Span,
+    ) -> Result<Vec<FileCursor>> {
+        let set = self.extend_runs(data).await?;
+        let mut cursors = Vec::new();
+        for run in &set.runs {
+            let keys = run.cursor(span.is_reverse);
+            let first = first_block(run.index(), span);
+            let mut cursor = FileCursor {
+                shard: self.shard,
+                source: Source::Run(run.clone()),
+                data: data.clone(),
+                keys,
+                state: State::Unstarted,
+                ahead: Ahead::Run(first),
+            };
+            match cursor.load(self, span).await {
+                Ok(true) => cursors.push(cursor),
+                Ok(false) => {}
+                Err(trouble) => return Err(run_broken(data, trouble)),
+            }
+        }
+        Ok(cursors)
+    }
+
+    /// A hint is ignored from here on, and made anew.
+    pub(super) async fn tell_broken(&self, data: &Arc<DataFile>, hint: &Arc<Hint>) -> Result<()> {
+        let (reply, receiver) = reply_slot();
+        let (data, hint) = (data.clone(), hint.clone());
+        Call::new(self.shared, self.shard, Request::HintBroken { data, hint, reply }, receiver)
+            .await
+    }
+
+    async fn open_hint(
+        &self,
+        data: &Arc<DataFile>,
+        hint: &Arc<Hint>,
+        span: &Span,
+    ) -> Result<Option<FileCursor>, Trouble> {
+        let shape = self.shape(data, hint).await?;
+        if shape.is_empty {
+            return Ok(None);
+        }
+        let (mut is_outside, mut is_all) = (false, false);
+        if let Some(KeyRange { first, last }) = &shape.keys {
+            let (first, last) = if span.is_reverse { (last, first) } else { (first, last) };
+            is_outside = span.is_before(last.keyspace, &last.key)
+                || span.is_behind(first.keyspace, &first.key);
+            is_all = !span.is_before(first.keyspace, &first.key);
+        }
+        if is_outside {
+            return Ok(None);
+        }
+        let start = DATA_HEADER_LEN as u64;
+        let ahead = if span.is_reverse {
+            let index = self.index(data, hint, shape).await?;
+            let left = first_block(&index, span).map_or(0, |last| last + 1);
+            let ends = (0..left).filter_map(|block| index.get(block)).map(|block| block.place);
+            let ends = ends.map(|place| place.offset + place.len);
+            Ahead::Between(std::iter::once(start).chain(ends).collect())
+        } else if is_all {
+            Ahead::From(start)
+        } else {
+            let index = self.index(data, hint, shape).await?;
+            let block = first_block(&index, span).and_then(|block| index.get(block));
+            Ahead::From(block.map_or(start, |block| block.place.offset))
+        };
+        let mut cursor = FileCursor {
+            shard: self.shard,
+            source: Source::Hint(hint.clone()),
+            data: data.clone(),
+            keys: hint.cursor(span.is_reverse),
+            state: State::Unstarted,
+            ahead,
+        };
+        // What is known to begin far away may wait until the scan comes there.
+        if is_all || cursor.load(self, span).await? { Ok(Some(cursor)) } else { Ok(None) }
+    }
+
+    async fn shape<'h>(
+        &self,
+        data: &Arc<DataFile>,
+        hint: &'h Arc<Hint>,
+    ) -> Result<&'h Shape, Trouble> {
+        if let Some(shape) = hint.shape() {
+            return Ok(shape);
+        }
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        self.hint_page(data, hint, hint.head(), 0, &mut head).await?;
+        let mut tail_len = None;
+        loop {
+            self.hint_page(data, hint, hint.tail(tail_len), 0, &mut tail).await?;
+            match hint.parse_shape(&head, &tail)? {
+                Parsed::Done(shape) => return Ok(shape),
+                Parsed::More(_) if tail_len.is_some() => return Err(Trouble::HintBroken),
+                Parsed::More(len) => tail_len = Some(len),
+            }
+        }
+    }
+
+    async fn index(
+        &self,
+        data: &Arc<DataFile>,
+        hint: &Arc<Hint>,
+        shape: &Shape,
+    ) -> Result<Arc<Index>, Trouble> {
+        if let Some(index) = hint.kept_index() {
+            return Ok(index);
+        }
+        let mut section = Vec::new();
+        self.hint_page(data, hint, shape.index, 0, &mut section).await?;
+        Ok(hint.parse_index(section, shape.blocks_end)?)
+    }
+
+    async fn hint_page(
+        &self,
+        data: &Arc<DataFile>,
+        hint: &Arc<Hint>,
+        place: Section,
+        ahead: u64,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Trouble> {
+        let of = PageOf { data: data.clone(), hint: Some(hint.clone()) };
+        match self.page(&of, place, ahead, buf).await {
+            Ok(()) if buf.len() as u64 == place.len => Ok(()),
+            Ok(()) => Err(Trouble::HintBroken),
+            Err(error) if error.kind() == ErrorKind::Io => Err(Trouble::HintBroken),
+            Err(error) => Err(Trouble::Failed(error)),
+        }
+    }
+
+    /// Fills `buf` with what is at a place of a file, and no more than is there; what the worker reads along is
+    /// left in the page cache.
+    async fn page(&self, of: &PageOf, place: Section, ahead: u64, buf: &mut Vec<u8>) -> Result<()> {
+        let len = usize::try_from(place.len).unwrap_or(usize::MAX);
+        let stored = of.stored();
+        stored.note_used(self.shared.partitions[self.shard].view.clock.load(Ordering::Relaxed));
+        buf.clear();
+        let no_memory = |error: std::collections::TryReserveError| {
+            Error::io("read a page of", &stored.path, error.into())
+        };
+        buf.try_reserve_exact(len).map_err(no_memory)?;
+        buf.resize(len, 0);
+        if stored.fill_now(buf, place.offset).is_some() {
+            return Ok(());
+        }
+        let (reply, receiver) = reply_slot();
+        let (of, offset) = (of.clone(), place.offset);
+        let request = Request::Page { of, offset, len: len + ahead as usize, reply };
+        *buf = Call::new(self.shared, self.shard, request, receiver).await?;
+        buf.truncate(len);
+        Ok(())
+    }
+
+    /// The runs of a file up to where its records end now.
+    async fn extend_runs(&self, data: &Arc<DataFile>) -> Result<Arc<RunSet>> {
+        let end = data.records_end();
+        let set = data.runs.get();
+        if set.upto >= end {
+            return Ok(set);
+        }
+        let _alone = data.runs.extending.lock().await;
+        let mut set = data.runs.get();
+        while set.upto < end {
+            let (builder, upto) = self.read_log(data, set.upto, end).await?;
+            let pushed = builder.into_run(data.identity);
+            let mut longer = RunSet::clone(&set);
+            pushed
+                .and_then(|run| longer.push(run, upto))
+                .map_err(|why| Error::corrupt(&data.path, set.upto, why))?;
+            set = Arc::new(longer);
+            data.runs.keep(&set, || data.hint().is_none());
+            if set.upto < end {
+                super::take_a_turn().await;
+            }
+        }
+        Ok(set)
+    }
+
+    /// Some of the records between two places of a log, and up to where.
+    async fn read_log(
+        &self,
+        data: &Arc<DataFile>,
+        from: u64,
+        end: u64,
+    ) -> Result<(HintBuilder, u64)> {
+        let of = PageOf { data: data.clone(), hint: None };
+        let view = &self.shared.partitions[self.shard].view;
+        let mut builder = HintBuilder::new();
+        let (mut from, mut len) = (from, STRETCH_LEN);
+        let mut bytes = Vec::new();
+        while from < end && builder.len() < RUN_RECORDS_MAX {
+            let place = Section { offset: from, len: len.min(end - from) };
+            self.page(&of, place, 0, &mut bytes).await?;
+            if (bytes.len() as u64) < place.len {
+                let offset = from + bytes.len() as u64;
+                return Err(Error::corrupt(&data.path, offset, "the file was cut short"));
+            }
+            let mut is_known = |header: &RecordHeader, key: &[u8]| {
+                let hash = self.shared.hash(header.keyspace, key);
+                view.keydir.lookup(hash, |_| ()).is_some()
+            };
+            let mut take = |record: RecordAt<'_>| {
+                if !record.key.is_empty() {
+                    builder.push(NO_HASH, record.header, record.key, record.offset, record.len);
+                }
+            };
+            match read_stretch(data, &bytes, from, end, &mut is_known, &mut take)? {
+                StretchRead::Upto(upto) => (from, len) = (upto, STRETCH_LEN),
+                StretchRead::Longer(longer) => len = longer,
+            }
+        }
+        Ok((builder, from))
+    }
+}
+
+/// What is in memory was checked when it was made.
+#[cold]
+pub(super) fn run_broken(data: &DataFile, trouble: Trouble) -> Error {
+    match trouble {
+        Trouble::Failed(error) => error,
+        Trouble::HintBroken => Error::corrupt(
+            &data.path,
+            0,
+            "its keys, as they were kept in memory, are not what was put there",
+        ),
+    }
+}
+
+/// The block in which a scan of `span` begins; forwards there may be nothing in it.
+fn first_block(index: &Index, span: &Span) -> Option<usize> {
+    match span.edge() {
+        Some((keyspace, key)) if span.is_reverse => index.find(keyspace, key),
+        Some((keyspace, key)) => Some(index.find(keyspace, key).unwrap_or(0)),
+        None => index.len().checked_sub(1),
+    }
+}

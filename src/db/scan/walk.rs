@@ -1,0 +1,333 @@
+//! Every key that is there, in order: cursors over the files of all partitions, merged.
+//!
+//! Hints and logs only *name* keys; which of them are there says the keydir. So it does not matter that a
+//! file names keys that were deleted since, or what compaction does meanwhile, and a key is judged by its
+//! newest state, wherever that is:
+//!
+//! - **SN1** A key that is there from the beginning of a walk to its end is passed exactly once. The keydir
+//!   pointed to its record when the table of files was loaded, and the table has every file that the keydir
+//!   points into; that file, which the walk holds on to, names the key; cursors with equal keys come one
+//!   after the other, and only the first is looked at.
+//! - **SN2** A key that was absent all the time is never passed: the keydir does not have it.
+//! - **SN3** A walk ends: its files are those that there were when it began, up to where they ended then.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+
+use super::file::{FileCursor, Reader, Trouble, run_broken};
+use super::span::Span;
+use super::take_a_turn;
+use crate::db::Shared;
+use crate::error::{Error, Result};
+use crate::log::data_file::DataFile;
+use crate::log::hint_file::KeyAt;
+use crate::types::{ExpiresAt, FileId};
+
+/// Files that are opened, or whose first block is read, at the same time.
+const OPENING_MAX: usize = 8;
+/// Keys looked at before others of the caller's thread get a turn.
+const TURN_KEYS: usize = 4096;
+
+pub(super) struct Walk {
+    shared: Arc<Shared>,
+    span: Span,
+    /// `None` where one is at its end, or with whoever loads its next block.
+    cursors: Vec<Option<FileCursor>>,
+    /// Indexes of cursors, a binary heap: the one at the smallest key, in its direction, comes first.
+    heap: Vec<u32>,
+    /// The last key that was passed; no key is empty.
+    passed: Vec<u8>,
+    since_turn: usize,
+}
+
+/// Keys one after the other.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) bytes: Vec<u8>,
+    /// Where each ends.
+    pub(super) ends: Vec<u32>,
+}
+
+/// Where the newest record of a key that a file names is, as far as files say.
+struct Candidate {
+    shard: usize,
+    file: FileId,
+    at: KeyAt,
+}
+
+enum Step {
+    /// `passed` is the next key.
+    Candidate(Candidate),
+    /// This cursor needs its next block.
+    Load(usize),
+    End,
+}
+
+enum Verdict {
+    Shown,
+    Hidden,
+    /// Its newest record has to say.
+    Ask,
+}
+
+impl Walk {
+    pub(super) async fn begin(shared: Arc<Shared>, span: Span) -> Result<Walk> {
+        let files = files_of(&shared)?;
+        let cursors = {
+            let openings = files.into_iter().map(|(shard, data)| {
+                let reader = Reader { shared: &shared, shard };
+                let span = &span;
+                async move { reader.open(&data, span).await }
+            });
+            let mut opening = stream::iter(openings).buffer_unordered(OPENING_MAX);
+            let mut cursors = Vec::new();
+            while let Some(opened) = opening.next().await {
+                cursors.extend(opened?);
+            }
+            cursors
+        };
+        let mut walk = Walk {
+            shared,
+            span,
+            cursors: Vec::new(),
+            heap: Vec::new(),
+            passed: Vec::new(),
+            since_turn: 0,
+        };
+        for cursor in cursors {
+            walk.add(cursor);
+        }
+        Ok(walk)
+    }
+
+    /// Adds keys to `keys` until it has so many, or so many bytes; false once there are no more.
+    pub(super) async fn fill(
+        &mut self,
+        keys: &mut Keys,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<bool> {
+        self.check_open()?;
+        while keys.ends.len() < count_max && keys.bytes.len() < bytes_max {
+            if !self.next_key().await? {
+                return Ok(false);
+            }
+            keys.bytes.extend_from_slice(&self.passed);
+            keys.ends.push(keys.bytes.len() as u32);
+        }
+        Ok(true)
+    }
+
+    /// How many keys are left, up to `count_max`.
+    pub(super) async fn count(&mut self, count_max: u64) -> Result<u64> {
+        self.check_open()?;
+        let mut count = 0;
+        while count < count_max && self.next_key().await? {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// What is in memory could be read on for long after the store was closed.
+    fn check_open(&self) -> Result<()> {
+        if self.shared.lifecycle.is_closing() { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// Goes to the next key that is there; false at the end.
+    async fn next_key(&mut self) -> Result<bool> {
+        loop {
+            if self.since_turn >= TURN_KEYS {
+                self.since_turn = 0;
+                take_a_turn().await;
+                self.check_open()?;
+            }
+            match self.step() {
+                Step::End => return Ok(false),
+                Step::Load(cursor) => self.load(cursor).await?,
+                Step::Candidate(candidate) => {
+                    self.since_turn += 1;
+                    let is_shown = match self.judge(&candidate) {
+                        Verdict::Shown => true,
+                        Verdict::Hidden => false,
+                        Verdict::Ask => {
+                            let keyspace = self.span.keyspace;
+                            self.shared.entry(keyspace, &self.passed).await?.is_some()
+                        }
+                    };
+                    if is_shown {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a key is there, and not hidden. This is the one place that decides; what else may hide a key,
+    /// by its keyspace, its bytes or the sequence number of its newest record, is asked here.
+    fn judge(&self, candidate: &Candidate) -> Verdict {
+        let view = &self.shared.partitions[candidate.shard].view;
+        let hash = self.shared.hash(self.span.keyspace, &self.passed);
+        let found = view.keydir.lookup(hash, |location| {
+            // While the entry is known to be there, so is its file.
+            let file = |()| view.files.load().get(location.slot).map(|data| data.id);
+            (location, location.has_expiry.then_some(()).and_then(file))
+        });
+        match found {
+            None => Verdict::Hidden,
+            Some((location, _)) if !location.has_expiry => Verdict::Shown,
+            Some((location, file))
+                if file == Some(candidate.file) && location.offset == candidate.at.offset =>
+            {
+                let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
+                if self.shared.expiry.hides(expires_at) { Verdict::Hidden } else { Verdict::Shown }
+            }
+            // Written or moved since the walk began: the files of the walk do not know when it expires.
+            Some(_) => Verdict::Ask,
+        }
+    }
+
+    /// Passes the next key that any file names.
+    fn step(&mut self) -> Step {
+        loop {
+            let Some(&top) = self.heap.first() else { return Step::End };
+            let index = top as usize;
+            let Some(cursor) = &mut self.cursors[index] else { return Step::End };
+            if cursor.is_passed() {
+                return Step::Load(index);
+            }
+            let (keyspace, key) = cursor.key();
+            if self.span.is_behind(keyspace, key) {
+                self.heap.clear();
+                self.cursors.clear();
+                return Step::End;
+            }
+            if cursor.is_due() {
+                return Step::Load(index);
+            }
+            let is_new = key != self.passed;
+            let mut candidate = None;
+            if is_new {
+                self.passed.clear();
+                self.passed.extend_from_slice(key);
+                candidate = Some(Candidate {
+                    shard: cursor.shard,
+                    file: cursor.file_id(),
+                    at: cursor.at(),
+                });
+            }
+            if cursor.advance().is_err() {
+                cursor.give_up();
+            }
+            self.sift_down(0);
+            if let Some(candidate) = candidate {
+                return Step::Candidate(candidate);
+            }
+        }
+    }
+
+    /// Gets the next block of the cursor at the top, or takes it out.
+    async fn load(&mut self, index: usize) -> Result<()> {
+        let Some(mut cursor) = self.cursors[index].take() else { return Ok(()) };
+        let shared = self.shared.clone();
+        let reader = Reader { shared: &shared, shard: cursor.shard };
+        match cursor.load(&reader, &self.span).await {
+            Ok(true) => {
+                self.cursors[index] = Some(cursor);
+                self.sift_down(0);
+                return Ok(());
+            }
+            Ok(false) => self.remove_top(),
+            Err(Trouble::Failed(error)) => return Err(error),
+            Err(Trouble::HintBroken) => {
+                self.remove_top();
+                let Some(hint) = cursor.hint() else {
+                    return Err(run_broken(cursor.data(), Trouble::HintBroken));
+                };
+                reader.tell_broken(cursor.data(), hint).await?;
+                let left = if self.passed.is_empty() {
+                    self.span.clone()
+                } else {
+                    self.span.behind(&self.passed)
+                };
+                for cursor in reader.open_log(cursor.data(), &left).await? {
+                    self.add(cursor);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, cursor: FileCursor) {
+        let index = self.cursors.len() as u32;
+        self.cursors.push(Some(cursor));
+        self.heap.push(index);
+        let mut at = self.heap.len() - 1;
+        while at > 0 {
+            let parent = (at - 1) / 2;
+            if !self.is_first(self.heap[at], self.heap[parent]) {
+                break;
+            }
+            self.heap.swap(at, parent);
+            at = parent;
+        }
+    }
+
+    fn remove_top(&mut self) {
+        self.heap.swap_remove(0);
+        self.sift_down(0);
+    }
+
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let (left, right) = (2 * at + 1, 2 * at + 2);
+            if left >= self.heap.len() {
+                return;
+            }
+            let is_right =
+                right < self.heap.len() && self.is_first(self.heap[right], self.heap[left]);
+            let child = if is_right { right } else { left };
+            if !self.is_first(self.heap[child], self.heap[at]) {
+                return;
+            }
+            self.heap.swap(at, child);
+            at = child;
+        }
+    }
+
+    /// Whether cursor `a` comes before `b`: by key, and of those with one key the newest record first. One
+    /// that nothing is known of comes before all.
+    fn is_first(&self, a: u32, b: u32) -> bool {
+        let (Some(a), Some(b)) = (&self.cursors[a as usize], &self.cursors[b as usize]) else {
+            return false;
+        };
+        if a.is_passed() || b.is_passed() {
+            return a.is_passed() && !b.is_passed();
+        }
+        let order = a.key().cmp(&b.key());
+        let order = if self.span.is_reverse { order.reverse() } else { order };
+        order
+            .then_with(|| b.is_due().cmp(&a.is_due()))
+            .then_with(|| b.at().seqno.cmp(&a.at().seqno))
+            .is_lt()
+    }
+}
+
+/// Every data file of the store.
+fn files_of(shared: &Shared) -> Result<Vec<(usize, Arc<DataFile>)>> {
+    let mut files = Vec::new();
+    for (shard, partition) in shared.partitions.iter().enumerate() {
+        let table = partition.view.files.load_full();
+        let before = files.len();
+        files.extend(table.iter().map(|(_, data)| (shard, data.clone())));
+        // A worker that goes leaves no files, and says before that why.
+        if let (true, Some(failure)) = (files.len() == before, partition.view.failure()) {
+            return Err(failure.clone());
+        }
+    }
+    if shared.lifecycle.is_closing() {
+        return Err(Error::closed());
+    }
+    Ok(files)
+}

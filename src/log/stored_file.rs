@@ -1,0 +1,80 @@
+//! A file of a partition whose descriptor may be given up while it is not used.
+//!
+//! A process has only so many descriptors. Who finds one given up asks whoever may wait for the disk to
+//! open the file again; once its name is gone from the directory, it could not be.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use crate::io::{File, Fs};
+
+/// Shared by the worker and by readers on any thread. Nobody reads through a descriptor that is closed, or
+/// that is another file's by now: a reader holds what it reads through.
+pub(crate) struct StoredFile {
+    pub(crate) path: PathBuf,
+    /// `None` while it is given up.
+    handle: ArcSwapOption<File>,
+    /// When it was last read, on a clock that moves when files are opened.
+    used_at: AtomicU64,
+}
+
+impl StoredFile {
+    /// A file that is open, or one that whoever needs it first opens.
+    pub(crate) fn new(path: PathBuf, file: Option<Arc<File>>) -> Arc<StoredFile> {
+        let handle = ArcSwapOption::from(file);
+        Arc::new(StoredFile { path, handle, used_at: AtomicU64::new(0) })
+    }
+
+    /// Calls `read` with the open file; `None` if its descriptor is given up.
+    pub(crate) fn with_open<R>(&self, read: impl FnOnce(&File) -> R) -> Option<R> {
+        self.handle.load().as_deref().map(read)
+    }
+
+    /// Fills `buf` from the page cache, without waiting for the disk; `None` if not all of it is there.
+    pub(crate) fn fill_now(&self, buf: &mut [u8], offset: u64) -> Option<()> {
+        let read = self.with_open(|file| file.read_now(buf, offset))?;
+        (read.ok()? == buf.len()).then_some(())
+    }
+
+    pub(crate) fn opened(&self) -> Option<Arc<File>> {
+        self.handle.load_full()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.load().is_some()
+    }
+
+    /// The open file, or else one that is opened for the caller alone. Blocks.
+    pub(crate) fn open(&self, fs: &Fs) -> std::io::Result<Arc<File>> {
+        if let Some(file) = self.opened() {
+            return Ok(file);
+        }
+        let file = fs.open_read(&self.path)?;
+        file.advise_random();
+        Ok(file)
+    }
+
+    /// From here on readers use `file`, which [`open`](Self::open) returned.
+    pub(crate) fn keep_open(&self, file: Arc<File>) {
+        self.handle.store(Some(file));
+    }
+
+    /// Gives up the descriptor; it is closed when whoever reads through it is done.
+    pub(crate) fn give_up(&self) -> Option<Arc<File>> {
+        self.handle.swap(None)
+    }
+
+    /// Notes a read at `now`; costs a load while the clock stands still.
+    pub(crate) fn note_used(&self, now: u64) {
+        if self.used_at.load(Ordering::Relaxed) != now {
+            self.used_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+}
