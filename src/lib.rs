@@ -71,7 +71,7 @@ pub use io::sim;
 #[doc(hidden)]
 pub use log::decoders;
 
-pub use db::{Db, IntoValue, Put, Scan, ScanKeys, Update};
+pub use db::{Cursor, Db, IntoValue, Page, Put, Scan, ScanKeys, Update};
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};
 pub use options::{Compaction, Compression, Durability, Io, OpenProgress, Options};

@@ -76,6 +76,12 @@ pub const READS_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 /// log, or one commit group.
 pub const PAGES_IN_FLIGHT_MAX: usize = 16;
 
+/// Most entries of a page of a scan that asked for no limit.
+pub const PAGE_ENTRIES_DEFAULT: usize = 1000;
+
+/// Bytes of keys and values at which a page of a scan ends; its last entry may go over it.
+pub const PAGE_BYTES_MAX: usize = 16 << 20;
+
 /// A record longer than this many bytes is read by the worker, not on the caller's thread (G2).
 pub const READ_NOW_LEN_MAX: usize = 64 << 10;
 

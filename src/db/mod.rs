@@ -26,7 +26,7 @@ use self::call::Call;
 use self::lifecycle::Lifecycle;
 pub use self::put::Put;
 use self::read::ReadNow;
-pub use self::scan::{Scan, ScanKeys};
+pub use self::scan::{Cursor, Page, Scan, ScanKeys};
 pub use self::update::Update;
 pub use self::value::IntoValue;
 use crate::clock::ExpiryClock;
@@ -261,6 +261,17 @@ impl Db {
     /// ```
     pub fn scan(&self) -> Scan {
         Scan::new(self.shared.clone(), self.space.id)
+    }
+
+    /// How many keys there are.
+    ///
+    /// Every key is looked at, in order, because statistics count keys that have expired until they are swept;
+    /// no value is read. [`Stats`] have the quick answer: a little more at times.
+    ///
+    /// # Errors
+    /// As [`Db::get`].
+    pub async fn count(&self) -> Result<u64> {
+        self.scan().count().await
     }
 
     /// What the store has counted since it was opened, and what it holds now.

@@ -10,9 +10,9 @@ use ringcask::{Db, Durability, ErrorKind, Scan};
 
 use crate::support::{Store, bytes_of, each_disk, seed, wait};
 
-type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn collect(scan: Scan) -> Entries {
+pub(crate) fn collect(scan: Scan) -> Entries {
     let entries: Vec<_> = wait(scan.try_collect()).unwrap();
     let owned = |(key, value): (bytes::Bytes, bytes::Bytes)| (key.to_vec(), value.to_vec());
     entries.into_iter().map(owned).collect()
@@ -24,7 +24,11 @@ fn random_key(random: &mut fastrand::Rng) -> Vec<u8> {
     std::iter::repeat_with(|| *random.choice(&[0, b'a', b'b', 0xff]).unwrap()).take(len).collect()
 }
 
-fn fill(db: &Db, random: &mut fastrand::Rng, count: usize) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn fill(
+    db: &Db,
+    random: &mut fastrand::Rng,
+    count: usize,
+) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut expected = BTreeMap::new();
     for _ in 0..count {
         let key = random_key(random);
@@ -41,7 +45,7 @@ fn fill(db: &Db, random: &mut fastrand::Rng, count: usize) -> BTreeMap<Vec<u8>, 
     expected
 }
 
-fn check(db: &Db, expected: &BTreeMap<Vec<u8>, Vec<u8>>, random: &mut fastrand::Rng) {
+pub(crate) fn check(db: &Db, expected: &BTreeMap<Vec<u8>, Vec<u8>>, random: &mut fastrand::Rng) {
     let owned = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
     for _ in 0..60 {
         let bound = |random: &mut fastrand::Rng| match random.u8(..3) {
@@ -86,8 +90,10 @@ fn check(db: &Db, expected: &BTreeMap<Vec<u8>, Vec<u8>>, random: &mut fastrand::
         assert_eq!(collect(scan()), wanted);
         let keys: Vec<_> = wait(scan().keys().try_collect()).unwrap();
         assert!(keys.iter().eq(wanted.iter().map(|(key, _)| key)));
+        assert_eq!(wait(scan().count()).unwrap(), wanted.len() as u64);
     }
     assert_eq!(collect(db.scan()), expected.iter().map(owned).collect::<Vec<_>>());
+    assert_eq!(wait(db.count()).unwrap(), expected.len() as u64);
 }
 
 /// Breaks if order, bounds or limits are off by one anywhere, or deleted keys show up.
@@ -104,6 +110,41 @@ fn every_kind_of_scan_is_what_an_ordered_map_says() {
         wait(db.close()).unwrap();
         let db = store.open();
         check(&db, &expected, random);
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if a limit counts what a filter keeps back, or two filters are one.
+#[test]
+fn a_filter_sees_keys_and_values_and_a_limit_counts_what_it_lets_through() {
+    each_disk(|store| {
+        let db = store.open_with(store.options().partitions(2).data_file_len_max(4096));
+        for n in 0..300_u32 {
+            wait(db.put(format!("{n:03}"), n.to_le_bytes()).durability(Durability::Buffered))
+                .unwrap();
+        }
+        let odd = || {
+            let scan = db.scan().filter(|key, value| {
+                let n: u32 = std::str::from_utf8(key).unwrap().parse().unwrap();
+                assert_eq!(value, n.to_le_bytes());
+                n % 2 == 1
+            });
+            scan.filter(|key, _| key[2] != b'5')
+        };
+        let names = |numbers: &[u32]| numbers.iter().map(|n| format!("{n:03}")).collect::<Vec<_>>();
+        let keys = |scan: Scan| -> Vec<_> { wait(scan.keys().try_collect()).unwrap() };
+        assert_eq!(keys(odd().limit(5)), names(&[1, 3, 7, 9, 11]));
+        assert_eq!(keys(odd().limit(2).reverse().prefix("1")), names(&[199, 197]));
+        assert_eq!(collect(odd()).len(), 120);
+        assert_eq!(wait(odd().count()).unwrap(), 120);
+        assert_eq!(wait(odd().keys().count()).unwrap(), 120);
+        assert_eq!(wait(odd().limit(7).count()).unwrap(), 7);
+        assert_eq!(wait(db.scan().limit(7).count()).unwrap(), 7);
+        assert!(keys(odd().limit(0)).is_empty());
+        // What was taken already is not counted again.
+        let mut begun = db.scan().limit(20).keys();
+        assert!(wait(begun.next()).is_some());
+        assert_eq!(wait(begun.count()).unwrap(), 19);
         wait(db.close()).unwrap();
     });
 }

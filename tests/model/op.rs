@@ -96,6 +96,8 @@ pub(crate) struct Selection {
     pub(crate) reverse: bool,
     pub(crate) limit: Option<usize>,
     pub(crate) keys_only: bool,
+    /// In pages of so many entries, each with a cursor that was text meanwhile.
+    pub(crate) pages_of: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,6 +115,7 @@ pub(crate) const ALL: Selection = Selection {
     reverse: false,
     limit: None,
     keys_only: false,
+    pages_of: None,
 };
 
 impl Case {
@@ -325,6 +328,7 @@ impl Selection {
             reverse: random.bool(),
             limit: (random.u8(..3) == 0).then(|| random.usize(..8)),
             keys_only: random.bool(),
+            pages_of: (random.u8(..3) == 0).then(|| random.usize(1..6)),
         }
     }
 }

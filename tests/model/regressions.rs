@@ -51,6 +51,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
                 reverse: false,
                 limit: None,
                 keys_only: false,
+                pages_of: None,
             }),
             Reopen {
                 how: Closed,

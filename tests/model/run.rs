@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
+use bytes::Bytes;
 use futures::future::{FutureExt, join_all};
 use futures::{Stream, StreamExt};
 use ringcask::sim::SimClock;
-use ringcask::{Db, ErrorKind, Options, Result};
+use ringcask::{Cursor, Db, ErrorKind, Options, Page, Result, Scan};
 
 use crate::op::{ALL, Between, Case, Edge, Fate, How, Op, Selection, Task};
 use crate::oracle::{Called, Oracle};
@@ -143,6 +144,12 @@ impl Runner {
             self.settle()?;
         }
         let found = told("scan", wait(collect(self.db(), selection)))?;
+        if self.oracle.is_settled() {
+            let counted = told("count", wait(count(self.db(), selection)))?;
+            if counted != found.len() as u64 {
+                return Err(format!("a scan has {} entries and counts {counted}", found.len()));
+            }
+        }
         let is_after = |a: &[u8], b: &[u8]| if selection.reverse { a < b } else { a > b };
         if !found.windows(2).all(|pair| is_after(&pair[1].0, &pair[0].0)) {
             return Err("a scan is out of order, or has a key twice".to_owned());
@@ -376,6 +383,51 @@ pub(crate) async fn collect(
     db: &Db,
     selection: &Selection,
 ) -> Result<Vec<(Vec<u8>, Option<Value>)>> {
+    let Some(len) = selection.pages_of else { return collect_at_once(db, selection).await };
+    let mut found = Vec::new();
+    let mut cursor: Option<Cursor> = None;
+    while selection.limit.is_none_or(|limit| found.len() < limit) {
+        let left = selection.limit.map_or(usize::MAX, |limit| limit - found.len());
+        let scan = scan(db, selection).limit(len.min(left));
+        let next = if selection.keys_only {
+            let Page { entries, next, .. } = scan.keys().page(cursor.as_ref()).await?;
+            found.extend(entries.into_iter().map(|key| (key.to_vec(), None)));
+            next
+        } else {
+            let Page { entries, next, .. } = scan.page(cursor.as_ref()).await?;
+            let owned = |(key, value): (Bytes, Bytes)| (key.to_vec(), Some(Value::of(&value)));
+            found.extend(entries.into_iter().map(owned));
+            next
+        };
+        let Some(next) = next else { break };
+        cursor = Some(next.to_string().parse()?);
+    }
+    Ok(found)
+}
+
+/// How many keys there are.
+async fn count(db: &Db, selection: &Selection) -> Result<u64> {
+    if *selection == ALL {
+        return db.count().await;
+    }
+    let scan = scan(db, selection);
+    let scan = scan.limit(selection.limit.unwrap_or(usize::MAX));
+    if selection.keys_only { scan.keys().count().await } else { scan.count().await }
+}
+
+async fn collect_at_once(db: &Db, selection: &Selection) -> Result<Vec<(Vec<u8>, Option<Value>)>> {
+    let mut scan = scan(db, selection);
+    if let Some(limit) = selection.limit {
+        scan = scan.limit(limit);
+    }
+    if selection.keys_only {
+        return drain(scan.keys(), |key| (key.to_vec(), None)).await;
+    }
+    drain(scan, |(key, value)| (key.to_vec(), Some(Value::of(&value)))).await
+}
+
+/// All but its limit.
+fn scan(db: &Db, selection: &Selection) -> Scan {
     let mut scan = db.scan();
     if let Some((key, len)) = selection.prefix {
         let key = key_bytes(key);
@@ -387,13 +439,7 @@ pub(crate) async fn collect(
     if selection.reverse {
         scan = scan.reverse();
     }
-    if let Some(limit) = selection.limit {
-        scan = scan.limit(limit);
-    }
-    if selection.keys_only {
-        return drain(scan.keys(), |key| (key.to_vec(), None)).await;
-    }
-    drain(scan, |(key, value)| (key.to_vec(), Some(Value::of(&value)))).await
+    scan
 }
 
 async fn drain<T, U>(

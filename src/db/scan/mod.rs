@@ -12,6 +12,7 @@
 //! a worker only reads what is not in the page cache.
 
 mod file;
+mod page;
 mod span;
 mod walk;
 
@@ -25,6 +26,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
 
+pub use self::page::{Cursor, Page};
 use self::span::Span;
 use self::walk::{Keys, Walk};
 use super::Shared;
@@ -65,7 +67,7 @@ pub struct ScanKeys(KeysOf);
 
 enum KeysOf {
     /// No value is read.
-    All { keys: KeyStream, left: usize },
+    All(Box<Scan>),
     /// Only a value says whether its key is wanted.
     Filtered(Box<Scan>),
 }
@@ -157,10 +159,9 @@ impl Scan {
 
     /// Keys only: no value is read, unless a filter has to see them.
     pub fn keys(self) -> ScanKeys {
-        if self.filter.is_some() {
-            return ScanKeys(KeysOf::Filtered(Box::new(self)));
-        }
-        ScanKeys(KeysOf::All { keys: self.keys, left: self.left })
+        let is_filtered = self.filter.is_some();
+        let scan = Box::new(self);
+        ScanKeys(if is_filtered { KeysOf::Filtered(scan) } else { KeysOf::All(scan) })
     }
 
     /// The next entry, or `None` at the end.
@@ -220,7 +221,7 @@ impl ScanKeys {
     /// As [`Db::get`](crate::Db::get).
     pub async fn count(self) -> Result<u64> {
         match self.0 {
-            KeysOf::All { keys, left } => keys.count(left as u64).await,
+            KeysOf::All(scan) => scan.keys.count(scan.left as u64).await,
             KeysOf::Filtered(mut scan) => {
                 let mut count = 0;
                 while let Some(entry) = scan.next().await {
@@ -238,12 +239,15 @@ impl Stream for ScanKeys {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match &mut self.0 {
-            KeysOf::All { left: 0, .. } => Poll::Ready(None),
-            KeysOf::All { keys, left } => {
-                let key = ready!(keys.poll_key(cx));
+            KeysOf::All(scan) if scan.left == 0 => Poll::Ready(None),
+            KeysOf::All(scan) => {
+                let key = ready!(scan.keys.poll_key(cx));
                 match key {
-                    Some(Ok(_)) => *left -= 1,
-                    Some(Err(_)) | None => *left = 0,
+                    Some(Ok(_)) => scan.left -= 1,
+                    Some(Err(_)) | None => scan.left = 0,
+                }
+                if scan.left == 0 {
+                    scan.end();
                 }
                 Poll::Ready(key)
             }
