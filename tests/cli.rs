@@ -198,6 +198,31 @@ fn scan_filters_orders_and_limits() {
     assert_eq!(store.run(&["count"]).done(), "4\n");
 }
 
+/// Breaks if what is printed as the next cursor is not what the next page takes.
+#[test]
+fn scan_goes_on_where_a_page_ended() {
+    let store = Store::with(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]);
+    let page = |cursor: &str| {
+        let ran = store.run(&["scan", "--keys-only", "--limit", "2", "--cursor", cursor]);
+        let printed = String::from_utf8_lossy(&ran.0.stdout).into_owned();
+        let next = ran.stderr().strip_prefix("next: ").map(|next| next.trim().to_owned());
+        (printed, next)
+    };
+    let (first, next) = page("start");
+    assert_eq!(first, "a\nb\n");
+    let (second, next) = page(&next.unwrap());
+    assert_eq!(second, "c\nd\n");
+    let next = next.unwrap();
+    assert_eq!(page(&next), ("e\n".to_owned(), None));
+    assert_eq!(
+        store.run(&["--json", "scan", "--cursor", &next]).done(),
+        "{\"key\":\"e\",\"value\":\"5\"}\n{\"next\":null}\n"
+    );
+    let reverse = store.run(&["scan", "--reverse", "--limit", "1", "--cursor", &next, "--json"]);
+    assert!(reverse.done().starts_with("{\"key\":\"c\",\"value\":\"3\"}\n{\"next\":\"01"));
+    store.run(&["scan", "--cursor", "0123"]).refused("this is no cursor of a scan");
+}
+
 #[test]
 fn stats_are_readable() {
     let store = Store::with(&[("a", "1"), ("b", "2")]);

@@ -1,6 +1,7 @@
 //! Commands that walk keys: `scan` and `count`.
 
 use std::ops::Bound;
+use std::str::FromStr;
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use super::failure::{Failure, Outcome};
 use super::format::Format;
 use super::output::Output;
 use super::store::open_to_look;
-use crate::Db;
+use crate::{Cursor, Db};
 
 #[derive(clap::Args)]
 pub(super) struct ScanArgs {
@@ -31,6 +32,23 @@ pub(super) struct ScanArgs {
     /// Print no values.
     #[arg(long)]
     keys_only: bool,
+    /// Print one page, at most 1000 unless --limit says else: the first for `start`, or the one that a cursor
+    /// leads to. The cursor of the next page is printed on standard error, or with --json in a last line
+    /// {"next":…}.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<PageStart>,
+}
+
+/// Where a page begins.
+#[derive(Clone)]
+struct PageStart(Option<Cursor>);
+
+impl FromStr for PageStart {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<PageStart> {
+        Ok(PageStart(if text == "start" { None } else { Some(text.parse()?) }))
+    }
 }
 
 #[derive(clap::Args)]
@@ -48,7 +66,18 @@ pub(super) async fn scan(
     let db = open_to_look(store).await?;
     let format = if output.is_json() { Format::Json } else { Format::Tsv };
     let mut line = Vec::new();
-    if args.keys_only {
+    if let Some(PageStart(cursor)) = &args.cursor {
+        let mut show = |key: &[u8], value: Option<&[u8]>| {
+            line.clear();
+            match value {
+                Some(value) => format.encode(key, value, &mut line),
+                None => format.encode_key(key, &mut line),
+            }
+            output.bytes(&line)
+        };
+        let next = page(args.scan(&db), args.keys_only, cursor.as_ref(), &mut show).await?;
+        print_next(next.as_ref(), output)?;
+    } else if args.keys_only {
         let mut keys = args.scan(&db).keys();
         while let Some(key) = keys.next().await {
             line.clear();
@@ -68,6 +97,35 @@ pub(super) async fn scan(
     Ok(Outcome::Done)
 }
 
+/// Shows the entries of one page; returns where the next one begins.
+async fn page(
+    scan: crate::Scan,
+    is_keys_only: bool,
+    cursor: Option<&Cursor>,
+    show: &mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Failure>,
+) -> Result<Option<Cursor>, Failure> {
+    if is_keys_only {
+        let page = scan.keys().page(cursor).await?;
+        page.entries.iter().try_for_each(|key| show(key, None))?;
+        return Ok(page.next);
+    }
+    let page = scan.page(cursor).await?;
+    page.entries.iter().try_for_each(|(key, value)| show(key, Some(value)))?;
+    Ok(page.next)
+}
+
+fn print_next(next: Option<&Cursor>, output: &mut Output) -> Result<(), Failure> {
+    let next = next.map(Cursor::to_string);
+    if output.is_json() {
+        return output.json(&json!({ "next": next }));
+    }
+    if let Some(next) = next {
+        output.flush()?;
+        eprintln!("next: {next}");
+    }
+    Ok(())
+}
+
 pub(super) async fn count(
     store: &StoreArgs,
     args: &CountArgs,
@@ -75,8 +133,8 @@ pub(super) async fn count(
 ) -> Result<Outcome, Failure> {
     let db = open_to_look(store).await?;
     let count = match &args.prefix {
-        None => db.stats().total().keys,
-        Some(prefix) => count_prefix(&db, prefix).await?,
+        None => db.count().await?,
+        Some(prefix) => db.scan().prefix(&prefix.0).count().await?,
     };
     db.close().await?;
     if output.is_json() {
@@ -103,14 +161,4 @@ impl ScanArgs {
         }
         scan
     }
-}
-
-async fn count_prefix(db: &Db, prefix: &Text) -> Result<u64, Failure> {
-    let mut keys = db.scan().prefix(&prefix.0).keys();
-    let mut count = 0;
-    while let Some(key) = keys.next().await {
-        key?;
-        count += 1;
-    }
-    Ok(count)
 }

@@ -419,9 +419,8 @@ impl Drop for Partition {
             let what = "the partition's worker, by a bug in ringcask,";
             self.poison(what, &std::io::Error::other("see the panic message"));
         }
-        // Handles may outlive the worker by far; the descriptors should not. Who finds no files here finds
-        // out why: the store is closing, or what failed was said above.
-        self.view.files.store(Arc::default());
+        // Behind what was said above, for whoever finds no files and asks why.
+        self.view.leave();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What callers see of a partition without asking its worker: the keydir to look up, the open files
 //! to read, the counters to add up. One writer, the worker; any number of readers (DESIGN §4).
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,8 @@ pub(crate) struct PartitionView {
     /// Moves when a file is opened: what its reads are dated by, to find the one longest unused.
     pub(crate) clock: AtomicU64,
     failure: OnceLock<Error>,
+    /// The worker is gone, and with it the table of files.
+    is_gone: AtomicBool,
     pub(crate) counters: WorkerCounters,
     pub(crate) gets_hop_free: Striped,
     pub(crate) gets_missing: Striped,
@@ -73,6 +75,7 @@ impl PartitionView {
             files: ArcSwap::from_pointee(files.clone()),
             clock: AtomicU64::new(1),
             failure: OnceLock::new(),
+            is_gone: AtomicBool::new(false),
             counters: WorkerCounters::default(),
             gets_hop_free: Striped::default(),
             gets_missing: Striped::default(),
@@ -87,6 +90,17 @@ impl PartitionView {
     /// The first failure stays: later ones follow from it.
     pub(crate) fn set_failure(&self, error: &Error) {
         let _first_wins = self.failure.set(error.clone());
+    }
+
+    /// Lets go of the files: handles may outlive the worker by far, descriptors should not.
+    pub(crate) fn leave(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.files.store(Arc::default());
+    }
+
+    /// Whether there are no files because the worker is gone; for who has loaded an empty table before.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     /// For readers: the files there are now.

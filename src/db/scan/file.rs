@@ -359,7 +359,10 @@ impl Reader<'_> {
         match self.page(&of, place, ahead, buf).await {
             Ok(()) if buf.len() as u64 == place.len => Ok(()),
             Ok(()) => Err(Trouble::HintBroken),
-            Err(error) if error.kind() == ErrorKind::Io => Err(Trouble::HintBroken),
+            // Whatever keeps it from being read: the log says the same (H1).
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace) => {
+                Err(Trouble::HintBroken)
+            }
             Err(error) => Err(Trouble::Failed(error)),
         }
     }

@@ -321,9 +321,8 @@ fn files_of(shared: &Shared) -> Result<Vec<(usize, Arc<DataFile>)>> {
         let table = partition.view.files.load_full();
         let before = files.len();
         files.extend(table.iter().map(|(_, data)| (shard, data.clone())));
-        // A worker that goes leaves no files, and says before that why.
-        if let (true, Some(failure)) = (files.len() == before, partition.view.failure()) {
-            return Err(failure.clone());
+        if files.len() == before && partition.view.is_gone() {
+            return Err(shared.no_answer(shard));
         }
     }
     if shared.lifecycle.is_closing() {
