@@ -6,7 +6,7 @@
 use futures::executor::block_on as wait;
 use futures::future::join_all;
 use peak_alloc::PeakAlloc;
-use ringcask::{Db, Durability, Options, Scan};
+use ringcask::{Compaction, Db, Durability, Options, Scan};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -16,7 +16,7 @@ const KEYS: u32 = 400_000;
 const PAD: &str =
     "a part of a key that is long enough to show in the sum if anybody keeps all of them somewhere";
 /// A block for each of some forty files, a page of keys, the first values; all keys would be 40 MiB.
-const GROWTH_MAX: usize = 4 << 20;
+const GROWTH_MAX: usize = 2 << 20;
 
 fn key(n: u32) -> String {
     format!("{n:06}{PAD}")
@@ -66,7 +66,7 @@ fn a_scan_takes_no_more_memory_for_more_keys() {
     let dir = tempfile::tempdir().unwrap();
     let options = || {
         let options = Options::new().partitions(2).data_file_records_max(10_000);
-        options.durability(Durability::Buffered)
+        options.durability(Durability::Buffered).compaction(Compaction::off())
     };
     let db = wait(options().open(dir.path())).unwrap();
     for start in (0..KEYS).step_by(1000) {

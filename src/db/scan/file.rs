@@ -385,8 +385,11 @@ impl Reader<'_> {
         let (reply, receiver) = reply_slot();
         let (of, offset) = (of.clone(), place.offset);
         let request = Request::Page { of, offset, len: len + ahead as usize, reply };
-        *buf = Call::new(self.shared, self.shard, request, receiver).await?;
-        buf.truncate(len);
+        let bytes = Call::new(self.shared, self.shard, request, receiver).await?;
+        // Copied, because a cursor keeps its buffer, and what was read along is not wanted in it.
+        let count = bytes.len().min(len);
+        buf.truncate(count);
+        buf.copy_from_slice(&bytes[..count]);
         Ok(())
     }
 
