@@ -47,6 +47,12 @@ pub(crate) enum Bug {
     SupersedersUnsynced,
     /// H1: a hint of another state of its data file is believed.
     StaleHintBelieved,
+    /// H1: a scan that meets a damaged hint goes on without that file.
+    DamagedHintPassedOver,
+    /// SN1: a scan passes over keys that were written or moved since it began.
+    RewrittenPassedOver,
+    /// SN2: a scan takes every key that a file names for one that is there.
+    NamesBelieved,
     /// D1: a sync that failed is tried again, and believed.
     FailedSyncRetried,
     /// D1: what reached the disk of a group that failed stays there.

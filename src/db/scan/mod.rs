@@ -94,7 +94,7 @@ impl Scan {
         }
     }
 
-    /// Only keys that begin with `prefix`.
+    /// Only keys that begin with `prefix`; together with a range, only those that are in it too.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Scan {
         self.span().narrow_to_prefix(prefix.as_ref());
         self

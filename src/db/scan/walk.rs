@@ -23,6 +23,7 @@ use crate::db::Shared;
 use crate::error::{Error, Result};
 use crate::log::data_file::DataFile;
 use crate::log::hint_file::KeyAt;
+use crate::planted::{Bug, is_planted};
 use crate::types::{ExpiresAt, FileId};
 
 /// Files that are opened, or whose first block is read, at the same time.
@@ -175,7 +176,14 @@ impl Walk {
             (location, location.has_expiry.then_some(()).and_then(file))
         });
         match found {
+            _ if is_planted(Bug::NamesBelieved) => Verdict::Shown,
             None => Verdict::Hidden,
+            Some((location, _))
+                if is_planted(Bug::RewrittenPassedOver)
+                    && location.offset != candidate.at.offset =>
+            {
+                Verdict::Hidden
+            }
             Some((location, _)) if !location.has_expiry => Verdict::Shown,
             Some((location, file))
                 if file == Some(candidate.file) && location.offset == candidate.at.offset =>
@@ -242,6 +250,9 @@ impl Walk {
             Err(Trouble::Failed(error)) => return Err(error),
             Err(Trouble::HintBroken) => {
                 self.remove_top();
+                if is_planted(Bug::DamagedHintPassedOver) {
+                    return Ok(());
+                }
                 let Some(hint) = cursor.hint() else {
                     return Err(run_broken(cursor.data(), Trouble::HintBroken));
                 };
