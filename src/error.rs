@@ -57,6 +57,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The kernel or a sandbox denies `io_uring`.
     IoUringUnavailable,
+    /// The keyspace of the handle was dropped.
+    KeyspaceDropped,
     /// What was asked for was cancelled before it was done.
     Cancelled,
     /// The file system is full, or a quota is used up; the write was not done.

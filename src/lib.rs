@@ -71,7 +71,9 @@ pub use io::sim;
 #[doc(hidden)]
 pub use log::decoders;
 
-pub use db::{Cursor, Db, IntoValue, Page, Put, Scan, ScanKeys, Update};
+pub use db::{
+    Cursor, Db, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Update,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};
 pub use options::{Compaction, Compression, Durability, Io, OpenProgress, Options};

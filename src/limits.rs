@@ -45,6 +45,12 @@ pub const OPEN_FILES_MAX_DEFAULT: usize = 10_000;
 /// Most partitions of a store.
 pub const PARTITIONS_MAX: u32 = 4096;
 
+/// Longest name of a keyspace in bytes.
+pub const KEYSPACE_NAME_LEN_MAX: usize = 255;
+
+/// Most keyspaces of a store at a time: MANIFEST, which names them all, is replaced as a whole.
+pub const KEYSPACES_MAX: usize = 8192;
+
 /// Default of [`Options::mailbox_requests_max`](crate::Options::mailbox_requests_max).
 pub const MAILBOX_REQUESTS_MAX_DEFAULT: usize = 4096;
 

@@ -64,6 +64,14 @@ pub(super) struct StoreArgs {
     pub(super) value_len_max: usize,
 }
 
+/// Which of the store's keyspaces.
+#[derive(clap::Args)]
+pub(super) struct KeyspaceArgs {
+    /// Of this keyspace, instead of the one without a name; created by what puts.
+    #[arg(long = "keyspace", value_name = "NAME")]
+    pub(super) name: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Store a value.
@@ -86,6 +94,8 @@ pub(super) enum Command {
     Scan(ScanArgs),
     /// Print how many keys there are.
     Count(CountArgs),
+    /// Print the names of all keyspaces.
+    Keyspaces,
     /// Print what the store holds.
     Stats,
     /// Give back the space of records that no longer count.

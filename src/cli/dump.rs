@@ -1,17 +1,19 @@
 //! `dump`: every record as a line, in order of key.
 
-use super::args::StoreArgs;
+use super::args::{KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::format::Format;
 use super::output::Output;
 use super::progress;
-use super::store::open_to_look;
+use super::store::open_space_to_look;
 
 #[derive(clap::Args)]
 pub(super) struct DumpArgs {
     /// What a line looks like.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 pub(super) async fn dump(
@@ -19,7 +21,7 @@ pub(super) async fn dump(
     args: &DumpArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let progress = if output.is_terminal() {
         indicatif::ProgressBar::hidden()
     } else {

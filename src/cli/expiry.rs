@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{StoreArgs, Text};
+use super::args::{KeyspaceArgs, StoreArgs, Text};
 use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::point::missing;
-use super::store::open_to_look;
+use super::store::open_space_to_look;
 use crate::Ttl;
 
 #[derive(clap::Args)]
@@ -17,16 +17,22 @@ pub(super) struct ExpireArgs {
     /// As `90s`, `15m`, `1h 30m` or `7days`.
     #[arg(value_parser = parse_ttl)]
     ttl: Duration,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
 pub(super) struct TtlArgs {
     key: Text,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
 pub(super) struct PersistArgs {
     key: Text,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 /// A time with its unit; the engine says what it thinks of zero, and of too much.
@@ -39,7 +45,7 @@ pub(super) async fn expire(
     args: &ExpireArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let is_there = db.expire(&args.key.0, args.ttl).await?;
     db.close().await?;
     if output.is_json() {
@@ -53,7 +59,7 @@ pub(super) async fn ttl(
     args: &TtlArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let ttl = db.ttl(&args.key.0).await?;
     db.close().await?;
     let (text, left_ms) = match ttl {
@@ -76,7 +82,7 @@ pub(super) async fn persist(
     args: &PersistArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let is_there = db.contains_key(&args.key.0).await?;
     let was_mortal = db.persist(&args.key.0).await?;
     db.close().await?;

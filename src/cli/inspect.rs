@@ -369,7 +369,12 @@ impl Printer<'_> {
             ],
         )?;
         for keyspace in &manifest.keyspaces {
-            let fields = [("id", keyspace.id.0.into()), ("name", keyspace.name.clone().into())];
+            let fields = [
+                ("id", keyspace.id.0.into()),
+                ("name", keyspace.name.clone().into()),
+                ("default_ttl_ms", keyspace.default_ttl_ms.into()),
+                ("dropping", keyspace.is_dropping.into()),
+            ];
             self.fields("keyspace", &fields)?;
         }
         Ok(())

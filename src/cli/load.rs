@@ -14,13 +14,13 @@ use futures::stream::FuturesUnordered;
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::args::{CompressionArgs, DurabilityArg, StoreArgs};
+use super::args::{CompressionArgs, DurabilityArg, KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::format::Format;
 use super::input::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Batches, Source};
 use super::output::Output;
 use super::progress;
-use super::store::open_to_put;
+use super::store::open_space_to_put;
 use crate::limits::{MAILBOX_BYTES_MAX_DEFAULT, MAILBOX_REQUESTS_MAX_DEFAULT};
 use crate::{Db, Durability};
 
@@ -43,6 +43,8 @@ pub(super) struct LoadArgs {
     durability: DurabilityArg,
     #[command(flatten)]
     compression: CompressionArgs,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 pub(super) async fn load(
@@ -51,7 +53,7 @@ pub(super) async fn load(
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
     let source = Source::open(&args.file)?;
-    let db = open_to_put(store, &args.compression).await?;
+    let db = open_space_to_put(store, &args.compression, &args.keyspace).await?;
     let progress = progress::bytes("load", source.len);
     let started = Instant::now();
     let batches = Batches::start(source, args.format, store.value_len_max);

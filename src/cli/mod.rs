@@ -15,6 +15,7 @@ mod failure;
 mod format;
 mod input;
 mod inspect;
+mod keyspaces;
 mod load;
 mod output;
 mod point;
@@ -68,6 +69,7 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Incr(incr) => point::incr(store, incr, output).await,
         Command::Scan(scan) => scan::scan(store, scan, output).await,
         Command::Count(count) => scan::count(store, count, output).await,
+        Command::Keyspaces => keyspaces::list(store, output).await,
         Command::Stats => stats::stats(store, output).await,
         Command::Compact => compact::compact(store, output).await,
         Command::Sync => compact::sync(store, output).await,

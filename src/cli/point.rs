@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{CompressionArgs, StoreArgs, Text};
+use super::args::{CompressionArgs, KeyspaceArgs, StoreArgs, Text};
 use super::expiry::parse_ttl;
 use super::failure::{Failure, Outcome};
 use super::format::{JsonRecord, JsonText};
 use super::output::Output;
-use super::store::{open_to_look, open_to_put, open_to_write};
+use super::store::{open_space_to_look, open_space_to_put, open_space_to_write};
 
 #[derive(clap::Args)]
 pub(super) struct PutArgs {
@@ -24,22 +24,30 @@ pub(super) struct PutArgs {
     ttl: Option<Duration>,
     #[command(flatten)]
     compression: CompressionArgs,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
 pub(super) struct GetArgs {
     key: Text,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
 pub(super) struct DelArgs {
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<Text>,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
 pub(super) struct ExistsArgs {
     key: Text,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 #[derive(clap::Args)]
@@ -48,6 +56,8 @@ pub(super) struct IncrArgs {
     key: Text,
     #[arg(value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
     by: i64,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 pub(super) async fn put(
@@ -60,7 +70,7 @@ pub(super) async fn put(
         b"-" => read_stdin(store.value_len_max)?,
         value => value.to_vec(),
     };
-    let db = open_to_put(store, &args.compression).await?;
+    let db = open_space_to_put(store, &args.compression, &args.keyspace).await?;
     let put = db.put(&args.key.0, value);
     match args.ttl {
         Some(ttl) => put.ttl(ttl).await?,
@@ -78,7 +88,7 @@ pub(super) async fn get(
     args: &GetArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let value = db.get(&args.key.0).await?;
     db.close().await?;
     if output.is_json() {
@@ -99,7 +109,7 @@ pub(super) async fn del(
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
     // Deleting creates nothing, so neither a store (C1).
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let mut deleted_count = 0;
     for key in &args.keys {
         deleted_count += usize::from(db.del(&key.0).await?);
@@ -119,7 +129,7 @@ pub(super) async fn exists(
     args: &ExistsArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let exists = db.contains_key(&args.key.0).await?;
     db.close().await?;
     if output.is_json() {
@@ -135,7 +145,7 @@ pub(super) async fn incr(
     args: &IncrArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_write(store).await?;
+    let db = open_space_to_write(store, &args.keyspace).await?;
     let sum = db.incr(&args.key.0, args.by).await?;
     db.close().await?;
     if output.is_json() {

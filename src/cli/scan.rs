@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use serde_json::json;
 
-use super::args::{StoreArgs, Text};
+use super::args::{KeyspaceArgs, StoreArgs, Text};
 use super::failure::{Failure, Outcome};
 use super::format::Format;
 use super::output::Output;
-use super::store::open_to_look;
+use super::store::open_space_to_look;
 use crate::{Cursor, Db};
 
 #[derive(clap::Args)]
@@ -37,6 +37,8 @@ pub(super) struct ScanArgs {
     /// {"next":…}.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<PageStart>,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 /// Where a page begins.
@@ -56,6 +58,8 @@ pub(super) struct CountArgs {
     /// Only keys that begin with this.
     #[arg(long)]
     prefix: Option<Text>,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
 }
 
 pub(super) async fn scan(
@@ -63,7 +67,7 @@ pub(super) async fn scan(
     args: &ScanArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let format = if output.is_json() { Format::Json } else { Format::Tsv };
     let mut line = Vec::new();
     if let Some(PageStart(cursor)) = &args.cursor {
@@ -131,7 +135,7 @@ pub(super) async fn count(
     args: &CountArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_space_to_look(store, &args.keyspace).await?;
     let count = match &args.prefix {
         None => db.count().await?,
         Some(prefix) => db.scan().prefix(&prefix.0).count().await?,

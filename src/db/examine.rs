@@ -1,5 +1,6 @@
 //! A store that is not open, read whole: the part that verify and repair share.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,12 @@ use super::directory::{Found, foreign, holds_data, look};
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{File, Fs};
-use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX, PARTITIONS_MAX};
+use crate::limits::{FILES_LEN_MAX, KEYSPACES_MAX, MANIFEST_LEN_MAX, PARTITIONS_MAX};
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
 use crate::log::layout;
-use crate::log::manifest::{MANIFEST_VERSION, Manifest};
+use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace};
 use crate::log::salvage::is_loss;
 use crate::options::{Io, Options};
 use crate::partition::verify::{Examined, examine};
@@ -141,11 +142,24 @@ pub(super) fn examine_store(
         store.partitions.push(examined);
     }
     if let ManifestState::Rebuilt { manifest, .. } = &mut store.manifest {
-        let newest = store.partitions.iter().map(|examined| examined.keyspace_max).max();
-        let next = newest.unwrap_or_default().0.saturating_add(1);
-        manifest.keyspace_next = KeyspaceId(next);
+        let found = store.partitions.iter().flat_map(|examined| &examined.keyspaces).copied();
+        name_anew(manifest, found.collect());
     }
     Ok(store)
+}
+
+/// Gives the keyspaces that records are in, and whose names are lost, names by which they can be opened.
+fn name_anew(manifest: &mut Manifest, found: BTreeSet<KeyspaceId>) {
+    let newest = found.last().copied().unwrap_or_default();
+    manifest.keyspace_next = KeyspaceId(newest.0.saturating_add(1));
+    let named = found.into_iter().filter(|id| (1..manifest.keyspace_next.0).contains(&id.0));
+    let named = named.take(KEYSPACES_MAX).map(|id| ManifestKeyspace {
+        id,
+        name: format!("recovered-{id}"),
+        default_ttl_ms: None,
+        is_dropping: false,
+    });
+    manifest.keyspaces = named.collect();
 }
 
 fn is_read_only(error: &Error) -> bool {

@@ -1,6 +1,7 @@
 //! From open to closed: who may still ask, who waits for the end, and who holds the lock until then.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ pub(crate) struct Lifecycle {
 }
 
 struct State {
+    /// And [tasks](Task) beside them.
     workers_running: usize,
     outcome: Result<()>,
     /// Held until the last worker has ended.
@@ -59,11 +61,23 @@ impl Lifecycle {
         }
     }
 
+    /// Something other than a worker begins that has to end before the store counts as closed; `None` if it
+    /// is closing already.
+    pub(super) fn begin_task(self: &Arc<Self>) -> Option<Task> {
+        let mut state = self.state.lock();
+        // Asked under the lock: after it, `closed` counts this one too.
+        if self.is_closing() || state.workers_running == 0 {
+            return None;
+        }
+        state.workers_running += 1;
+        Some(Task(self.clone()))
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Called once by each worker, as the last thing it does.
+    /// Called once by each worker and task, as the last thing it does.
     pub(super) fn worker_ended(&self, outcome: Result<()>) {
         let wakers = {
             let mut state = self.state.lock();
@@ -93,6 +107,15 @@ impl Lifecycle {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// Work under way that closing waits for; over when dropped.
+pub(super) struct Task(Arc<Lifecycle>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.worker_ended(Ok(()));
     }
 }
 

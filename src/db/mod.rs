@@ -4,6 +4,8 @@ mod call;
 mod compact;
 mod directory;
 mod examine;
+mod keyspace;
+mod keyspaces;
 mod lifecycle;
 mod open;
 mod put;
@@ -23,6 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::call::Call;
+pub use self::keyspace::{Keyspace, OpenKeyspace};
+use self::keyspaces::Keyspaces;
 use self::lifecycle::Lifecycle;
 pub use self::put::Put;
 use self::read::ReadNow;
@@ -86,6 +90,7 @@ pub(crate) struct Shared {
     worker_count: usize,
     /// What opening had to repair.
     salvaged: Option<RepairReport>,
+    keyspaces: Keyspaces,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -213,7 +218,7 @@ impl Db {
     /// As [`Db::put`].
     pub async fn del<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
         let key = key.as_ref();
-        self.shared.check_key(key)?;
+        self.shared.check_place(self.space.id, key)?;
         let hash = self.shared.hash(self.space.id, key);
         let body = Body::key_only(self.space.id, Bytes::copy_from_slice(key));
         let (reply, receiver) = reply_slot();
@@ -338,6 +343,12 @@ impl Shared {
         }
     }
 
+    /// Whether there can be such a key in a keyspace that is there.
+    fn check_place(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<()> {
+        self.keyspaces.check(keyspace)?;
+        self.check_key(key)
+    }
+
     fn check_key(&self, key: &[u8]) -> Result<()> {
         if key.is_empty() {
             return Err(Error::invalid("the key is empty; a key has at least one byte"));
@@ -367,7 +378,7 @@ impl Shared {
     }
 
     async fn entry(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Entry>> {
-        self.check_key(key)?;
+        self.check_place(keyspace, key)?;
         if self.lifecycle.is_closing() {
             return Err(Error::closed());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::directory::{open_directory, random};
+use super::keyspaces::Keyspaces;
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared, Space};
@@ -14,6 +15,7 @@ use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::codec::Codecs;
 use crate::log::data_file::{FileBounds, StoreIdentity};
+use crate::log::manifest::Manifest;
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
 use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
 use crate::partition::recovery::{LoadProgress, Report, remove_strays};
@@ -84,8 +86,7 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
     let started = Instant::now();
     let access = choose_io(&options.io)?;
     let (root, manifest, lock) = open_directory(&access.fs, options, path)?;
-    let identity = StoreIdentity::of(&manifest);
-    let (mut shared, report) = start(options, &access, root, &identity, lock)?;
+    let (mut shared, report) = start(options, &access, root, manifest, lock)?;
     shared.salvaged = salvaged;
     tracing::info!(
         path = %shared.path.display(),
@@ -167,9 +168,10 @@ fn start(
     options: &Options,
     access: &Access,
     root: PathBuf,
-    identity: &StoreIdentity,
+    manifest: Manifest,
     lock: StoreLock,
 ) -> Result<(Shared, Report)> {
+    let identity = &StoreIdentity::of(&manifest);
     let cores = worker::available_cores();
     let partition_count = identity.partition_count as usize;
     let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
@@ -247,6 +249,9 @@ fn start(
         // A worker that ended meanwhile has closed its mailboxes, which its callers will learn.
         let _ended = go_sender.try_send(());
     }
+    let seen = report.keyspace_max;
+    let keyspaces =
+        Keyspaces::new(access.fs.clone(), root.clone(), manifest, seen, options.default_ttl);
     let partitions =
         mailboxes.into_iter().zip(views).map(|(mailbox, view)| Shard { mailbox, view }).collect();
     let shared = Shared {
@@ -262,6 +267,7 @@ fn start(
         io_name: access.name,
         worker_count,
         salvaged: None,
+        keyspaces,
         lifecycle,
     };
     Ok((shared, report))

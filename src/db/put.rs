@@ -39,7 +39,8 @@ impl<'a> Put<'a> {
         key: &[u8],
         value: impl IntoValue,
     ) -> Put<'a> {
-        let body = shared.check_key(key).and_then(|()| body(shared, space.id, key, value));
+        let body =
+            shared.check_place(space.id, key).and_then(|()| body(shared, space.id, key, value));
         let made = body.and_then(|body| Ok((body, shared.default_expiry(space)?)));
         let (body, expires_at) = match made {
             Ok(made) => made,

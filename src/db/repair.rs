@@ -24,7 +24,9 @@ impl Db {
     /// - A `FILES` that is damaged or missing is made anew from the data files that are there. Files that it
     ///   no longer listed then count again, so deleted keys and old values may come back.
     /// - A MANIFEST that is damaged or missing is made anew from what every data file repeats of it. The
-    ///   names of keyspaces are lost.
+    ///   names of keyspaces and their default times to live are lost: a keyspace that any record is in is
+    ///   called `recovered-7` then, after its number. One that was being dropped is back, and empty as far as
+    ///   it was cleared.
     /// - A hint file that contradicts its data file is removed, and so is that of a damaged one.
     ///
     /// Where the newest record of a key is lost, the key has the value before it, or none. A sound store is
@@ -157,7 +159,8 @@ fn replace_manifest(
     staged.commit().map_err(|source| Error::io("replace", &path, source))?;
     report.rebuilt.push(path);
     report.warnings.push(
-        "MANIFEST was made anew from data files, which do not have the names of keyspaces"
+        "MANIFEST was made anew from data files, which do not have the names of keyspaces: they are called \
+         recovered-1 and so on, after their numbers"
             .to_owned(),
     );
     Ok(())

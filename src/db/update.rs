@@ -35,7 +35,8 @@ impl<'a, T> Update<'a, T> {
         change: impl FnOnce(ReplySender<Result<T>>) -> Result<(Change, Expiry)>,
     ) -> Update<'a, T> {
         let (reply, receiver) = reply_slot();
-        let (change, expiry) = match shared.check_key(key).and_then(|()| change(reply)) {
+        let (change, expiry) = match shared.check_place(space.id, key).and_then(|()| change(reply))
+        {
             Ok(made) => made,
             Err(error) => return Update { shared, prepared: Prepared::Refused(error) },
         };

@@ -7,8 +7,8 @@
 //! ## Invariants
 //! - **M1** The checksum is judged before the content, and the version before any other field: a
 //!   newer store is reported as newer whatever its fields are called.
-//! - **M2** Keyspace ids are positive, increase, and are below `keyspace_next`; names are not empty
-//!   and not repeated. Id 0 is the default keyspace, which has no name and no entry (N1).
+//! - **M2** Keyspace ids are positive, increase, and are below `keyspace_next`; names have 1 to 255 bytes and
+//!   are not repeated. Id 0 is the default keyspace, which has no name and no entry (N1).
 
 use std::collections::HashSet;
 
@@ -38,6 +38,10 @@ const CRC_LINE_LEN: usize = CRC_LINE_START.len() + 8 + CRC_LINE_END.len();
 pub(crate) struct ManifestKeyspace {
     pub(crate) id: KeyspaceId,
     pub(crate) name: String,
+    /// In milliseconds; zero is "never", and `None` leaves it to the store's options.
+    pub(crate) default_ttl_ms: Option<u64>,
+    /// It is being dropped: its records go, and then its name.
+    pub(crate) is_dropping: bool,
 }
 
 /// The content of MANIFEST.
@@ -75,6 +79,15 @@ struct Text {
 struct KeyspaceText {
     id: u32,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default_ttl_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    dropping: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The one field that a MANIFEST of any version has.
@@ -101,7 +114,12 @@ impl Manifest {
             keyspaces: self
                 .keyspaces
                 .iter()
-                .map(|keyspace| KeyspaceText { id: keyspace.id.0, name: keyspace.name.clone() })
+                .map(|keyspace| KeyspaceText {
+                    id: keyspace.id.0,
+                    name: keyspace.name.clone(),
+                    default_ttl_ms: keyspace.default_ttl_ms,
+                    dropping: keyspace.is_dropping,
+                })
                 .collect(),
         };
         let fields = toml::to_string(&text)
@@ -138,6 +156,8 @@ impl Manifest {
                 .map(|keyspace| ManifestKeyspace {
                     id: KeyspaceId(keyspace.id),
                     name: keyspace.name,
+                    default_ttl_ms: keyspace.default_ttl_ms,
+                    is_dropping: keyspace.dropping,
                 })
                 .collect(),
         };
@@ -170,13 +190,20 @@ impl Manifest {
         }
         let mut newest = KeyspaceId::default();
         let mut names = HashSet::new();
-        for ManifestKeyspace { id, name } in &self.keyspaces {
+        for ManifestKeyspace { id, name, .. } in &self.keyspaces {
             if *id <= newest {
                 return Err(FormatError::invalid("the keyspace ids do not increase (M2)"));
             }
-            if name.is_empty() || !names.insert(name.as_str()) {
+            if name.is_empty() || name.len() > limits::KEYSPACE_NAME_LEN_MAX {
                 return Err(FormatError::invalid(format!(
-                    "the keyspace name {name:?} is empty or repeated (M2)"
+                    "a keyspace has a name of {} bytes, not of 1 to {} (M2)",
+                    name.len(),
+                    limits::KEYSPACE_NAME_LEN_MAX
+                )));
+            }
+            if !names.insert(name.as_str()) {
+                return Err(FormatError::invalid(format!(
+                    "the keyspace name {name:?} is repeated (M2)"
                 )));
             }
             newest = *id;
@@ -250,7 +277,12 @@ mod tests {
     const EXAMPLE: &[u8] = include_bytes!("../../MANIFEST.example");
 
     fn manifest() -> Manifest {
-        let keyspace = |id, name: &str| ManifestKeyspace { id: KeyspaceId(id), name: name.into() };
+        let keyspace = |id, name: &str, default_ttl_ms, is_dropping| ManifestKeyspace {
+            id: KeyspaceId(id),
+            name: name.into(),
+            default_ttl_ms,
+            is_dropping,
+        };
         Manifest {
             format_version: MANIFEST_VERSION,
             store: StoreId(bytes_of(0x3f0e_63a1_5b0c_4d52_9c31_7de0_b2a9_41f8)),
@@ -259,7 +291,19 @@ mod tests {
             partition_count: 4,
             hash_key: bytes_of(0x0a83_c5d1_77e2_4f60_b19d_2e8c_6453_fa07),
             keyspace_next: KeyspaceId(4),
-            keyspaces: vec![keyspace(1, "sessions"), keyspace(3, "carts")],
+            keyspaces: vec![
+                keyspace(1, "sessions", Some(1_800_000), false),
+                keyspace(3, "carts", None, true),
+            ],
+        }
+    }
+
+    fn keyspace() -> ManifestKeyspace {
+        ManifestKeyspace {
+            id: KeyspaceId(1),
+            name: "k".into(),
+            default_ttl_ms: None,
+            is_dropping: false,
         }
     }
 
@@ -283,7 +327,7 @@ mod tests {
     fn names_that_toml_must_escape_come_back() {
         for name in ["\"", "\n# crc32c = \"00000000\"\n", "ключ", "[[keyspaces]]", "\u{0}\u{7f}\\"]
         {
-            let keyspaces = vec![ManifestKeyspace { id: KeyspaceId(1), name: name.into() }];
+            let keyspaces = vec![ManifestKeyspace { name: name.into(), ..keyspace() }];
             let manifest = Manifest { keyspaces, ..manifest() };
             let text = manifest.encode().unwrap();
             assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest), "{name:?}");
@@ -311,6 +355,26 @@ mod tests {
             let text = manifest.encode().unwrap();
             assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest));
         }
+    }
+
+    /// Breaks if the bounds on names and their number let MANIFEST grow longer than what is read of it: the
+    /// store would open no more.
+    #[test]
+    fn as_many_keyspaces_as_there_may_be_still_fit() {
+        // Nothing is longer as TOML than a byte that has to be escaped.
+        let name =
+            |n: usize| format!("{n:08x}{}", "\u{1}".repeat(limits::KEYSPACE_NAME_LEN_MAX - 8));
+        let keyspaces = (0..limits::KEYSPACES_MAX).map(|n| ManifestKeyspace {
+            id: KeyspaceId(u32::MAX - limits::KEYSPACES_MAX as u32 + n as u32),
+            name: name(n),
+            default_ttl_ms: Some(i64::MAX as u64),
+            is_dropping: true,
+        });
+        let keyspaces = keyspaces.collect();
+        let manifest = Manifest { keyspace_next: KeyspaceId(u32::MAX), keyspaces, ..manifest() };
+        let text = manifest.encode().unwrap();
+        assert!(text.len() as u64 <= limits::MANIFEST_LEN_MAX, "{}", text.len());
+        assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest));
     }
 
     #[test]
@@ -367,6 +431,8 @@ mod tests {
             ("id = 1", "id = 0"),
             ("\"carts\"", "\"sessions\""),
             ("\"carts\"", "\"\""),
+            ("dropping = true", "dropping = 1"),
+            ("default_ttl_ms = 1800000", "default_ttl_ms = -1"),
         ] {
             let error = Manifest::decode(&forged(from, to)).unwrap_err();
             assert!(matches!(error, FormatError::Invalid(_)), "{from} → {to}: {error}");
@@ -380,6 +446,10 @@ mod tests {
             Manifest { format_version: 2, ..manifest() },
             Manifest { partition_count: 0, ..manifest() },
             Manifest { keyspace_next: KeyspaceId(3), ..manifest() },
+            Manifest {
+                keyspaces: vec![ManifestKeyspace { name: "n".repeat(256), ..keyspace() }],
+                ..manifest()
+            },
         ] {
             assert!(manifest.encode().is_err(), "{manifest:?}");
         }

@@ -29,7 +29,7 @@ use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
 use crate::planted::{Bug, is_planted};
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::{ExpiresAt, FileId, KeyHash, PartitionId, Seqno};
+use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, PartitionId, Seqno};
 use crate::upkeep::hints::{hint_of, read_hint};
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
@@ -100,6 +100,8 @@ pub(crate) struct Report {
     pub(crate) records: u64,
     pub(crate) keys: u64,
     pub(crate) torn_bytes: u64,
+    /// The largest keyspace of any record.
+    pub(crate) keyspace_max: KeyspaceId,
 }
 
 impl Report {
@@ -109,6 +111,7 @@ impl Report {
         self.records += other.records;
         self.keys += other.keys;
         self.torn_bytes += other.torn_bytes;
+        self.keyspace_max = self.keyspace_max.max(other.keyspace_max);
     }
 }
 
@@ -157,6 +160,7 @@ pub(crate) fn recover(
             unknown: None,
             codecs: config.codecs.clone(),
             undecodable: None,
+            keyspace_max: KeyspaceId(0),
         },
         files: FileTable::default(),
         hints_due: Vec::new(),
@@ -225,6 +229,8 @@ struct Loading {
     codecs: Arc<Codecs>,
     /// Why values of some record could not be read, so that the store had better not be opened.
     undecodable: Option<FormatError>,
+    /// Of what was taken.
+    keyspace_max: KeyspaceId,
 }
 
 impl Loading {
@@ -251,6 +257,7 @@ impl Loading {
 
     /// What a file says about a key.
     fn take(&mut self, slot: FileSlot, entry: &HintEntry<'_>) {
+        self.keyspace_max = self.keyspace_max.max(entry.keyspace);
         let hash = self.hasher.hash(entry.keyspace, entry.key);
         // Left behind by a repartition that was interrupted; another partition has it now.
         if self.map.partition_of(hash) != self.id {
@@ -471,7 +478,9 @@ impl Recovery<'_> {
     }
 
     fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
-        let Loading { loader, mut usage, unknown, undecodable, expiring, .. } = self.loading;
+        let Loading {
+            loader, mut usage, unknown, undecodable, expiring, keyspace_max, ..
+        } = self.loading;
         if let Some(what) = unknown {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));
@@ -492,6 +501,7 @@ impl Recovery<'_> {
         view.counters.keys_mortal.set(expiries.len() as u64);
         view.show_usage(&usage);
         self.report.keys = keydir.len();
+        self.report.keyspace_max = keyspace_max;
         let mut spent = self.seqno_max.max(self.listed.seqno_floor);
         if is_planted(Bug::SeqnoReset) {
             spent = Seqno(0);

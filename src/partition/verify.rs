@@ -11,6 +11,7 @@
 //! - **VF1** Nothing is written, removed, cut or renamed.
 //! - **VF2** Damage ends nothing: the rest of the file, the other files and the other partitions are read.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,8 @@ pub(crate) struct Examined {
     pub(crate) next: FileId,
     /// Largest number of a sound record.
     pub(crate) seqno_max: Seqno,
-    /// Largest keyspace of a sound record.
-    pub(crate) keyspace_max: KeyspaceId,
+    /// Keyspaces of sound records.
+    pub(crate) keyspaces: BTreeSet<KeyspaceId>,
 }
 
 /// What became of `FILES`.
@@ -122,7 +123,7 @@ pub(crate) fn examine(
         report,
         progress,
         seqno_max: Seqno(0),
-        keyspace_max: KeyspaceId(0),
+        keyspaces: BTreeSet::new(),
         hints_wrong: Vec::new(),
         id,
         dir: &dir,
@@ -153,12 +154,12 @@ pub(crate) fn examine(
             }
         }
     }
-    let Examination { seqno_max, keyspace_max, hints_wrong, .. } = examination;
+    let Examination { seqno_max, keyspaces, hints_wrong, .. } = examination;
     report.partitions += 1;
     for id in names.data.iter().chain(names.aside.iter().map(|(id, _)| id)) {
         next = next.max(FileId(id.0 + 1));
     }
-    Examined { id, dir, list, files, hints_wrong, next, seqno_max, keyspace_max }
+    Examined { id, dir, list, files, hints_wrong, next, seqno_max, keyspaces }
 }
 
 /// Names in the partition's directory that stand for data files.
@@ -187,7 +188,7 @@ struct Examination<'a> {
     report: &'a mut VerifyReport,
     progress: &'a dyn Fn(u64),
     seqno_max: Seqno,
-    keyspace_max: KeyspaceId,
+    keyspaces: BTreeSet<KeyspaceId>,
     hints_wrong: Vec<PathBuf>,
     id: PartitionId,
     dir: &'a Path,
@@ -199,7 +200,7 @@ struct Tally {
     records: u64,
     misrouted: u64,
     seqno_max: Seqno,
-    keyspace_max: KeyspaceId,
+    keyspaces: BTreeSet<KeyspaceId>,
 }
 
 impl Examination<'_> {
@@ -563,14 +564,16 @@ impl Examination<'_> {
         tally.records += 1;
         tally.misrouted += u64::from(!self.is_ours(record.header.keyspace, record.key));
         tally.seqno_max = tally.seqno_max.max(record.header.seqno);
-        tally.keyspace_max = tally.keyspace_max.max(record.header.keyspace);
+        if !tally.keyspaces.contains(&record.header.keyspace) {
+            tally.keyspaces.insert(record.header.keyspace);
+        }
     }
 
     fn keep(&mut self, tally: &Tally) {
         self.report.records += tally.records;
         self.report.misrouted_records += tally.misrouted;
         self.seqno_max = self.seqno_max.max(tally.seqno_max);
-        self.keyspace_max = self.keyspace_max.max(tally.keyspace_max);
+        self.keyspaces.extend(&tally.keyspaces);
     }
 
     fn is_ours(&self, keyspace: KeyspaceId, key: &[u8]) -> bool {

@@ -23,6 +23,7 @@ mod faults;
 mod full_disk;
 mod handles;
 mod hints;
+mod keyspace;
 mod lifecycle;
 mod opening;
 mod pages;
