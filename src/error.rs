@@ -99,6 +99,14 @@ impl Error {
     }
 
     #[cold]
+    pub(crate) fn keyspace_dropped() -> Error {
+        Error::new(
+            ErrorKind::KeyspaceDropped,
+            "the keyspace was dropped: open one of its name anew to go on",
+        )
+    }
+
+    #[cold]
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, message)
     }

@@ -56,6 +56,7 @@ mod mailbox;
 mod options;
 mod partition;
 mod planted;
+mod ranges;
 mod report;
 mod route;
 mod scratch;
@@ -72,7 +73,7 @@ pub use io::sim;
 pub use log::decoders;
 
 pub use db::{
-    Cursor, Db, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Update,
+    Cursor, Db, DelRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Update,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};

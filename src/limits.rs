@@ -51,6 +51,9 @@ pub const KEYSPACE_NAME_LEN_MAX: usize = 255;
 /// Most keyspaces of a store at a time: MANIFEST, which names them all, is replaced as a whole.
 pub const KEYSPACES_MAX: usize = 8192;
 
+/// Most ranges of one partition that were deleted and are not worked off; deleting more waits.
+pub const RANGES_PENDING_MAX: usize = 4096;
+
 /// Default of [`Options::mailbox_requests_max`](crate::Options::mailbox_requests_max).
 pub const MAILBOX_REQUESTS_MAX_DEFAULT: usize = 4096;
 

@@ -39,6 +39,12 @@ pub(crate) enum Bug {
     DeadUncounted,
     /// C1: a tombstone goes although an older file may hold its key.
     TombstoneDroppedEarly,
+    /// C1: a range tombstone goes although an older file may hold a key of its range.
+    RangeDroppedEarly,
+    /// RG2: a reader does not ask whether a range hides what it found.
+    RangeIgnoredByReaders,
+    /// RG2: a range is forgotten before the keydir is rid of its keys.
+    RangeForgottenEarly,
     /// C2: inputs are removed before `FILES` names the outputs.
     InputsRemovedEarly,
     /// C2: `FILES` names outputs that are not synced.

@@ -823,3 +823,39 @@ fn a_counter_counts() {
     store.run(&["put", "n", "eight"]).done();
     store.run(&["incr", "n"]).fails(1, "integer");
 }
+
+/// Breaks if a command looks into another keyspace than the one that is named, or creates one by looking.
+#[test]
+fn keyspaces_are_apart() {
+    let store = Store::with(&[("k", "default")]);
+    store.run(&["put", "k", "named", "--keyspace", "s"]).done();
+    assert_eq!(store.run(&["get", "k"]).done(), "default");
+    assert_eq!(store.run(&["get", "k", "--keyspace", "s"]).done(), "named");
+    assert_eq!(store.run(&["scan", "--keyspace", "s"]).done(), "k\tnamed\n");
+    assert_eq!(store.run(&["count"]).done(), "1\n");
+    assert_eq!(store.run(&["keyspaces"]).done(), "s\n");
+    let dump = store.run(&["dump", "--keyspace", "s"]).done();
+    store.pipe(&["load", "-", "--keyspace", "t"], dump).done();
+    assert_eq!(store.run(&["get", "k", "--keyspace", "t"]).done(), "named");
+    assert_eq!(store.run(&["get", "k", "--keyspace", "other"]).0.status.code(), Some(1));
+    assert_eq!(store.run(&["keyspaces"]).done(), "s\nt\n");
+    store.run(&["drop-keyspace", "s"]).done();
+    assert_eq!(store.run(&["keyspaces"]).done(), "t\n");
+    assert_eq!(store.run(&["drop-keyspace", "s"]).0.status.code(), Some(1));
+    store.run(&["clear", "--keyspace", "t"]).done();
+    assert_eq!(store.run(&["count", "--keyspace", "t"]).done(), "0\n");
+    assert_eq!(store.run(&["count"]).done(), "1\n");
+}
+
+#[test]
+fn ranges_are_deleted_by_prefix_and_by_bounds() {
+    let store = Store::with(&[("a", "1"), ("b1", "2"), ("b2", "3"), ("c", "4"), ("d", "5")]);
+    store.run(&["del", "--prefix", "b"]).done();
+    assert_eq!(store.run(&["scan", "--keys-only"]).done(), "a\nc\nd\n");
+    store.run(&["del", "--from", "c", "--to", "d"]).done();
+    assert_eq!(store.run(&["scan", "--keys-only"]).done(), "a\nd\n");
+    assert_eq!(store.run(&["del"]).0.status.code(), Some(2));
+    assert_eq!(store.run(&["del", "a", "--prefix", "b"]).0.status.code(), Some(2));
+    store.run(&["clear"]).done();
+    assert_eq!(store.run(&["count"]).done(), "0\n");
+}

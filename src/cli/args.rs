@@ -12,6 +12,7 @@ use super::bench::BenchArgs;
 use super::dump::DumpArgs;
 use super::expiry::{ExpireArgs, PersistArgs, TtlArgs};
 use super::inspect::InspectArgs;
+use super::keyspaces::{ClearArgs, DropArgs};
 use super::load::LoadArgs;
 use super::point::{DelArgs, ExistsArgs, GetArgs, IncrArgs, PutArgs};
 use super::scan::{CountArgs, ScanArgs};
@@ -78,8 +79,10 @@ pub(super) enum Command {
     Put(PutArgs),
     /// Print a value: exactly its bytes, and a newline only on a terminal.
     Get(GetArgs),
-    /// Delete keys; exit code 1 if one of them was not there.
+    /// Delete keys, or a range of them; exit code 1 if a key that was named was not there.
     Del(DelArgs),
+    /// Delete every key of a keyspace.
+    Clear(ClearArgs),
     /// Tell whether a key is there; exit code 1 if not.
     Exists(ExistsArgs),
     /// Let a key expire after a time.
@@ -96,6 +99,8 @@ pub(super) enum Command {
     Count(CountArgs),
     /// Print the names of all keyspaces.
     Keyspaces,
+    /// Drop a keyspace with all that is in it; exit code 1 if there is none.
+    DropKeyspace(DropArgs),
     /// Print what the store holds.
     Stats,
     /// Give back the space of records that no longer count.

@@ -1,6 +1,7 @@
 //! Commands on single keys: `put`, `get`, `del`, `exists`, `incr`.
 
 use std::io::Read;
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde_json::json;
@@ -37,8 +38,17 @@ pub(super) struct GetArgs {
 
 #[derive(clap::Args)]
 pub(super) struct DelArgs {
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(required_unless_present_any = ["prefix", "from", "to"], value_name = "KEY")]
     keys: Vec<Text>,
+    /// Instead of keys: every key that begins with this.
+    #[arg(long, conflicts_with_all = ["keys", "from", "to"])]
+    prefix: Option<Text>,
+    /// Instead of keys: every key from this one on.
+    #[arg(long, conflicts_with = "keys")]
+    from: Option<Text>,
+    /// Instead of keys: every key before this one.
+    #[arg(long, conflicts_with = "keys")]
+    to: Option<Text>,
     #[command(flatten)]
     keyspace: KeyspaceArgs,
 }
@@ -110,6 +120,21 @@ pub(super) async fn del(
 ) -> Result<Outcome, Failure> {
     // Deleting creates nothing, so neither a store (C1).
     let db = open_space_to_look(store, &args.keyspace).await?;
+    if args.keys.is_empty() {
+        if let Some(prefix) = &args.prefix {
+            db.delete_prefix(&prefix.0).await?;
+        } else {
+            let from = args.from.as_ref().map_or(Bound::Unbounded, |from| Bound::Included(&from.0));
+            let to = args.to.as_ref().map_or(Bound::Unbounded, |to| Bound::Excluded(&to.0));
+            db.delete_range::<&Vec<u8>>((from, to)).await?;
+        }
+        db.close().await?;
+        if output.is_json() {
+            // How many there were nobody knows: they were not looked at.
+            output.json(&json!({ "deleted": "range" }))?;
+        }
+        return Ok(Outcome::Done);
+    }
     let mut deleted_count = 0;
     for key in &args.keys {
         deleted_count += usize::from(db.del(&key.0).await?);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::keyspaces::Changed;
+use super::keyspaces::{Changed, Outcome, as_ms};
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 
@@ -81,7 +81,7 @@ impl Db {
         OpenKeyspace {
             db: self.clone(),
             name: name.as_ref().into(),
-            default_ttl: None,
+            default_ttl_ms: Ok(None),
             change: None,
         }
     }
@@ -90,6 +90,37 @@ impl Db {
     pub fn keyspaces(&self) -> Vec<String> {
         self.shared.keyspaces.names()
     }
+
+    /// Drops the keyspace `name` with all that is in it; true if there was one.
+    ///
+    /// Handles of it are refused with [`KeyspaceDropped`](crate::ErrorKind::KeyspaceDropped) from then on,
+    /// streams included. One of the same name that is opened later is another one, and empty. Costs a record in
+    /// each partition and two replacements of MANIFEST; the space is given back by compaction. Once it has begun
+    /// it goes on: after a crash the next open ends it, and after an error whoever drops or opens the name again.
+    ///
+    /// # Errors
+    /// As [`Db::keyspace`] and [`Db::clear`].
+    ///
+    /// # Example: a tenant leaves
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ringcask::Db::open(dir.path()).await?;
+    /// let tenant = db.keyspace("tenant 7").await?;
+    /// tenant.put("k", "v").await?;
+    /// assert!(db.drop_keyspace("tenant 7").await?);
+    /// let error = tenant.get("k").await.unwrap_err();
+    /// assert_eq!(error.kind(), ringcask::ErrorKind::KeyspaceDropped);
+    /// assert_eq!(db.keyspace("tenant 7").await?.get("k").await?, None);
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub async fn drop_keyspace(&self, name: impl AsRef<str>) -> Result<bool> {
+        let dropped = self.shared.drop_space(name.as_ref())?.await;
+        match dropped.unwrap_or_else(|_canceled| Err(worker_gone()))? {
+            Outcome::Dropped(was_there) => Ok(was_there),
+            Outcome::Opened(_) => Err(worker_gone()),
+        }
+    }
 }
 
 /// A keyspace that is about to be opened; await it to have it.
@@ -97,8 +128,8 @@ impl Db {
 pub struct OpenKeyspace {
     db: Db,
     name: Arc<str>,
-    /// What is asked for; `None` leaves it as it is.
-    default_ttl: Option<Option<Duration>>,
+    /// What is asked for, zero for none; `None` leaves it as it is.
+    default_ttl_ms: Result<Option<u64>>,
     /// Once MANIFEST has to be replaced for it.
     change: Option<Changed>,
 }
@@ -110,7 +141,7 @@ impl OpenKeyspace {
     /// the handles that are opened from then on. A keyspace that was never told goes by
     /// [`Options::default_ttl`](crate::Options::default_ttl). Zero is refused when awaited.
     pub fn default_ttl(mut self, ttl: impl Into<Option<Duration>>) -> OpenKeyspace {
-        self.default_ttl = Some(ttl.into());
+        self.default_ttl_ms = as_ms(ttl.into()).map(Some);
         self
     }
 }
@@ -122,10 +153,14 @@ impl Future for OpenKeyspace {
         let this = &mut *self;
         let shared: &Arc<Shared> = &this.db.shared;
         let space = match &mut this.change {
-            Some(change) => ready!(Pin::new(change).poll(cx))
-                .unwrap_or_else(|_canceled| Err(worker_gone()))?
-                .ok_or_else(worker_gone)?,
-            None => match shared.open_space(&this.name, this.default_ttl)? {
+            Some(change) => {
+                let ended = ready!(Pin::new(change).poll(cx));
+                match ended.unwrap_or_else(|_canceled| Err(worker_gone()))? {
+                    Outcome::Opened(space) => space,
+                    Outcome::Dropped(_) => return Poll::Ready(Err(worker_gone())),
+                }
+            }
+            None => match shared.open_space(&this.name, this.default_ttl_ms.clone()?)? {
                 Ok(space) => space,
                 Err(change) => {
                     this.change = Some(change);

@@ -9,8 +9,11 @@
 //! - **KS2** An id is given once: also one that is found in a data file is never given again, whatever MANIFEST says.
 //! - **KS3** After a replacement of which nobody knows whether it is durable, MANIFEST does not change again
 //!   before the store is opened anew (D1).
+//! - **KS4** A keyspace that is dropped is that from the moment when MANIFEST says so: whoever opens the store after
+//!   a crash goes on with it. Its name and its id leave MANIFEST once every partition has a durable tombstone.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +29,20 @@ use crate::io::Fs;
 use crate::limits::{KEYSPACE_NAME_LEN_MAX, KEYSPACES_MAX, MANIFEST_LEN_MAX};
 use crate::log::layout;
 use crate::log::manifest::{Manifest, ManifestKeyspace};
+use crate::mailbox::Durable;
+use crate::ranges::bounds_of;
 use crate::types::KeyspaceId;
 
-/// What became of a change: the keyspace that was opened, if that was the change.
-pub(super) type Changed = oneshot::Receiver<Result<Option<Space>>>;
+/// What became of a change, once it is known.
+pub(super) type Changed = oneshot::Receiver<Result<Outcome>>;
+
+/// What became of a change.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome {
+    Opened(Space),
+    /// Whether there was one.
+    Dropped(bool),
+}
 
 pub(crate) struct Keyspaces {
     fs: Fs,
@@ -48,6 +61,8 @@ pub(crate) struct Keyspaces {
 /// What MANIFEST says.
 struct Recorded {
     manifest: Manifest,
+    /// Its bytes.
+    text: String,
     /// Why it does not change any more (KS3).
     failure: Option<Error>,
 }
@@ -68,12 +83,15 @@ struct Queue {
 struct Change {
     name: String,
     what: What,
-    reply: oneshot::Sender<Result<Option<Space>>>,
+    reply: oneshot::Sender<Result<Outcome>>,
 }
 
 enum What {
     /// With this default time to live in milliseconds, zero for none; `None` leaves it as it is.
-    Open { default_ttl_ms: Option<u64> },
+    Open {
+        default_ttl_ms: Option<u64>,
+    },
+    Drop,
 }
 
 impl Keyspaces {
@@ -85,6 +103,7 @@ impl Keyspaces {
         seen: KeyspaceId,
         default_ttl: Option<Duration>,
     ) -> Keyspaces {
+        let text = manifest.encode().unwrap_or_default();
         let next = KeyspaceId(seen.0.saturating_add(1));
         manifest.keyspace_next = manifest.keyspace_next.max(next);
         let live = manifest.keyspaces.iter().filter(|keyspace| !keyspace.is_dropping);
@@ -93,7 +112,7 @@ impl Keyspaces {
             fs,
             root,
             default_ttl,
-            recorded: Mutex::new(Recorded { manifest, failure: None }),
+            recorded: Mutex::new(Recorded { manifest, text, failure: None }),
             by_name: RwLock::new(by_name),
             any_dropped: AtomicBool::new(false),
             dropped: RwLock::default(),
@@ -108,7 +127,7 @@ impl Keyspaces {
     /// Refuses handles of keyspaces that are gone.
     pub(super) fn check(&self, id: KeyspaceId) -> Result<()> {
         if self.any_dropped.load(Ordering::Relaxed) && self.dropped.read().contains(&id) {
-            return Err(dropped());
+            return Err(Error::keyspace_dropped());
         }
         Ok(())
     }
@@ -140,12 +159,10 @@ impl Keyspaces {
             .stage_file(&self.root, layout::MANIFEST, text.as_bytes())
             .map_err(|source| Error::io("replace", &path, source))?;
         if let Err(source) = staged.commit() {
-            let before =
-                recorded.manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
             let is_unchanged = self
                 .fs
                 .read_file(&path, MANIFEST_LEN_MAX)
-                .is_ok_and(|bytes| bytes == before.as_bytes());
+                .is_ok_and(|bytes| bytes == recorded.text.as_bytes());
             let error = Error::io("replace", &path, source);
             if !is_unchanged {
                 let advice = "nobody knows which of the two a power cut would leave, so keyspaces stay \
@@ -157,27 +174,50 @@ impl Keyspaces {
             return Err(error);
         }
         recorded.manifest = manifest;
+        recorded.text = text;
         Ok(())
     }
 
     /// Opens or creates all of these with one replacement of MANIFEST.
-    fn open_all(&self, changes: Vec<Change>) {
+    fn open_all(&self, opens: Vec<Open>) {
         let mut outcomes = Vec::new();
         let replaced = self.replace(|manifest| {
-            outcomes.extend(changes.iter().map(|change| {
-                let What::Open { default_ttl_ms } = change.what;
-                record_open(manifest, &change.name, default_ttl_ms)
-            }));
+            let opened =
+                opens.iter().map(|open| record_open(manifest, &open.name, open.default_ttl_ms));
+            outcomes.extend(opened);
             Ok(())
         });
-        for (change, outcome) in changes.into_iter().zip(outcomes) {
+        // Without an outcome nothing was tried, and that has a reason.
+        outcomes.resize_with(opens.len(), || Err(worker_gone()));
+        for (open, outcome) in opens.into_iter().zip(outcomes) {
             let opened = replaced.clone().and(outcome).map(|known| {
-                self.by_name.write().insert(change.name, known);
-                Some(self.space_of(known))
+                self.by_name.write().insert(open.name, known);
+                Outcome::Opened(self.space_of(known))
             });
-            let _caller_is_gone = change.reply.send(opened);
+            let _caller_is_gone = open.reply.send(opened);
         }
     }
+
+    /// Ids of keyspaces that are being dropped.
+    fn dropping(&self) -> Vec<(KeyspaceId, String)> {
+        let recorded = self.recorded.lock();
+        let all = recorded.manifest.keyspaces.iter().filter(|keyspace| keyspace.is_dropping);
+        all.map(|keyspace| (keyspace.id, keyspace.name.clone())).collect()
+    }
+
+    /// From here on nobody finds the keyspace, and handles of it are of no use.
+    fn forget(&self, id: KeyspaceId) {
+        self.by_name.write().retain(|_, known| known.id != id);
+        self.dropped.write().insert(id);
+        self.any_dropped.store(true, Ordering::Release);
+    }
+}
+
+/// Somebody who wants a keyspace.
+struct Open {
+    name: String,
+    default_ttl_ms: Option<u64>,
+    reply: oneshot::Sender<Result<Outcome>>,
 }
 
 impl Known {
@@ -216,13 +256,12 @@ impl Shared {
     pub(super) fn open_space(
         self: &Arc<Self>,
         name: &str,
-        default_ttl: Option<Option<Duration>>,
+        default_ttl_ms: Option<u64>,
     ) -> Result<Result<Space, Changed>> {
         check_name(name)?;
         if self.lifecycle.is_closing() {
             return Err(Error::closed());
         }
-        let default_ttl_ms = default_ttl.map(as_ms).transpose()?;
         let keyspaces = &self.keyspaces;
         if let Some(known) = keyspaces.by_name.read().get(name)
             && default_ttl_ms.is_none_or(|asked| known.default_ttl_ms == Some(asked))
@@ -230,6 +269,53 @@ impl Shared {
             return Ok(Ok(keyspaces.space_of(*known)));
         }
         self.change(name, What::Open { default_ttl_ms }).map(Err)
+    }
+
+    /// Has the keyspace dropped.
+    pub(super) fn drop_space(self: &Arc<Self>, name: &str) -> Result<Changed> {
+        check_name(name)?;
+        self.change(name, What::Drop)
+    }
+
+    /// Goes on with what was begun before the store was opened. Where that fails, as on a full disk, whoever
+    /// opens a keyspace of the name tries again.
+    pub(super) fn finish_drops(&self) {
+        for (id, name) in self.keyspaces.dropping() {
+            match self.finish_drop(id) {
+                Ok(()) => {
+                    tracing::info!(keyspace = name, "a keyspace that was being dropped is gone");
+                }
+                Err(error) => tracing::warn!(keyspace = name, %error, "cannot drop a keyspace"),
+            }
+        }
+    }
+
+    /// Drops the keyspace that MANIFEST calls so; says whether there is one.
+    fn drop_named(&self, name: &str) -> Result<bool> {
+        let mut found = None;
+        self.keyspaces.replace(|manifest| {
+            let mut all = manifest.keyspaces.iter_mut();
+            if let Some(keyspace) = all.find(|keyspace| keyspace.name == name) {
+                keyspace.is_dropping = true;
+                found = Some(keyspace.id);
+            }
+            Ok(())
+        })?;
+        let Some(id) = found else { return Ok(false) };
+        self.keyspaces.forget(id);
+        self.finish_drop(id)?;
+        Ok(true)
+    }
+
+    /// Deletes what is in a keyspace of which MANIFEST says that it is being dropped, and then its name.
+    fn finish_drop(&self, id: KeyspaceId) -> Result<()> {
+        let (begin, end) = bounds_of(Bound::Unbounded, Bound::Unbounded).unwrap_or_default();
+        let cleared = self.del_range(id, &begin, &end, true, Durable::Sync);
+        futures::executor::block_on(cleared).into_iter().collect::<Result<()>>()?;
+        self.keyspaces.replace(|manifest| {
+            manifest.keyspaces.retain(|keyspace| keyspace.id != id);
+            Ok(())
+        })
     }
 
     /// Has a thread make the change.
@@ -271,8 +357,37 @@ impl QueueWorker {
             return false;
         }
         drop(queue);
-        keyspaces.open_all(changes);
+        let mut opens = Vec::new();
+        for Change { name, what, reply } in changes {
+            match what {
+                What::Open { default_ttl_ms } => opens.push(Open { name, default_ttl_ms, reply }),
+                What::Drop => {
+                    // In the order in which they were asked for.
+                    self.open_all(std::mem::take(&mut opens));
+                    let dropped = self.0.drop_named(&name).map(Outcome::Dropped);
+                    let _caller_is_gone = reply.send(dropped);
+                }
+            }
+        }
+        self.open_all(opens);
         true
+    }
+
+    /// Opens keyspaces, after one of the name that is still being dropped is gone.
+    fn open_all(&self, mut opens: Vec<Open>) {
+        for (_, dropping) in self.0.keyspaces.dropping() {
+            if !opens.iter().any(|open| open.name == dropping) {
+                continue;
+            }
+            if let Err(error) = self.0.drop_named(&dropping) {
+                for open in opens.extract_if(.., |open| open.name == dropping) {
+                    let _caller_is_gone = open.reply.send(Err(error.clone()));
+                }
+            }
+        }
+        if !opens.is_empty() {
+            self.0.keyspaces.open_all(opens);
+        }
     }
 }
 
@@ -299,7 +414,8 @@ fn check_name(name: &str) -> Result<()> {
     )))
 }
 
-fn as_ms(ttl: Option<Duration>) -> Result<u64> {
+/// As MANIFEST has it: zero for none.
+pub(super) fn as_ms(ttl: Option<Duration>) -> Result<u64> {
     let Some(ttl) = ttl else { return Ok(0) };
     if ttl.is_zero() {
         return Err(Error::invalid(
@@ -308,12 +424,4 @@ fn as_ms(ttl: Option<Duration>) -> Result<u64> {
     }
     // What no date could hold is refused when something is put.
     Ok(u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(i64::MAX as u64))
-}
-
-#[cold]
-pub(crate) fn dropped() -> Error {
-    Error::new(
-        ErrorKind::KeyspaceDropped,
-        "the keyspace was dropped; open one of the name anew to go on",
-    )
 }

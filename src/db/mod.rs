@@ -9,6 +9,7 @@ mod keyspaces;
 mod lifecycle;
 mod open;
 mod put;
+mod range_del;
 mod read;
 mod repair;
 mod salvage;
@@ -29,6 +30,7 @@ pub use self::keyspace::{Keyspace, OpenKeyspace};
 use self::keyspaces::Keyspaces;
 use self::lifecycle::Lifecycle;
 pub use self::put::Put;
+pub use self::range_del::DelRange;
 use self::read::ReadNow;
 pub use self::scan::{Cursor, Page, Scan, ScanKeys};
 pub use self::update::Update;
@@ -343,6 +345,14 @@ impl Shared {
         }
     }
 
+    /// Whether the store is open and the keyspace is there.
+    fn check_open(&self, keyspace: KeyspaceId) -> Result<()> {
+        if self.lifecycle.is_closing() {
+            return Err(Error::closed());
+        }
+        self.keyspaces.check(keyspace)
+    }
+
     /// Whether there can be such a key in a keyspace that is there.
     fn check_place(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<()> {
         self.keyspaces.check(keyspace)?;
@@ -378,10 +388,8 @@ impl Shared {
     }
 
     async fn entry(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Entry>> {
-        self.check_place(keyspace, key)?;
-        if self.lifecycle.is_closing() {
-            return Err(Error::closed());
-        }
+        self.check_key(key)?;
+        self.check_open(keyspace)?;
         let hash = self.hash(keyspace, key);
         let shard = self.shard_of(hash);
         let view = &self.partitions[shard].view;

@@ -102,6 +102,7 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
         records_per_s = (report.records as f64 / started.elapsed().as_secs_f64().max(1e-6)).round(),
         "store opened"
     );
+    shared.finish_drops();
     let shared = Arc::new(shared);
     let space = Space { id: KeyspaceId(0), default_ttl: options.default_ttl };
     Ok(Db { _handle: Arc::new(Handle(shared.clone())), space, shared })

@@ -58,6 +58,18 @@ impl KeydirLoader {
         }
     }
 
+    /// Notes that a range tombstone is newer than the record `seqno` of `hash`, which was offered before.
+    pub(crate) fn hide(&mut self, hash: KeyHash, seqno: Seqno) {
+        let range = &mut self.ranges[index_of(hash.table, RANGES)];
+        let known = range.find_mut(hash.bucket, |known| known.entry.is_of(hash));
+        if let Some(known) = known.filter(|known| known.seqno() == seqno)
+            && !known.entry.is_tombstone()
+        {
+            known.entry = Entry::tombstone(hash);
+            self.live_len -= 1;
+        }
+    }
+
     /// The keydir of the keys that are not deleted; `live` is called with the place of each.
     pub(crate) fn finish(self, mut live: impl FnMut(Location)) -> Keydir {
         let count = growth::count_for(self.live_len);

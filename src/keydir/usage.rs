@@ -57,6 +57,11 @@ impl Usage {
         });
     }
 
+    /// The record at `location` does not count any more, and no other one counts instead.
+    pub(crate) fn removed(&mut self, location: Location) {
+        self.forget(Some(location));
+    }
+
     /// The record at `location` has expired, and shadows older ones from now on.
     pub(crate) fn expired(&mut self, location: Location) {
         self.forget(Some(location));

@@ -95,8 +95,18 @@ impl Body {
         }
     }
 
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.head[..usize::from(self.key_len)]
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.tail.len()
+    }
+
+    /// What is stored under the key.
+    pub(crate) fn value(&self) -> Bytes {
+        let of_head = self.head.slice(usize::from(self.key_len)..);
+        if of_head.is_empty() { self.tail.clone() } else { of_head }
     }
 
     pub(crate) fn value_len(&self) -> usize {
@@ -176,6 +186,14 @@ pub(crate) enum Request {
         durable: Durable,
         reply: ReplySender<Result<bool>>,
     },
+    /// Deletes every key of a range, which the body has as key and value ([`RangeDel`](crate::ranges::RangeDel)).
+    RangeDel {
+        body: Body,
+        /// Nothing is ever to be put into the keyspace again.
+        is_drop: bool,
+        durable: Durable,
+        reply: ReplySender<Result<()>>,
+    },
     /// Decided with the newest state of the key at hand.
     Update(Box<Update>),
     Get {
@@ -214,7 +232,9 @@ impl Request {
     /// Bytes that the request keeps in memory while it is queued (W5).
     pub(crate) fn len_bytes(&self) -> usize {
         match self {
-            Request::Put { body, .. } | Request::Del { body, .. } => body.len(),
+            Request::Put { body, .. }
+            | Request::Del { body, .. }
+            | Request::RangeDel { body, .. } => body.len(),
             Request::Update(update) => update.key.len() + update.change.len_bytes(),
             Request::Get { key, .. } => key.len(),
             Request::Sync { .. }

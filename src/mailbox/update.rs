@@ -55,6 +55,10 @@ pub(crate) enum Change {
         body: Option<Body>,
         reply: ReplySender<Result<Option<Bytes>>>,
     },
+    /// Deletes; as much as [`Request::Del`](super::Request::Del) does, of a key whose entry says too little.
+    Del {
+        reply: ReplySender<Result<bool>>,
+    },
     Incr {
         by: i64,
         reply: ReplySender<Result<i64>>,
@@ -76,6 +80,7 @@ impl Change {
             Change::PutIf { .. } => false,
             Change::Swap { .. }
             | Change::Exchange { .. }
+            | Change::Del { .. }
             | Change::Incr { .. }
             | Change::Append { .. }
             | Change::Expire { .. } => true,
@@ -85,7 +90,7 @@ impl Change {
     /// Whether it looks at the value, not only at the record that holds it.
     pub(crate) fn needs_value(&self) -> bool {
         match self {
-            Change::PutIf { .. } | Change::Expire { .. } => false,
+            Change::PutIf { .. } | Change::Del { .. } | Change::Expire { .. } => false,
             Change::Swap { .. }
             | Change::Exchange { .. }
             | Change::Incr { .. }
@@ -95,7 +100,12 @@ impl Change {
 
     /// Whether it deletes, if it writes at all.
     pub(crate) fn is_del(&self) -> bool {
-        matches!(self, Change::Swap { body: None, .. } | Change::Exchange { body: None, .. })
+        matches!(
+            self,
+            Change::Swap { body: None, .. }
+                | Change::Exchange { body: None, .. }
+                | Change::Del { .. }
+        )
     }
 
     /// Bytes that it keeps in memory.
@@ -108,14 +118,16 @@ impl Change {
             }
             Change::Swap { body, .. } | Change::Exchange { body, .. } => body_len(body),
             Change::Append { tail, .. } => tail.len(),
-            Change::Incr { .. } | Change::Expire { .. } => 0,
+            Change::Del { .. } | Change::Incr { .. } | Change::Expire { .. } => 0,
         }
     }
 
     pub(crate) fn fail(self, error: &Error) {
         let error = error.clone();
         match self {
-            Change::PutIf { reply, .. } | Change::Expire { reply } => reply.send(Err(error)),
+            Change::PutIf { reply, .. } | Change::Del { reply } | Change::Expire { reply } => {
+                reply.send(Err(error));
+            }
             Change::Swap { reply, .. } => reply.send(Err(error)),
             Change::Exchange { reply, .. } => reply.send(Err(error)),
             Change::Incr { reply, .. } => reply.send(Err(error)),

@@ -258,8 +258,16 @@ impl Partition {
                     }
                     self.expiries.set(hash, None);
                 }
+                Effect::RangeDel { index, len } => {
+                    let slot = slot.expect("a published tombstone is in the active file");
+                    self.usage.del(slot, len, None);
+                    self.ranges_published(&group.ranges[index as usize]);
+                }
                 Effect::None => {}
             }
+        }
+        if !group.ranges.is_empty() {
+            self.ranges_show(group.ranges.len());
         }
         self.view.counters.keys_mortal.set(self.expiries.len() as u64);
         self.view.show_usage(&self.usage);

@@ -128,6 +128,12 @@ impl Compactor {
         self.is_due = true;
     }
 
+    /// What range tombstones hid is dead now, and the tombstones themselves may be needed no longer.
+    pub(super) fn ranges_worked_off(&mut self) {
+        self.shadow_needed.clear();
+        self.look();
+    }
+
     pub(super) fn note_damaged(&mut self, file: FileId, damage: Error) {
         self.damaged.insert(file, damage);
     }
@@ -339,6 +345,7 @@ impl Partition {
             bounds: self.bounds,
             pace: Pace::new(self.config.compaction.bytes_per_sec),
             clock: self.config.expiry.clone(),
+            ranges_worked_through: self.range_work.worked_through(),
         };
         self.upkeep.compactor.reason = Some(reason);
         self.upkeep.compactor.started = Some(Instant::now());
@@ -575,6 +582,7 @@ impl Partition {
     fn compaction_finish(&mut self, changes: Changes) {
         let mut done = Compacted::default();
         for (_, output) in &changes.outputs {
+            self.range_work.file_made(output.sealed.id);
             done.files_written += 1;
             done.bytes_written += output.sealed.len;
             done.records_kept += output.sealed.records;

@@ -81,6 +81,11 @@ pub(super) fn decide(update: Update, found: &Found, codecs: &Codecs) -> Option<(
             };
             (write, answer(move |done| reply.send(done.map(|()| old))))
         }
+        Change::Del { reply } => {
+            let was_there = !matches!(found, Found::Absent);
+            let write = if was_there { Write::Del } else { Write::Nothing };
+            (write, answer(move |done| reply.send(done.map(|()| was_there))))
+        }
         Change::Incr { by, reply } => match incremented(old.as_deref(), by) {
             Ok(sum) => {
                 let mut digits = Vec::with_capacity(INTEGER_LEN_MAX);
@@ -130,7 +135,7 @@ pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
         Change::PutIf { body, .. }
         | Change::Swap { body: Some(body), .. }
         | Change::Exchange { body: Some(body), .. } => body.value_len(),
-        Change::Swap { .. } | Change::Exchange { .. } => 0,
+        Change::Swap { .. } | Change::Exchange { .. } | Change::Del { .. } => 0,
         Change::Incr { .. } => INTEGER_LEN_MAX,
         Change::Append { tail, .. } => old.map_or(0, |old| old.value.len()) + tail.len(),
         Change::Expire { .. } => old.map_or(0, |old| old.body.value_len()),

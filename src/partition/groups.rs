@@ -16,7 +16,8 @@ use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
 use crate::log::format::record::{RecordHeader, encode_record, move_records};
 use crate::mailbox::ReplySender;
-use crate::types::{ExpiresAt, FileId, KeyHash, Seqno};
+use crate::ranges::RangeDel;
+use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
 /// Buffers kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
@@ -32,14 +33,32 @@ pub(super) struct Pending {
 #[derive(Clone, Copy)]
 pub(super) enum Effect {
     None,
-    Put { hash: KeyHash, at: u32, len: u32, expires_at: Option<ExpiresAt> },
-    Del { hash: KeyHash, len: u32 },
+    Put {
+        hash: KeyHash,
+        at: u32,
+        len: u32,
+        expires_at: Option<ExpiresAt>,
+    },
+    Del {
+        hash: KeyHash,
+        len: u32,
+    },
+    /// Of the group's range tombstones the one at `index`.
+    RangeDel {
+        index: u32,
+        len: u32,
+    },
 }
 
 impl Effect {
+    pub(super) fn has_record(self) -> bool {
+        !matches!(self, Effect::None)
+    }
+
+    /// Of the key that it is about, if it is about one.
     pub(super) fn hash(self) -> Option<KeyHash> {
         match self {
-            Effect::None => None,
+            Effect::None | Effect::RangeDel { .. } => None,
             Effect::Put { hash, .. } | Effect::Del { hash, .. } => Some(hash),
         }
     }
@@ -87,6 +106,7 @@ pub(super) struct Group {
     pub(super) seqno_max: Seqno,
     pub(super) seqno_min: Seqno,
     pub(super) pending: Vec<Pending>,
+    pub(super) ranges: Vec<RangeDel>,
     pub(super) needs_sync: bool,
     pub(super) staged_at: Option<Instant>,
 }
@@ -105,6 +125,7 @@ impl Group {
             seqno_max: Seqno(0),
             seqno_min: Seqno(u64::MAX),
             pending: Vec::new(),
+            ranges: Vec::new(),
             needs_sync: false,
             staged_at: None,
         }
@@ -151,9 +172,17 @@ impl Group {
     }
 
     /// The last thing that the group does to a key, if anything.
-    pub(super) fn newest(&self, hash: KeyHash) -> Option<Effect> {
+    pub(super) fn newest(&self, hash: KeyHash, key: (KeyspaceId, &[u8])) -> Option<Effect> {
         let mut effects = self.pending.iter().rev().map(|pending| pending.effect);
-        effects.find(|effect| effect.hash() == Some(hash))
+        effects.find(|effect| match *effect {
+            Effect::RangeDel { index, .. } => self.ranges[index as usize].covers(key.0, key.1),
+            effect => effect.hash() == Some(hash),
+        })
+    }
+
+    /// Whether any range tombstone of the group is over the key.
+    pub(super) fn covers(&self, key: (KeyspaceId, &[u8])) -> bool {
+        self.ranges.iter().any(|range| range.covers(key.0, key.1))
     }
 
     pub(super) fn fail(self, error: &Error) {
@@ -213,8 +242,13 @@ impl Groups {
     }
 
     /// Whether a group behind the one in flight, and before the open one, does anything to a key.
-    pub(super) fn is_ready(&self, hash: KeyHash) -> bool {
-        self.ready.iter().any(|group| group.newest(hash).is_some())
+    pub(super) fn is_ready(&self, hash: KeyHash, key: (KeyspaceId, &[u8])) -> bool {
+        self.ready.iter().any(|group| group.newest(hash, key).is_some())
+    }
+
+    /// Whether any range tombstone that is staged is over the key.
+    pub(super) fn cover(&self, key: (KeyspaceId, &[u8])) -> bool {
+        self.open.covers(key) || self.ready.iter().any(|group| group.covers(key))
     }
 
     pub(super) fn target_file(&self) -> FileId {

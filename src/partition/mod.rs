@@ -21,6 +21,7 @@ mod handles;
 mod listing;
 mod page;
 mod prewrite;
+mod range_del;
 mod read;
 pub(crate) mod recovery;
 pub(crate) mod repair;
@@ -46,6 +47,7 @@ use self::groups::{Group, Groups};
 use self::handles::Opened;
 use self::listing::ChangeFailure;
 use self::page::PageRequest;
+use self::range_del::RangeWork;
 use self::read::ReadRequest;
 use self::rotation::Rotated;
 use self::space::Reserve;
@@ -63,6 +65,7 @@ use crate::log::data_file::{
 use crate::log::files::FilesList;
 use crate::mailbox::{Inbox, ReplySender, Request, Stored, Ticks};
 use crate::options::Compaction;
+use crate::ranges::Ranges;
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
 use crate::upkeep::prewrite::{Outcome as PrewriteOutcome, Prewrite};
@@ -149,6 +152,9 @@ pub(crate) struct Partition {
 
     keydir: Keydir,
     expiries: Expiries,
+    /// What the keydir still has and does not count.
+    ranges: Ranges,
+    range_work: RangeWork,
     usage: Usage,
     files: FileTable,
     /// `FILES` as it is on disk (F1).
@@ -224,6 +230,8 @@ impl Partition {
             view: recovered.view,
             keydir: recovered.keydir,
             expiries: recovered.expiries,
+            ranges: Ranges::default(),
+            range_work: RangeWork::new(recovered.next_seqno),
             usage: recovered.usage,
             files: recovered.files,
             groups: Groups::new(FileIds::new(recovered.listed.next)),
@@ -274,10 +282,15 @@ impl Partition {
             Request::Put { hash, body, expires_at, durable, reply } => {
                 self.put(hash, &body, expires_at, durable, reply);
             }
-            Request::Del { hash, body, durable, reply } => self.del(hash, &body, durable, reply),
+            Request::Del { hash, body, durable, reply } => {
+                self.del(hash, &body, durable, reply, ops);
+            }
+            Request::RangeDel { body, is_drop, durable, reply } => {
+                self.range_del(body, is_drop, durable, reply);
+            }
             Request::Update(update) => self.update(update, ops),
             Request::Get { hash, keyspace, key, reply } => {
-                self.get(ReadRequest { hash, keyspace, key, reply }, ops);
+                self.get(ReadRequest { hash, keyspace, key, cover: Seqno(0), reply }, ops);
             }
             Request::Sync { reply } => self.sync(reply),
             Request::Page { of, offset, len, reply } => self.page(of, offset, len, reply, ops),
@@ -317,6 +330,7 @@ impl Partition {
 
     /// Starts whatever can be started; called after requests and events were handled.
     pub(crate) fn advance(&mut self, ops: &mut Ops) {
+        self.range_waiting_advance();
         loop {
             self.update_advance(ops);
             self.commit_advance(ops);
@@ -364,6 +378,7 @@ impl Partition {
             && self.reads_waiting.len() + self.parked.requests() < crate::limits::DRAIN_REQUESTS_MAX
             && self.parked.bytes() < crate::limits::STAGED_BYTES_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
+            && self.range_work.waiting_count() < crate::limits::DRAIN_REQUESTS_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -371,6 +386,7 @@ impl Partition {
             && self.groups.is_empty()
             && !self.prewrite.is_in_flight()
             && self.upkeep.is_idle()
+            && self.range_work.waiting_count() == 0
             && self.reads_in_flight == 0
             && self.reads_waiting.is_empty()
             && self.parked.is_empty()
@@ -402,12 +418,14 @@ impl Partition {
             self.fail_group(group, error);
         }
         self.update_fail(error);
+        self.range_work.fail_waiting(error);
     }
 
     fn fail_group(&mut self, group: Group, error: &Error) {
         for hash in group.hashes() {
             *self.staged_keys.slot(hash) -= 1;
         }
+        self.range_work.unstage(group.ranges.len());
         group.fail(error);
     }
 }

@@ -12,13 +12,15 @@ use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::mailbox::Stored;
-use crate::types::{KeyHash, KeyspaceId};
+use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// A get on its way.
 pub(crate) struct ReadRequest {
     pub(super) hash: KeyHash,
     pub(super) keyspace: KeyspaceId,
     pub(super) key: Bytes,
+    /// Below this sequence number the key is deleted, as of when it was looked up (RG2).
+    pub(super) cover: Seqno,
     pub(super) reply: GetReply,
 }
 
@@ -34,7 +36,8 @@ impl Partition {
         while self.reads_in_flight < READS_IN_FLIGHT_MAX
             && (self.reads_in_flight == 0 || self.reads_in_flight_bytes < READS_IN_FLIGHT_BYTES_MAX)
         {
-            let Some(request) = self.reads_waiting.pop_front() else { break };
+            let Some(mut request) = self.reads_waiting.pop_front() else { break };
+            request.cover = self.ranges.cover(request.keyspace, &request.key);
             match self.keydir.get(request.hash) {
                 None => self.reply_missing(request),
                 Some(location) => self.read_submit(request, location, ops),
@@ -87,13 +90,12 @@ impl Partition {
                 return request.reply.send(Err(Error::io(&attempt, &data.path, source)));
             }
         };
-        match check_record(
-            &bytes,
-            data.place(u64::from(location.offset)),
-            request.keyspace,
-            &request.key,
-        ) {
-            Checked::Match { header, value } if !self.config.expiry.hides(header.expires_at()) => {
+        let place = data.place(u64::from(location.offset));
+        match check_record(&bytes, place, request.keyspace, &request.key) {
+            Checked::Match { header, value }
+                if !self.config.expiry.hides(header.expires_at())
+                    && header.seqno >= request.cover =>
+            {
                 // Decoded by whoever asked: this thread has others to serve.
                 let value = Bytes::from(bytes).slice(value);
                 let place = || (data.path.clone(), u64::from(location.offset));

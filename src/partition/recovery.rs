@@ -23,14 +23,17 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::HintEntry;
+use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::record::RecordKind;
 use crate::log::layout;
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
 use crate::planted::{Bug, is_planted};
+use crate::ranges::{RangeDel, Ranges};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, PartitionId, Seqno};
 use crate::upkeep::hints::{hint_of, read_hint};
+use crate::upkeep::range_del::{RangeJob, Surroundings};
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
@@ -157,6 +160,7 @@ pub(crate) fn recover(
             usage: Usage::default(),
             clock: config.expiry.clone(),
             expiring: HashMap::new(),
+            ranges: Vec::new(),
             unknown: None,
             codecs: config.codecs.clone(),
             undecodable: None,
@@ -193,6 +197,7 @@ pub(crate) fn recover(
         // a power cut brings back has these files (C2).
         fs.sync_dir(&dir).map_err(|source| Error::io("sync", &dir, source))?;
     }
+    recovery.hide_ranges()?;
     recovery.finish(strays)
 }
 
@@ -224,6 +229,8 @@ struct Loading {
     clock: Arc<ExpiryClock>,
     /// Of each key with an expiry the newest record that has one.
     expiring: HashMap<KeyHash, (Seqno, ExpiresAt)>,
+    /// Range tombstones, which hide older records of whatever file.
+    ranges: Vec<RangeDel>,
     /// The format has it and this build cannot honour it: loading it would give wrong answers.
     unknown: Option<&'static str>,
     codecs: Arc<Codecs>,
@@ -238,8 +245,12 @@ impl Loading {
     fn take_record(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
         let header = record.header;
         self.usage.records(slot, 1, u64::from(record.len));
-        if header.kind == RecordKind::Del {
+        if matches!(header.kind, RecordKind::Del | RecordKind::RangeDel) {
             self.usage.shadow(slot, 1, u64::from(record.len));
+        }
+        if header.kind == RecordKind::RangeDel {
+            self.keyspace_max = self.keyspace_max.max(header.keyspace);
+            return self.ranges.push(RangeDel::of(header, record.key, record.value));
         }
         let entry = HintEntry {
             keyspace: header.keyspace,
@@ -253,6 +264,12 @@ impl Loading {
             batch: header.batch,
         };
         self.take(slot, &entry);
+    }
+
+    fn take_ranges(&mut self, ranges: &[HintRange]) {
+        let newest = ranges.iter().map(|range| range.range.keyspace).max().unwrap_or_default();
+        self.keyspace_max = self.keyspace_max.max(newest);
+        self.ranges.extend(ranges.iter().map(|range| range.range.clone()));
     }
 
     /// What a file says about a key.
@@ -362,6 +379,7 @@ impl Recovery<'_> {
         // Entries that were taken before a hint turns out damaged do no harm: the file says the same.
         let totals = read_hint(self.fs, self.dir, &self.owner, sealed, |hint| {
             let visited = hint.visit(&mut |entry| self.loading.take(slot, &entry))?;
+            self.loading.take_ranges(&hint.summary().ranges);
             // Not needed here, and some five bytes in a hundred: damaged, they would stay so for good.
             let (index, filter) = (hint.index()?, hint.filter()?);
             let found = (hint.summary().totals, hint.sections().len());
@@ -477,10 +495,47 @@ impl Recovery<'_> {
         Ok((slot, data, file))
     }
 
+    /// Takes back what was loaded and is older than a range over it. A range may be in any file and hide
+    /// records of any other, so that shows only now; and what was loaded has no keys, so files are asked again,
+    /// as far as ranges reach.
+    fn hide_ranges(&mut self) -> Result<()> {
+        let ranges = std::mem::take(&mut self.loading.ranges);
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let ranges = Arc::new(Ranges::of(ranges));
+        let is_older =
+            |sealed: &&SealedFile| sealed.records > 0 && sealed.seqno_min < ranges.seqno_max();
+        for sealed in self.listed.sealed.iter().filter(is_older) {
+            let Some((slot, data)) = self.files.iter().find(|(_, data)| data.id == sealed.id)
+            else {
+                continue;
+            };
+            let surroundings = Surroundings {
+                fs: self.fs.clone(),
+                dir: self.dir.to_owned(),
+                owner: self.owner.clone(),
+                hasher: self.loading.hasher.clone(),
+                ranges: ranges.clone(),
+            };
+            let has_hint = !self.hints_due.contains(&sealed.id);
+            let mut job = RangeJob::sealed(surroundings, slot, data.clone(), *sealed, has_hint);
+            loop {
+                let step = job.step()?;
+                for hidden in step.hidden {
+                    self.loading.loader.hide(hidden.hash, hidden.seqno);
+                }
+                if step.is_over {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
-        let Loading {
-            loader, mut usage, unknown, undecodable, expiring, keyspace_max, ..
-        } = self.loading;
+        let Loading { loader, mut usage, unknown, undecodable, expiring, keyspace_max, .. } =
+            self.loading;
         if let Some(what) = unknown {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));

@@ -142,7 +142,9 @@ impl Partition {
         file: FileId,
         error: &Error,
     ) -> Option<Group> {
-        let is_del = |pending: &Pending| matches!(pending.effect, Effect::Del { .. });
+        let is_del = |pending: &Pending| {
+            matches!(pending.effect, Effect::Del { .. } | Effect::RangeDel { .. })
+        };
         let has_dels = groups.iter().any(|group| group.pending.iter().any(is_del));
         if error.kind() != ErrorKind::NoSpace || !has_dels || !self.reserve_release() {
             for group in groups {
@@ -167,7 +169,7 @@ impl Partition {
         // Perhaps by what is told to have failed now.
         let is_decided = |pending: &Pending| matches!(pending.answer, Answer::Decided(_));
         for pending in group.pending {
-            let record = pending.effect.hash().map(|_| {
+            let record = pending.effect.has_record().then(|| {
                 let record = decode_record(rest, place).expect("the group was encoded here");
                 let len = record.header.record_len() as usize;
                 (rest, place) = (&rest[len..], place.plus(len));
@@ -177,6 +179,12 @@ impl Partition {
                 (Effect::Del { .. }, Some(record)) if !is_decided(&pending) => {
                     retry.push(now, &record.header, [record.key, record.value]);
                     retry.pending.push(pending);
+                }
+                (Effect::RangeDel { index, len }, Some(record)) => {
+                    retry.push(now, &record.header, [record.key, record.value]);
+                    let effect = Effect::RangeDel { index: retry.ranges.len() as u32, len };
+                    retry.ranges.push(group.ranges[index as usize].clone());
+                    retry.pending.push(Pending { effect, ..pending });
                 }
                 (Effect::None, _) if !is_decided(&pending) => retry.pending.push(pending),
                 (effect, _) => {

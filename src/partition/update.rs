@@ -6,7 +6,8 @@
 //!
 //! ## Invariants
 //! - **UP1** What is decided from a staged record goes into the same group, so that they fail together.
-//! - **UP2** Writes of one key happen in the order they were taken from the mailbox.
+//! - **UP2** Writes of one key happen in the order they were taken from the mailbox. A range that is deleted waits
+//!   for no key: it may overtake what waits there, and is seen by it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::Place;
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind};
 use crate::mailbox::{Body, Request, Update};
-use crate::types::KeyHash;
+use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// Writes that wait for the state of their key.
 #[derive(Default)]
@@ -39,6 +40,8 @@ pub(super) struct Parked {
 
 struct Queue {
     waits_for: WaitsFor,
+    keyspace: KeyspaceId,
+    key: Bytes,
     requests: VecDeque<Request>,
 }
 
@@ -57,6 +60,12 @@ enum Newest {
     /// In a group that is on its way.
     OnItsWay,
     Published(Option<Location>),
+}
+
+impl Queue {
+    fn key(&self) -> (KeyspaceId, &[u8]) {
+        (self.keyspace, &self.key)
+    }
 }
 
 impl Parked {
@@ -87,8 +96,12 @@ impl Parked {
     /// Puts `update` at the head of its key's queue.
     fn park(&mut self, update: Box<Update>, waits_for: WaitsFor) {
         let hash = update.hash;
-        let queue =
-            self.keys.entry(hash).or_insert_with(|| Queue { waits_for, requests: VecDeque::new() });
+        let queue = self.keys.entry(hash).or_insert_with(|| Queue {
+            waits_for,
+            keyspace: update.keyspace,
+            key: update.key.clone(),
+            requests: VecDeque::new(),
+        });
         queue.waits_for = waits_for;
         let request = Request::Update(update);
         self.requests += 1;
@@ -120,19 +133,18 @@ impl Partition {
         }
         let waiting = self.parked.keys.iter();
         let waiting = waiting.filter(|(_, queue)| queue.waits_for == WaitsFor::Group);
-        let waiting: Vec<KeyHash> = waiting.map(|(hash, _)| *hash).collect();
-        for hash in waiting {
-            if !self.is_on_its_way(hash) {
-                self.unpark(hash, ops);
-            }
+        let over = waiting.filter(|(hash, queue)| !self.is_on_its_way(**hash, queue.key()));
+        let over: Vec<KeyHash> = over.map(|(hash, _)| *hash).collect();
+        for hash in over {
+            self.unpark(hash, ops);
         }
     }
 
     /// Whether [`update_advance`](Self::update_advance) would find something to do.
     pub(super) fn update_can_advance(&self) -> bool {
-        let mut waiting = self.parked.keys.iter();
-        waiting
-            .any(|(hash, queue)| queue.waits_for == WaitsFor::Group && !self.is_on_its_way(*hash))
+        self.parked.keys.iter().any(|(hash, queue)| {
+            queue.waits_for == WaitsFor::Group && !self.is_on_its_way(*hash, queue.key())
+        })
     }
 
     /// Handles what waits for a key, until one of them has to wait again.
@@ -143,7 +155,9 @@ impl Partition {
                     self.put(hash, &body, expires_at, durable, reply);
                 }
                 Request::Del { hash, body, durable, reply } => {
-                    self.del(hash, &body, durable, reply);
+                    if !self.del(hash, &body, durable, reply, ops) {
+                        return;
+                    }
                 }
                 Request::Update(update) => {
                     if !self.update_try(update, ops) {
@@ -157,7 +171,7 @@ impl Partition {
     }
 
     /// Decides, or waits at the head of the key's queue; says which.
-    fn update_try(&mut self, update: Box<Update>, ops: &mut Ops) -> bool {
+    pub(super) fn update_try(&mut self, update: Box<Update>, ops: &mut Ops) -> bool {
         if let Some(error) = &self.poisoned {
             update.change.fail(error);
             return true;
@@ -167,7 +181,11 @@ impl Partition {
             update.change.fail(&error);
             return true;
         }
-        match self.newest(update.hash) {
+        if let Some(error) = self.dropped_refusal(update.keyspace) {
+            update.change.fail(&error);
+            return true;
+        }
+        match self.newest(update.hash, update.full_key()) {
             Newest::OnItsWay => {
                 self.parked.park(update, WaitsFor::Group);
                 false
@@ -183,7 +201,9 @@ impl Partition {
                 self.update_decide(*update, &Found::Absent);
                 true
             }
-            Newest::Published(Some(_)) if !update.change.needs_record() => {
+            Newest::Published(Some(_))
+                if !update.change.needs_record() && self.cover(update.full_key()) == Seqno(0) =>
+            {
                 self.update_decide(*update, &Found::Present);
                 true
             }
@@ -191,24 +211,24 @@ impl Partition {
         }
     }
 
-    fn newest(&mut self, hash: KeyHash) -> Newest {
-        if *self.staged_keys.slot(hash) > 0 {
-            if let Some(effect) = self.groups.open().newest(hash) {
+    fn newest(&mut self, hash: KeyHash, key: (KeyspaceId, &[u8])) -> Newest {
+        if *self.staged_keys.slot(hash) > 0 || self.ranges_are_staged() {
+            if let Some(effect) = self.groups.open().newest(hash, key) {
                 return Newest::Open(effect);
             }
-            if self.is_on_its_way(hash) {
+            if self.is_on_its_way(hash, key) {
                 return Newest::OnItsWay;
             }
         }
         Newest::Published(self.keydir.get(hash))
     }
 
-    fn is_on_its_way(&self, hash: KeyHash) -> bool {
+    fn is_on_its_way(&self, hash: KeyHash, key: (KeyspaceId, &[u8])) -> bool {
         let is_in_flight = match &self.in_flight {
-            InFlight::Group(group) | InFlight::Undo(group, _) => group.newest(hash).is_some(),
+            InFlight::Group(group) | InFlight::Undo(group, _) => group.newest(hash, key).is_some(),
             InFlight::None | InFlight::Pause | InFlight::Rotation => false,
         };
-        is_in_flight || self.groups.is_ready(hash)
+        is_in_flight || self.groups.is_ready(hash, key)
     }
 
     /// From what is staged in the open group, if the outcome fits into it too (UP1).
@@ -218,10 +238,11 @@ impl Partition {
             Effect::Put { at, len, .. } => {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
                 let record = Bytes::copy_from_slice(record);
-                let read = found(&record, identity.at(at.into()), &update, &self.config);
+                let view = View { config: &self.config, cover: Seqno(0) };
+                let read = found(&record, identity.at(at.into()), &update, view);
                 read.expect("the record was encoded here")
             }
-            Effect::Del { .. } | Effect::None => Found::Absent,
+            Effect::Del { .. } | Effect::RangeDel { .. } | Effect::None => Found::Absent,
         };
         let value_len = value_len_max(&update.change, &found);
         let len = (RECORD_HEADER_LEN_MAX + update.key.len() + value_len) as u64;
@@ -245,7 +266,8 @@ impl Partition {
     ) -> bool {
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
         data.note_used(self.view.clock.load(Ordering::Relaxed));
-        if let Some(found) = read_now(&data, location, &update, &self.config) {
+        let view = View { config: &self.config, cover: self.cover(update.full_key()) };
+        if let Some(found) = read_now(&data, location, &update, view) {
             self.update_decide(*update, &found);
             return true;
         }
@@ -279,17 +301,21 @@ impl Partition {
         let Some(Request::Update(update)) = self.parked.pop(hash) else {
             return; // Poisoned meanwhile: everybody was told.
         };
+        let newest = self.newest(hash, update.full_key());
+        let is_newest =
+            matches!(newest, Newest::Published(Some(_))) && self.is_at(hash, location, data);
         let refused = match result {
+            // The entry moved on while its record was read: compaction does that. Or a range was deleted.
+            _ if !is_newest => Ok(None),
             Err(source) => {
                 let attempt = format!("read {} bytes at {} of", location.len, location.offset);
                 Err(Error::io(&attempt, &data.path, source))
             }
             Ok(bytes) => {
+                let view = View { config: &self.config, cover: self.cover(update.full_key()) };
                 let place = data.place(u64::from(location.offset));
-                match found(&Bytes::from(bytes), place, &update, &self.config) {
+                match found(&Bytes::from(bytes), place, &update, view) {
                     Ok(found) => Ok(Some(found)),
-                    // The entry moved on while its record was read: compaction does that.
-                    Err(_) if !self.is_at(hash, location, data) => Ok(None),
                     Err(what) => {
                         let error = what.at(&data.path, u64::from(location.offset));
                         tracing::error!(partition = self.id.0, %error, "damaged record");
@@ -350,16 +376,27 @@ impl Partition {
     }
 }
 
-/// What a record says of the key of `update`: it may be another's, or have expired.
+/// What decides whether a record counts, and what it says.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    config: &'a PartitionConfig,
+    /// Below this sequence number the key is deleted.
+    cover: Seqno,
+}
+
+/// What a record says of the key of `update`: it may be another's, have expired, or have been deleted with a
+/// range.
 fn found(
     record: &Bytes,
     place: Place,
     update: &Update,
-    config: &PartitionConfig,
+    View { config, cover }: View<'_>,
 ) -> Result<Found, FormatError> {
     let (keyspace, key) = update.full_key();
     Ok(match check_record(record, place, keyspace, key) {
-        Checked::Match { header, value } if !config.expiry.hides(header.expires_at()) => {
+        Checked::Match { header, value }
+            if !config.expiry.hides(header.expires_at()) && header.seqno >= cover =>
+        {
             let body = Body::stored(&header, record.slice(header.header_len()..value.end));
             let stored = record.slice(value);
             let value = if !update.change.needs_value() {
@@ -378,17 +415,12 @@ fn found(
 }
 
 /// What the record says, if it is in the page cache and sound.
-fn read_now(
-    data: &DataFile,
-    location: Location,
-    update: &Update,
-    config: &PartitionConfig,
-) -> Option<Found> {
+fn read_now(data: &DataFile, location: Location, update: &Update, view: View<'_>) -> Option<Found> {
     let len = location.len as usize;
     if len > READ_NOW_LEN_MAX {
         return None;
     }
     let mut bytes = vec![0; len];
     data.fill_now(&mut bytes, u64::from(location.offset))?;
-    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), update, config).ok()
+    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), update, view).ok()
 }

@@ -18,6 +18,7 @@ use crate::io::{File, Fs};
 use crate::log::data_file::DataFile;
 use crate::types::FileId;
 use crate::upkeep::hints::HintJob;
+use crate::upkeep::range_del::{RangeJob, Step as RangeStep};
 use crate::upkeep::scrub::Allowance;
 
 /// How long the upkeep thread waits for readers of a file that is gone, before it looks again later.
@@ -35,6 +36,8 @@ pub(crate) enum UpkeepEvent {
     /// What readers still hold.
     Released(Option<Released>),
     Scrub(Option<Scrubbed>),
+    /// Records that ranges hide were looked for.
+    Ranges(Option<(Box<RangeJob>, Result<RangeStep>)>),
 }
 
 /// What upkeep is about in one partition.
@@ -113,12 +116,15 @@ impl Partition {
     /// Starts the next step of upkeep, if one is due.
     pub(super) fn upkeep_advance(&mut self, ops: &mut Ops) {
         self.expiry_advance();
+        self.range_remove();
         if self.upkeep.is_busy {
             return;
         }
         self.scrub_forget();
-        let is_busy =
-            self.release_advance(ops) || self.reserve_advance(ops) || self.hint_advance(ops);
+        let is_busy = self.release_advance(ops)
+            || self.reserve_advance(ops)
+            || self.hint_advance(ops)
+            || self.range_advance(ops);
         if !is_busy {
             self.compaction_advance(ops);
             if !self.upkeep.is_busy && self.upkeep.compactor.is_idle() {
@@ -135,11 +141,12 @@ impl Partition {
         self.upkeep.compactor.look();
         self.reserve_look();
         self.upkeep.scrubber.tick();
+        self.range_work.tick();
     }
 
     /// Whether upkeep could go on without anything else happening first.
     pub(super) fn upkeep_has_work(&self) -> bool {
-        self.upkeep.compactor.is_moving() || self.expiry_has_work()
+        self.upkeep.compactor.is_moving() || self.expiry_has_work() || self.range_has_work()
     }
 
     pub(super) fn upkeep_done(&mut self, event: UpkeepEvent, ops: &mut Ops) {
@@ -151,6 +158,10 @@ impl Partition {
             UpkeepEvent::Compaction(stepped) => {
                 self.upkeep.is_busy = false;
                 self.compaction_stepped(stepped, ops);
+            }
+            UpkeepEvent::Ranges(ended) => {
+                self.upkeep.is_busy = false;
+                self.range_stepped(ended);
             }
             UpkeepEvent::Rested => self.upkeep.is_busy = false,
             UpkeepEvent::Scrub(scrubbed) => {
@@ -240,6 +251,7 @@ impl Partition {
                 self.view.counters.hints.add(1);
                 self.view.counters.hint_bytes.add(len);
                 self.upkeep.compactor.look();
+                self.range_work.look();
             }
             Err(error) => {
                 tracing::warn!(partition = self.id.0, %error, "no hint file was written");

@@ -24,6 +24,7 @@ use crate::log::data_file::StoreIdentity;
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::{ExpectedFile, FileKind};
 use crate::log::format::hint::block::RECORDS_START;
+use crate::log::format::record::RecordKind;
 use crate::log::hint_file::{HintBuilder, HintFile, disagreement};
 use crate::log::layout;
 use crate::log::salvage::{Extent, Patient, Piece, Salvage, is_loss, salvage};
@@ -475,7 +476,7 @@ impl Examination<'_> {
         let is_within = (RECORDS_START..DATA_FILE_LEN_LIMIT).contains(&record.offset);
         if let Some(records) = records.as_mut().filter(|_| is_within) {
             let hash = self.hasher.hash(record.header.keyspace, record.key);
-            records.push(hash, record.header, record.key, record.offset, record.len);
+            records.push_record(hash, record);
         }
     }
 
@@ -562,7 +563,10 @@ impl Examination<'_> {
 
     fn count(&self, tally: &mut Tally, record: &RecordAt<'_>) {
         tally.records += 1;
-        tally.misrouted += u64::from(!self.is_ours(record.header.keyspace, record.key));
+        // A range is over keys of all partitions, and each has it.
+        let is_ours = record.header.kind == RecordKind::RangeDel
+            || self.is_ours(record.header.keyspace, record.key);
+        tally.misrouted += u64::from(!is_ours);
         tally.seqno_max = tally.seqno_max.max(record.header.seqno);
         if !tally.keyspaces.contains(&record.header.keyspace) {
             tally.keyspaces.insert(record.header.keyspace);

@@ -9,10 +9,13 @@ use arc_swap::ArcSwap;
 use crate::error::Error;
 use crate::keydir::{KeydirReader, Usage};
 use crate::log::data_file::FileTable;
+use crate::ranges::SharedRanges;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
 
 pub(crate) struct PartitionView {
     pub(crate) keydir: KeydirReader,
+    /// What the keydir still has of ranges that were deleted.
+    pub(crate) ranges: SharedRanges,
     /// Changed after the keydir no longer points into what goes, and before it points into what comes.
     pub(crate) files: ArcSwap<FileTable>,
     /// Moves when a file is opened: what its reads are dated by, to find the one longest unused.
@@ -33,6 +36,9 @@ pub(crate) struct WorkerCounters {
     pub(crate) put_stored_bytes: Counter,
     pub(crate) dels: Counter,
     pub(crate) expired: Counter,
+    pub(crate) range_dels: Counter,
+    pub(crate) range_dels_pending: Counter,
+    pub(crate) range_removed: Counter,
     pub(crate) keys_mortal: Counter,
     pub(crate) gets: Counter,
     pub(crate) reads: Counter,
@@ -72,6 +78,7 @@ impl PartitionView {
     pub(crate) fn new(keydir: KeydirReader, files: &FileTable) -> PartitionView {
         PartitionView {
             keydir,
+            ranges: SharedRanges::default(),
             files: ArcSwap::from_pointee(files.clone()),
             clock: AtomicU64::new(1),
             failure: OnceLock::new(),
@@ -127,6 +134,9 @@ impl PartitionView {
             put_stored_bytes: counters.put_stored_bytes.get(),
             dels: counters.dels.get(),
             expired: counters.expired.get(),
+            range_dels: counters.range_dels.get(),
+            range_dels_pending: counters.range_dels_pending.get(),
+            range_removed: counters.range_removed.get(),
             keys_mortal: counters.keys_mortal.get(),
             gets: counters.gets.get() + gets_hop_free,
             gets_hop_free,

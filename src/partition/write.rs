@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use super::Partition;
 use super::groups::{Answer, Effect, Pending};
+use super::{Ops, Partition};
+use bytes::Bytes;
+
 use crate::error::Result;
 use crate::log::format::record::{RecordHeader, RecordKind};
-use crate::mailbox::{Body, Durable, ReplySender};
+use crate::mailbox::{Body, Change, Durable, Expiry, ReplySender, Update};
 use crate::types::{ExpiresAt, KeyHash, Seqno};
 
 impl Partition {
@@ -21,7 +23,7 @@ impl Partition {
         if let Some(error) = &self.poisoned {
             return reply.send(Err(error.clone()));
         }
-        if let Some(error) = self.put_refusal() {
+        if let Some(error) = self.put_refusal().or_else(|| self.dropped_refusal(body.keyspace)) {
             return reply.send(Err(error));
         }
         self.stage_put(hash, body, expires_at, durable, Answer::Done(reply));
@@ -42,7 +44,27 @@ impl Partition {
         self.staged(Effect::Put { hash, at, len, expires_at }, answer);
     }
 
+    /// Whether the key was there is what its entry says, unless a range is over it: then its record has to be
+    /// looked at. False if that has to be waited for, at the head of the key's queue.
     pub(super) fn del(
+        &mut self,
+        hash: KeyHash,
+        body: &Body,
+        durable: Durable,
+        reply: ReplySender<Result<bool>>,
+        ops: &mut Ops,
+    ) -> bool {
+        if self.is_covered((body.keyspace, body.key())) {
+            let (keyspace, key) = (body.keyspace, Bytes::copy_from_slice(body.key()));
+            let (expiry, change) = (Expiry::At(None), Change::Del { reply });
+            let update = Update { hash, keyspace, key, durable, expiry, value_len_max: 0, change };
+            return self.update_try(Box::new(update), ops);
+        }
+        self.del_known(hash, body, durable, reply);
+        true
+    }
+
+    fn del_known(
         &mut self,
         hash: KeyHash,
         body: &Body,
@@ -52,7 +74,7 @@ impl Partition {
         if let Some(error) = &self.poisoned {
             return reply.send(Err(error.clone()));
         }
-        if let Some(error) = self.del_refusal() {
+        if let Some(error) = self.del_refusal().or_else(|| self.dropped_refusal(body.keyspace)) {
             return reply.send(Err(error));
         }
         self.view.counters.dels.add(1);
@@ -108,7 +130,11 @@ impl Partition {
             value_len: body.value_len() as u32,
             body_crc: body.crc,
         };
-        let (len, key_len) = (header.record_len().into(), header.key_len.into());
+        let mut key_len = u64::from(header.key_len);
+        if kind == RecordKind::RangeDel {
+            key_len += u64::from(header.value_len); // A hint has ranges whole.
+        }
+        let len = header.record_len().into();
         self.groups.make_room(len, key_len, self.bounds);
         let identity = self.owner.identity_of(self.groups.target_file());
         let group = self.groups.open();

@@ -105,7 +105,7 @@ macro_rules! partition_stats {
 }
 
 partition_stats! {
-    /// Keys present; of those that have expired, some for a moment longer.
+    /// Keys present, of all keyspaces; those that have expired, or were deleted with a range, some moments longer.
     keys,
     /// Bytes of memory that the keydir has allocated.
     keydir_bytes,
@@ -121,6 +121,12 @@ partition_stats! {
     keys_mortal,
     /// Keys that were taken out because they had expired.
     expired,
+    /// Ranges of keys deleted: by prefix, by range, all of a keyspace.
+    range_dels,
+    /// Ranges that hide keys which are counted as present still, and as live, until upkeep comes to them.
+    range_dels_pending,
+    /// Keys that upkeep took out because a range that was deleted had them.
+    range_removed,
     /// Reads of a key, whatever they found.
     gets,
     /// Of these, answered on the caller's thread.

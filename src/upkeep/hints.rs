@@ -191,7 +191,7 @@ impl HintJob {
         let is_read = scan
             .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
                 let hash = hasher.hash(record.header.keyspace, record.key);
-                builder.push(hash, record.header, record.key, record.offset, record.len);
+                builder.push_record(hash, &record);
             })
             .map_err(io)?;
         if !is_read {

@@ -7,5 +7,6 @@
 pub(crate) mod compaction;
 pub(crate) mod hints;
 pub(crate) mod prewrite;
+pub(crate) mod range_del;
 pub(crate) mod scrub;
 pub(crate) mod throttle;

@@ -164,6 +164,7 @@ impl Layout {
         assert!(deleted > 0 && records > expected.len() as u64 + deleted, "{}", self.name);
         assert!(expected.values().any(Vec::is_empty) && expected.values().any(|v| v.len() > 4096));
         assert!(logs.iter().any(|log| log.groups.len() > 4), "several groups a file");
+        assert!(logs.iter().flat_map(|log| log.records()).any(Record::is_range), "{}", self.name);
         let fills_sector =
             |record: &&Record| record.at.is_multiple_of(SECTOR_SIZE) && record.len == SECTOR_SIZE;
         let filled = logs.iter().flat_map(|log| log.records()).filter(fills_sector).count();
@@ -280,6 +281,12 @@ fn second_life(db: &Db, plan: &Plan, value: &str, age: &mut dyn FnMut()) {
         wait(db.put("fills a file", vec![b'f'; 3900])).unwrap();
         wait(db.put("page", value.repeat(500))).unwrap();
         wait(db.del("large")).unwrap();
+        // A range of keys that are there, of one that is put again, and of some that never were.
+        let gone = (0..4).map(|n| db.put(format!("gone {n}"), format!("{value}, {round}")));
+        wait(try_join_all(gone)).unwrap();
+        wait(db.delete_prefix("gone")).unwrap();
+        wait(db.put("gone 2", "again")).unwrap();
+        wait(db.delete_range("gone 1".."gone 2")).unwrap();
         age();
     }
     // What a killed store's last file has.

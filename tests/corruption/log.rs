@@ -17,6 +17,23 @@ pub(crate) struct Record {
     pub(crate) key: Vec<u8>,
     /// `None` for a tombstone; as its caller gave it.
     pub(crate) value: Option<Vec<u8>>,
+    /// Where the range ends, if it is a range tombstone; nothing where it has no end.
+    end: Option<Vec<u8>>,
+    pub(crate) partition: u32,
+}
+
+impl Record {
+    pub(crate) fn is_range(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether it says anything of the key, if that is of its partition.
+    pub(crate) fn concerns(&self, key: &[u8]) -> bool {
+        match &self.end {
+            Some(end) => *self.key <= *key && (end.is_empty() || *key < **end),
+            None => *self.key == *key,
+        }
+    }
 }
 
 /// A commit group, or the closing mark, which has no records.
@@ -49,7 +66,7 @@ impl Log {
             let mut records = Vec::new();
             let mut record_at = at + GROUP_HEADER_LEN;
             for _ in 0..u32_at(bytes, at + 36) {
-                let (record, padded) = record_of(bytes, record_at);
+                let (record, padded) = record_of(bytes, record_at, u32_at(bytes, 32));
                 records.push(record);
                 record_at += padded;
             }
@@ -67,7 +84,7 @@ impl Log {
 }
 
 /// The record at `at`, and how many bytes it takes.
-fn record_of(bytes: &[u8], at: usize) -> (Record, usize) {
+fn record_of(bytes: &[u8], at: usize, partition: u32) -> (Record, usize) {
     let extension = u16_at(bytes, at + 30) as usize;
     let key_at = at + RECORD_HEADER_LEN + extension;
     let key_end = key_at + u16_at(bytes, at + 24) as usize;
@@ -79,9 +96,11 @@ fn record_of(bytes: &[u8], at: usize) -> (Record, usize) {
         1 => decompressed(stored, u64_at(bytes, key_at - 8) as usize),
         codec => panic!("no layout has a record of codec {codec}"),
     });
+    let end = (bytes[at + 26] == 3).then(|| stored.to_vec());
     let seqno = u64_at(bytes, at + 8);
     let len = value_end - at;
-    (Record { at, len, seqno, key: bytes[key_at..key_end].to_vec(), value }, padded(len))
+    let key = bytes[key_at..key_end].to_vec();
+    (Record { at, len, seqno, key, value, end, partition }, padded(len))
 }
 
 fn decompressed(stored: &[u8], len: usize) -> Vec<u8> {
@@ -129,13 +148,23 @@ impl List {
 /// The newest record of every key: its number, and the value unless it is deleted.
 pub(crate) type Newest<'a> = BTreeMap<&'a [u8], &'a Record>;
 
-/// What these records add up to.
+/// What these records add up to. A range tombstone is the newest record of every key that it deletes.
 pub(crate) fn newest<'a>(records: impl Iterator<Item = &'a Record>) -> Newest<'a> {
     let mut newest = Newest::new();
+    let (ranges, records): (Vec<&Record>, Vec<&Record>) = records.partition(|r| r.is_range());
     for record in records {
         let found = newest.entry(&record.key).or_insert(record);
         if record.seqno > found.seqno {
             *found = record;
+        }
+    }
+    for range in ranges {
+        for (key, found) in &mut newest {
+            // Numbers of different partitions say nothing about each other.
+            let is_over = range.partition == found.partition && range.concerns(key);
+            if is_over && range.seqno > found.seqno {
+                *found = range;
+            }
         }
     }
     newest

@@ -119,7 +119,7 @@ impl<'a> Sound<'a> {
         // A file of the twin's brings numbers that the store's own files have too.
         let is_newer = |record: &Record| least.is_none_or(|least| record.seqno >= least.seqno);
         least.map_or(found.is_none(), |least| is_found(least))
-            || self.anywhere.iter().any(|r| r.key == key && is_newer(r) && is_found(r))
+            || self.anywhere.iter().any(|r| r.concerns(key) && is_newer(r) && is_found(r))
     }
 }
 

@@ -102,11 +102,21 @@ struct Place {
 #[derive(Clone)]
 pub(crate) struct Sent {
     place: Place,
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Option<Vec<u8>>,
+    /// One, unless it deletes a range.
+    writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Sent {
+    /// What it does, if it is about one key.
+    pub(crate) fn only(&self) -> (&Vec<u8>, Option<&Vec<u8>>) {
+        let [(key, value)] = &self.writes[..] else { panic!("it deletes a range") };
+        (key, value.as_ref())
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.writes.iter().map(|(key, _)| key)
+    }
+
     /// Of every two writes of a partition one.
     pub(crate) fn is_odd(&self) -> bool {
         self.place.count % 2 == 1
@@ -122,12 +132,28 @@ impl History {
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     ) -> Sent {
+        self.send_all(at, partition, vec![(key, value)])
+    }
+
+    /// Notes that a range is about to be deleted, in which the partition may have these keys.
+    pub(crate) fn send_del(&mut self, at: u64, partition: usize, keys: Vec<Vec<u8>>) -> Sent {
+        self.send_all(at, partition, keys.into_iter().map(|key| (key, None)).collect())
+    }
+
+    fn send_all(
+        &mut self,
+        at: u64,
+        partition: usize,
+        writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Sent {
         let timeline = &mut self.partitions[partition];
-        timeline.push(&key, value.as_deref());
+        timeline.push(&writes);
         let place = Place { partition, count: timeline.states.len() };
         self.events.push((at, Event::Sent(place)));
-        self.oracle.attempt(&key, value.as_deref());
-        Sent { place, key, value }
+        for (key, value) in &writes {
+            self.oracle.attempt(key, value.as_deref());
+        }
+        Sent { place, writes }
     }
 
     /// A write was acknowledged.
@@ -136,11 +162,18 @@ impl History {
         if durable {
             self.events.push((at, Event::Durable(sent.place)));
         }
-        self.oracle.acknowledge(&sent.key, durable);
-        match &sent.value {
-            Some(value) => self.visible.insert(sent.key.clone(), value.clone()),
-            None => self.visible.remove(&sent.key),
-        };
+        for (key, value) in &sent.writes {
+            self.oracle.acknowledge(key, durable);
+            match value {
+                Some(value) => self.visible.insert(key.clone(), value.clone()),
+                None => self.visible.remove(key),
+            };
+        }
+    }
+
+    /// A deletion that failed as a whole was done all the same where this key is.
+    pub(crate) fn gone(&mut self, key: &[u8]) {
+        self.visible.remove(key);
     }
 
     /// Everything sent so far is durable, as after `sync` and `close`; also what recovery found.
@@ -218,15 +251,17 @@ impl History {
 }
 
 impl Timeline {
-    fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+    fn push(&mut self, writes: &[(Vec<u8>, Option<Vec<u8>>)]) {
         let mut state = self.state_after(self.states.len());
-        if let Some(before) = self.keys.remove(key) {
-            state ^= before;
-        }
-        if let Some(value) = value {
-            let fingerprint = fingerprint(key, value);
-            self.keys.insert(key.to_vec(), fingerprint);
-            state ^= fingerprint;
+        for (key, value) in writes {
+            if let Some(before) = self.keys.remove(key) {
+                state ^= before;
+            }
+            if let Some(value) = value {
+                let fingerprint = fingerprint(key, value);
+                self.keys.insert(key.clone(), fingerprint);
+                state ^= fingerprint;
+            }
         }
         self.states.push(state);
     }

@@ -75,6 +75,7 @@ impl Player<'_> {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Put { .. } | Step::Del { .. } => wait(self.write(std::slice::from_ref(step))),
+            Step::DelRange { from, to, durable } => self.del_range(*from, *to, *durable),
             Step::Together(writes) => wait(self.write(writes)),
             Step::Sync => {
                 let (result, at) = wait(timed(self.disk, self.db.sync()));
@@ -104,6 +105,34 @@ impl Player<'_> {
             let half: Vec<u64> = ids.skip(usize::from(odd)).step_by(2).collect();
             let compacted = wait(self.db.compact_files(partition, &half));
             self.expect(compacted);
+        }
+    }
+
+    /// One write in each partition, that deletes what is there of the range.
+    fn del_range(&mut self, from: u8, to: u8, durable: bool) {
+        let mut keys: [Vec<Vec<u8>>; PARTITION_COUNT] = Default::default();
+        for key in (from..to).map(key_of) {
+            keys[self.db.partition_of(&key)].push(key);
+        }
+        let at = self.disk.ops();
+        let sent = keys.into_iter().enumerate();
+        let sent: Vec<Sent> = sent.map(|(id, keys)| self.history.send_del(at, id, keys)).collect();
+        let durability = if durable { Durability::Sync } else { Durability::Buffered };
+        let (from, to) =
+            (key_of(from), if to < KEY_COUNT { key_of(to) } else { b"key :".to_vec() });
+        let deletion = self.db.delete_range(from..to).durability(durability);
+        let (deleted, at) = wait(timed(self.disk, deletion));
+        if self.expect(deleted).is_some() {
+            for sent in &sent {
+                self.history.acknowledge(at, sent, durable);
+            }
+            return;
+        }
+        // Partitions are on their own: it may have failed in one and been done in another.
+        for key in sent.iter().flat_map(Sent::keys) {
+            if let Ok(None) = wait(self.db.get(key)) {
+                self.history.gone(key);
+            }
         }
     }
 
@@ -176,8 +205,8 @@ pub(crate) fn key_of(key: u8) -> Vec<u8> {
 async fn write(db: &Db, sent: &Sent, durable: bool) -> Result<()> {
     let long = Duration::from_secs(3_600_000);
     let durability = if durable { Durability::Sync } else { Durability::Buffered };
-    let key = &sent.key;
-    match &sent.value {
+    let (key, value) = sent.only();
+    match value {
         None if sent.is_odd() => db.del(key).await.map(drop),
         None => db.get_and_del(key).durability(durability).await.map(drop),
         Some(value) => match value.len() % 4 {

@@ -20,6 +20,12 @@ pub(crate) enum Step {
     Del {
         key: u8,
     },
+    /// Deletes the keys from one number up to another, of all partitions.
+    DelRange {
+        from: u8,
+        to: u8,
+        durable: bool,
+    },
     /// Writes to different keys, sent before any is answered.
     Together(Vec<Step>),
     Sync,
@@ -91,6 +97,10 @@ fn del(key: u8) -> Step {
     Step::Del { key }
 }
 
+fn del_range(from: u8, to: u8) -> Step {
+    Step::DelRange { from, to, durable: true }
+}
+
 /// Everything there is, once or twice: creation, small and long values, files that fill up, deletions,
 /// compactions asked for and not, hints, closing and being killed.
 pub(crate) fn tour() -> Vec<Session> {
@@ -106,6 +116,10 @@ pub(crate) fn tour() -> Vec<Session> {
     let values = (0..KEY_COUNT).map(|key| put(key, 500));
     let tombstones = (0..KEY_COUNT).filter(|key| key % 3 != 0).map(del);
     let halves = [true, false].map(|odd| Step::CompactHalf { odd });
+    // The same with a range: of values in files before it and beside it, and of one put after it.
+    let ranged = (0..KEY_COUNT).map(|key| put(key, 300));
+    let unsynced = Step::DelRange { from: 0, to: 3, durable: false };
+    let cleared = [del_range(2, 7), put(3, 10), del(5), put(8, 900), unsynced, buffered(1, 30)];
     vec![
         session(plain, first.into_iter().chain([burst.clone(), Step::Read]).collect(), End::Kill),
         session(
@@ -135,7 +149,14 @@ pub(crate) fn tour() -> Vec<Session> {
         ),
         session(plain, vec![Step::Compact, Step::Read], End::Close),
         session(plain, values.chain(tombstones).chain([put(0, 10)]).collect(), End::Close),
-        session(plain, halves.into_iter().chain([Step::Read]).collect(), End::Kill),
+        session(plain, halves.clone().into_iter().chain([Step::Read]).collect(), End::Kill),
+        session(plain, ranged.chain(cleared).chain([Step::Read]).collect(), End::Kill),
+        session(plain, halves.into_iter().chain([Step::Read]).collect(), End::Close),
+        session(
+            Settings { background: true, ..plain },
+            vec![del_range(0, 9), put(4, 40), del_range(4, 10), Step::Compact, Step::Read],
+            End::Close,
+        ),
     ]
 }
 
@@ -155,9 +176,10 @@ pub(crate) fn brief() -> Vec<Session> {
         (background, overwrite.chain([beside, Step::Read]).collect(), End::Close),
         (
             Settings { compressed: true, ..plain },
-            vec![del(1), put(3, 800), half, Step::Compact, Step::Read, buffered(6, 10)],
+            vec![del(1), put(3, 800), half.clone(), Step::Compact, Step::Read, buffered(6, 10)],
             End::Kill,
         ),
+        (plain, vec![put(2, 50), del_range(1, 4), put(3, 20), half, Step::Compact], End::Kill),
     ];
     steps.map(|(settings, steps, end)| Session { settings, steps, end }).into()
 }
@@ -190,7 +212,11 @@ fn random_step(random: &mut fastrand::Rng) -> Step {
         80..87 => Step::Sync,
         87..90 => Step::Compact,
         90..93 => Step::CompactHalf { odd: random.bool() },
-        93..98 => Step::CompactBeside(random_writes(random)),
+        93..95 => {
+            let (from, to) = (random.u8(..KEY_COUNT), random.u8(..=KEY_COUNT));
+            Step::DelRange { from, to, durable: random.bool() }
+        }
+        95..98 => Step::CompactBeside(random_writes(random)),
         _ => Step::Read,
     }
 }

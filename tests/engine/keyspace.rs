@@ -226,8 +226,8 @@ fn many_at_once_open_the_same_keyspaces() {
         let db = store.open();
         let opens = (0..200).map(|n| db.keyspace(format!("s{}", n % 7)));
         let spaces = wait(try_join_all(opens)).unwrap();
-        for (n, space) in spaces.iter().enumerate() {
-            wait(space.incr("opened", n as i64)).unwrap();
+        for (n, space) in (0..).zip(&spaces) {
+            wait(space.incr("opened", n)).unwrap();
         }
         for (n, space) in spaces.iter().take(7).enumerate() {
             let sum: usize = (0..200).filter(|other| other % 7 == n).sum();

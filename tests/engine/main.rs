@@ -27,6 +27,7 @@ mod keyspace;
 mod lifecycle;
 mod opening;
 mod pages;
+mod range_del;
 mod repair;
 mod rotation;
 mod salvage;

@@ -174,8 +174,9 @@ enum Event {
 /// a write of its key that began after that is over, or never will.
 fn expiry(call: &Seen, seen: &[Seen]) -> Option<u64> {
     let overtaken = call.dropped.and_then(|dropped| {
-        let later =
-            seen.iter().filter(|later| later.begun > dropped && later.action != Action::Get);
+        let later = seen.iter().filter(|later| {
+            later.begun > dropped && !matches!(later.action, Action::Get | Action::Wipe)
+        });
         later.filter_map(|later| later.ended).map(|(at, _)| at).min()
     });
     [overtaken, call.expired].into_iter().flatten().min()

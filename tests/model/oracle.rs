@@ -36,7 +36,7 @@ impl Oracle {
             .iter()
             .filter(|call| call.answers.is_some())
             .flat_map(|call| &call.actions)
-            .filter(|(_, action)| *action != Action::Get)
+            .filter(|(_, action)| !matches!(action, Action::Get | Action::Wipe))
             .map(|(key, _)| *key)
             .collect();
         let before = std::mem::take(&mut self.abandoned);

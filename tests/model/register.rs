@@ -44,6 +44,8 @@ pub(crate) enum Action {
     Put(Value),
     Del,
     Get,
+    /// Deletes it with a range, which may overtake what waits for the key.
+    Wipe,
     /// Stores the value if the key is there, or if it is not.
     PutIf(Value, bool),
     /// Stores the value, or nothing, and tells what was there.
@@ -68,7 +70,7 @@ impl Action {
     fn apply(self, before: State, answer: Option<Answer>) -> Option<State> {
         let after = match self {
             Action::Put(value) => Some(value),
-            Action::Del => None,
+            Action::Del | Action::Wipe => None,
             Action::PutIf(value, if_there) if before.is_some() == if_there => Some(value),
             Action::Get | Action::PutIf(..) => before,
             Action::Exchange(state) => state,

@@ -1,6 +1,8 @@
 //! What a caller can ask about keys. A new verb of the store is a new variant here and a row in each of the
 //! functions below; sequences and histories then use it.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -113,6 +115,17 @@ pub(crate) enum Verb {
         key: Key,
         len: Option<u32>,
     },
+    /// Deletes from one key up to another, or from the first, or to the last.
+    DelRange {
+        from: Option<Key>,
+        to: Option<Key>,
+        ack: Ack,
+    },
+    /// Deletes what begins as a key does, with so many bytes of it.
+    DelPrefix {
+        key: Key,
+        len: usize,
+    },
 }
 
 impl Verb {
@@ -131,7 +144,13 @@ impl Verb {
     pub(crate) fn among(random: &mut fastrand::Rng, keys: u8, len: u32) -> Verb {
         let key = random.u8(..keys);
         match random.u8(..100) {
-            0..10 => Verb::PutIf { key, len, if_there: random.bool() },
+            0..2 => {
+                let mut edge = || (random.u8(..4) > 0).then(|| random.u8(..keys));
+                let (from, to) = (edge(), edge());
+                Verb::DelRange { from, to, ack: ACKS[random.usize(..ACKS.len())] }
+            }
+            2 => Verb::DelPrefix { key, len: random.usize(..3) },
+            3..10 => Verb::PutIf { key, len, if_there: random.bool() },
             10..18 => Verb::Exchange { key, len: (random.u8(..3) > 0).then_some(len) },
             18..45 => {
                 let form = FORMS[random.usize(..FORMS.len())];
@@ -163,10 +182,30 @@ impl Verb {
             Verb::PutIf { key, len, if_there } => {
                 vec![(*key, Action::PutIf(Value::of(&value_bytes(number, *len)), *if_there))]
             }
+            Verb::DelRange { .. } | Verb::DelPrefix { .. } => {
+                let deleted = (0..KEYS).filter(|key| self.deletes(*key));
+                deleted.map(|key| (key, Action::Wipe)).collect()
+            }
             Verb::Exchange { key, len } => {
                 let value = len.map(|len| Value::of(&value_bytes(number, len)));
                 vec![(*key, Action::Exchange(value))]
             }
+        }
+    }
+
+    /// Whether the key is in the range.
+    fn deletes(&self, key: Key) -> bool {
+        let key = key_bytes(key);
+        match self {
+            Verb::DelRange { from, to, .. } => {
+                from.is_none_or(|from| key_bytes(from) <= key)
+                    && to.is_none_or(|to| key < key_bytes(to))
+            }
+            Verb::DelPrefix { key: of, len } => {
+                let of = key_bytes(*of);
+                key.starts_with(&of[..(*len).min(of.len())])
+            }
+            _ => false,
         }
     }
 
@@ -224,6 +263,26 @@ impl Verb {
                 };
                 exchanged.map(move |done| Ok(vec![holds(done?)])).boxed()
             }
+            Verb::DelRange { from, to, ack } => {
+                let from = from.map_or(Bound::Unbounded, |key| Bound::Included(key_bytes(key)));
+                let to = to.map_or(Bound::Unbounded, |key| Bound::Excluded(key_bytes(key)));
+                let deletion = match (&from, &to) {
+                    (Bound::Unbounded, Bound::Unbounded) => db.clear(),
+                    _ => db.delete_range((from, to)),
+                };
+                let deletion = match ack.durability() {
+                    Some(durability) => deletion.durability(durability),
+                    None => deletion,
+                };
+                let count = self.actions(number).len();
+                deletion.map(move |done| done.map(|()| vec![Answer::Done; count])).boxed()
+            }
+            Verb::DelPrefix { key, len } => {
+                let of = key_bytes(*key);
+                let deletion = db.delete_prefix(&of[..(*len).min(of.len())]);
+                let count = self.actions(number).len();
+                deletion.map(move |done| done.map(|()| vec![Answer::Done; count])).boxed()
+            }
             Verb::GetMany { keys } => {
                 let get_many =
                     db.get_many(keys.iter().map(|key| key_bytes(*key)).collect::<Vec<_>>());
@@ -232,9 +291,17 @@ impl Verb {
         }
     }
 
-    /// Whether it looks before it writes, which can take a while.
+    /// Whether it looks before it writes, which can take a while: a deletion does where a range was deleted. Or whether it
+    /// overtakes those that wait.
     pub(crate) fn may_wait(&self) -> bool {
-        matches!(self, Verb::PutIf { .. } | Verb::Exchange { .. })
+        matches!(
+            self,
+            Verb::PutIf { .. }
+                | Verb::Exchange { .. }
+                | Verb::Del { .. }
+                | Verb::DelRange { .. }
+                | Verb::DelPrefix { .. }
+        )
     }
 
     /// What might show the same with less to look at.
@@ -261,6 +328,16 @@ impl Verb {
                 vec![Verb::Put { key: *key, len: *len, form, ack }]
             }
             Verb::Exchange { key, len: None } => vec![Verb::Del { key: *key }],
+            Verb::DelRange { ack, .. } if *ack != Ack::Usual => {
+                vec![Verb::DelRange { from: None, to: None, ack: Ack::Usual }]
+            }
+            Verb::DelRange { from, to, ack } => {
+                let with = |from, to| Verb::DelRange { from, to, ack: *ack };
+                vec![with(None, *to), with(*from, None)]
+            }
+            Verb::DelPrefix { .. } => {
+                vec![Verb::DelRange { from: None, to: None, ack: Ack::Usual }]
+            }
         }
         .into_iter()
         .filter(|verb| verb != self)

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::ExpectedFile;
 use crate::log::format::hint::block::{Block, EntryDecoder, HintEntry};
+use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::hint::{HintSummary, Section, TRAILER_LEN};
 use crate::log::hint_file::HintFile;
 use crate::log::salvage::Damage;
@@ -185,8 +186,22 @@ impl Printer<'_> {
     }
 
     fn trailer(&mut self, summary: &HintSummary, place: Section) -> Printed {
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys } = summary;
+        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } = summary;
         let key = |key: &[u8]| key.escape_ascii().to_string();
+        for HintRange { range, offset, len } in ranges {
+            let end = (!range.end.is_empty()).then(|| key(&range.end));
+            self.fields(
+                "range",
+                &[
+                    ("seqno", range.seqno.0.into()),
+                    ("keyspace", range.keyspace.0.into()),
+                    ("begin", key(&range.begin).into()),
+                    ("end", end.into()),
+                    ("record_offset", (*offset).into()),
+                    ("record_len", (*len).into()),
+                ],
+            )?;
+        }
         self.fields(
             "trailer",
             &[

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::log::data_file::DataFile;
 use crate::log::hint_file::KeyAt;
 use crate::planted::{Bug, is_planted};
-use crate::types::{ExpiresAt, FileId};
+use crate::types::{ExpiresAt, FileId, Seqno};
 
 /// Files that are opened, or whose first block is read, at the same time.
 const OPENING_MAX: usize = 8;
@@ -133,7 +133,7 @@ impl Walk {
 
     /// What is in memory could be read on for long after the store was closed.
     fn check_open(&self) -> Result<()> {
-        if self.shared.lifecycle.is_closing() { Err(Error::closed()) } else { Ok(()) }
+        self.shared.check_open(self.span.keyspace)
     }
 
     /// Goes to the next key that is there; false at the end.
@@ -169,11 +169,15 @@ impl Walk {
     /// by its keyspace, its bytes or the sequence number of its newest record, is asked here.
     fn judge(&self, candidate: &Candidate) -> Verdict {
         let view = &self.shared.partitions[candidate.shard].view;
-        let hash = self.shared.hash(self.span.keyspace, &self.passed);
+        let keyspace = self.span.keyspace;
+        let hash = self.shared.hash(keyspace, &self.passed);
+        // Before the look-up (RG2).
+        let cover = view.ranges.cover(keyspace, &self.passed);
+        let is_covered = cover > Seqno(0);
         let found = view.keydir.lookup(hash, |location| {
             // While the entry is known to be there, so is its file.
             let file = |()| view.files.load().get(location.slot).map(|data| data.id);
-            (location, location.has_expiry.then_some(()).and_then(file))
+            (location, (location.has_expiry || is_covered).then_some(()).and_then(file))
         });
         match found {
             _ if is_planted(Bug::NamesBelieved) => Verdict::Shown,
@@ -184,14 +188,16 @@ impl Walk {
             {
                 Verdict::Hidden
             }
-            Some((location, _)) if !location.has_expiry => Verdict::Shown,
+            Some((location, _)) if !location.has_expiry && !is_covered => Verdict::Shown,
             Some((location, file))
                 if file == Some(candidate.file) && location.offset == candidate.at.offset =>
             {
                 let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
-                if self.shared.expiry.hides(expires_at) { Verdict::Hidden } else { Verdict::Shown }
+                let is_hidden = candidate.at.seqno < cover || self.shared.expiry.hides(expires_at);
+                if is_hidden { Verdict::Hidden } else { Verdict::Shown }
             }
-            // Written or moved since the walk began: the files of the walk do not know when it expires.
+            // Written or moved since the walk began: the files of the walk do not know when it expires, or
+            // whether it is older than a range that was deleted.
             Some(_) => Verdict::Ask,
         }
     }

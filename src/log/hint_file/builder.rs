@@ -13,8 +13,11 @@ use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::{BlockBuilder, HintEntry, RECORDS_START};
 use crate::log::format::hint::filter::Filter;
 use crate::log::format::hint::index::{Index, encode_count, encode_line};
+use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, KeyRange, RecordTotals, Section};
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
+use crate::log::scanner::RecordAt;
+use crate::ranges::RangeDel;
 use crate::scratch;
 use crate::types::{FileId, KeyHash, KeyspaceId, Seqno};
 
@@ -35,6 +38,8 @@ pub(crate) struct HintBuilder {
     records: Vec<Pending>,
     /// For each record keyspace, key, and expiry and batch if it has them.
     arena: Vec<u8>,
+    /// Range tombstones, whole.
+    ranges: Vec<HintRange>,
     totals: RecordTotals,
     seqno_min: Seqno,
     seqno_max: Seqno,
@@ -181,10 +186,46 @@ impl HintBuilder {
         });
     }
 
+    /// Takes in a range tombstone at `offset` of the data file.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub(crate) fn push_range(
+        &mut self,
+        header: &RecordHeader,
+        begin: &[u8],
+        end: &[u8],
+        offset: u64,
+        len: u32,
+    ) {
+        assert!(
+            (RECORDS_START..limits::DATA_FILE_LEN_LIMIT).contains(&offset),
+            "a record is behind the headers, and its offset fits 32 bits"
+        );
+        self.take_totals(header, offset, len);
+        self.totals.tombstone_records += 1;
+        self.totals.tombstone_bytes += u64::from(len);
+        self.ranges.push(HintRange {
+            range: RangeDel::of(header, begin, end),
+            offset: offset as u32,
+            len,
+        });
+    }
+
+    /// Takes in a record of whatever kind.
+    pub(crate) fn push_record(&mut self, hash: KeyHash, record: &RecordAt<'_>) {
+        let RecordAt { offset, len, header, key, value } = *record;
+        if header.kind == RecordKind::RangeDel {
+            self.push_range(header, key, value, offset, len);
+        } else {
+            self.push(hash, header, key, offset, len);
+        }
+    }
+
     fn take_totals(&mut self, header: &RecordHeader, offset: u64, len: u32) {
         let len = u64::from(len);
         let seqno = header.seqno;
-        self.seqno_min = if self.records.is_empty() { seqno } else { self.seqno_min.min(seqno) };
+        self.seqno_min = if self.pushed_count() == 0 { seqno } else { self.seqno_min.min(seqno) };
         self.seqno_max = self.seqno_max.max(seqno);
         self.records_end = self.records_end.max(offset + len);
         self.totals.record_bytes += len;
@@ -192,7 +233,7 @@ impl HintBuilder {
             self.totals.tombstone_records += 1;
             self.totals.tombstone_bytes += len;
         }
-        if header.key_len == 0 {
+        if header.key_len == 0 && header.kind != RecordKind::RangeDel {
             self.obstacle = Some("a record has an empty key");
         }
     }
@@ -203,11 +244,12 @@ impl HintBuilder {
     /// `InvalidInput` if the records that were pushed are not those of `sealed`, before anything is
     /// written; or what `out` returns.
     pub(crate) fn write(
-        self,
+        mut self,
         header: &DataHeader,
         sealed: &SealedFile,
         out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<HintSummary> {
+        self.ranges.sort_unstable_by_key(|range| range.range.seqno);
         if let Some(obstacle) = self.obstacle.or_else(|| self.mismatch(header, sealed)) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, obstacle));
         }
@@ -224,6 +266,7 @@ impl HintBuilder {
             entries: order.len() as u64,
             tombstone_entries,
             keys: self.key_range(&order),
+            ranges: self.ranges,
         };
         let tail = HintTail { summary, index, filter };
         sink.write(&tail.encode(sink.identity))?;
@@ -269,6 +312,18 @@ impl HintBuilder {
         self.records.len()
     }
 
+    /// Records that were pushed, range tombstones included.
+    fn pushed_count(&self) -> u64 {
+        (self.records.len() + self.ranges.len()) as u64
+    }
+
+    /// The range tombstones, in order of sequence numbers.
+    pub(super) fn ranges(&self) -> Vec<HintRange> {
+        let mut ranges = self.ranges.clone();
+        ranges.sort_unstable_by_key(|range| range.range.seqno);
+        ranges
+    }
+
     /// What the hint would say, in order of keys (HI1).
     pub(super) fn entries(&self) -> impl Iterator<Item = HintEntry<'_>> {
         newest_by_key(&self.records, &self.arena)
@@ -289,10 +344,12 @@ impl HintBuilder {
         let records_end_max = sealed.len.saturating_sub(GROUP_HEADER_LEN as u64);
         if header.file != sealed.id {
             Some("the header is of another file than the one that was sealed")
-        } else if self.records.len() as u64 != sealed.records {
+        } else if self.pushed_count() != sealed.records {
             Some("the sealed file has another number of records")
         } else if (self.seqno_min, self.seqno_max) != (sealed.seqno_min, sealed.seqno_max) {
             Some("the sealed file has another range of sequence numbers")
+        } else if !self.ranges.is_sorted_by(|a, b| a.range.seqno < b.range.seqno) {
+            Some("two range tombstones have one sequence number")
         } else if self.records_end > records_end_max {
             Some("a record is behind the end of the sealed file")
         } else {

@@ -59,6 +59,8 @@ fn find(hint: &HintFile<'_>, records: &HintBuilder) -> Result<Option<Disagreemen
         Ok(wrong_block)
     } else if records.totals() != hint.summary().totals {
         of_part(sections.trailer, "the totals are not those of the data file")
+    } else if records.ranges() != hint.summary().ranges {
+        of_part(sections.trailer, "the ranges are not those of the data file")
     } else if records.hashes().any(|hash| !filter.may_contain(hash)) {
         of_part(sections.filter, "the filter denies a key of the data file")
     } else {

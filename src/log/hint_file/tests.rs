@@ -13,9 +13,11 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::{Block, HintEntry};
+use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::hint::{HintSummary, TRAILER_LEN};
 use crate::log::format::record::{Codec, Compression, Encryption, RecordHeader, RecordKind};
 use crate::log::scanner::ReadAt;
+use crate::ranges::RangeDel;
 use crate::route::KeyHasher;
 use crate::types::{FileId, KeyHash, KeyspaceId, PartitionId, Seqno, StoreId};
 
@@ -292,12 +294,43 @@ fn golden_bytes_of_version_1() {
     written.check();
 }
 
+/// Breaks if a range tombstone takes the place of a record of the key that it begins with, or the other way
+/// round, or two of one begin take each other's.
+#[test]
+fn range_tombstones_stand_beside_the_entries() {
+    let mut records = Records::new();
+    records.put(3, "a");
+    let mut ranges = Vec::new();
+    for (seqno, begin, end) in [(7, "a", "c"), (5, "a", ""), (9, "b", "bb")] {
+        let (begin, end) = (begin.as_bytes(), end.as_bytes());
+        let header = RecordHeader {
+            kind: RecordKind::RangeDel,
+            key_len: begin.len() as u16,
+            value_len: end.len() as u32,
+            ..put_header(seqno)
+        };
+        let (offset, len) = (records.sealed.len - GROUP_HEADER_LEN as u64, header.record_len());
+        records.builder.push_range(&header, begin, end, offset, len);
+        let range = RangeDel::of(&header, begin, end);
+        ranges.push(HintRange { range, offset: offset as u32, len });
+        records.sealed.len += u64::from(len);
+        records.sealed.records += 1;
+        records.sealed.seqno_max = records.sealed.seqno_max.max(header.seqno);
+    }
+    records.put(8, "a");
+    let written = records.write();
+    ranges.sort_by_key(|range| range.range.seqno);
+    assert_eq!(written.summary.ranges, ranges);
+    assert_eq!((written.summary.entries, written.summary.totals.tombstone_records), (1, 3));
+    written.check();
+}
+
 #[test]
 fn the_newest_record_of_a_key_is_kept_and_totals_are_of_all() {
     let records = small();
     let (record_bytes, tombstones) = (records.record_bytes, records.tombstones);
     let written = records.write();
-    let HintSummary { sealed, totals, entries, tombstone_entries, keys } = &written.summary;
+    let HintSummary { sealed, totals, entries, tombstone_entries, keys, .. } = &written.summary;
     assert_eq!((sealed.records, *entries, *tombstone_entries), (5, 4, 1));
     assert_eq!(totals.record_bytes, record_bytes);
     assert_eq!((totals.tombstone_records, totals.tombstone_bytes), tombstones);

@@ -34,7 +34,7 @@ use crate::log::scanner::{RecordAt, Scan};
 use crate::log::writer::FileWriter;
 use crate::route::KeyHasher;
 use crate::scratch;
-use crate::types::{FileId, KeyHash};
+use crate::types::{FileId, KeyHash, Seqno};
 use crate::upkeep::hints::{Uncached, check_sealed, hint_of, opened_chain, write_hint};
 
 /// Bytes of an input that one step reads.
@@ -53,6 +53,8 @@ pub(crate) struct Surroundings {
     pub(crate) bounds: FileBounds,
     pub(crate) pace: Pace,
     pub(crate) clock: Arc<ExpiryClock>,
+    /// The keydir is rid of what range tombstones up to here hide.
+    pub(crate) ranges_worked_through: Seqno,
 }
 
 /// A file to compact.
@@ -138,7 +140,12 @@ impl Job {
     ) -> Job {
         let sealed: Vec<SealedFile> = inputs.iter().map(|input| input.sealed).collect();
         Job {
-            tombstones: Tombstones::new(&sealed, outside, surroundings.clock.now_ms()),
+            tombstones: Tombstones::new(
+                &sealed,
+                outside,
+                surroundings.clock.now_ms(),
+                surroundings.ranges_worked_through,
+            ),
             surroundings,
             inputs,
             is_decided: false,
@@ -256,8 +263,17 @@ impl Job {
                 writing.shadow_records += 1;
                 writing.shadow_bytes += u64::from(len);
             }
+            RecordKind::RangeDel => {
+                if !self.tombstones.is_range_needed(file, header.seqno) {
+                    return Ok(());
+                }
+                self.push(hash, header, len, [key, value])?;
+                let writing = self.writing.as_mut().expect("`push` has just written to it");
+                writing.shadow_records += 1;
+                writing.shadow_bytes += u64::from(len);
+            }
             // A store that has any of these is refused when it is opened.
-            RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
+            RecordKind::BatchDecision | RecordKind::BatchResolve => {
                 self.push(hash, header, len, [key, value])?;
             }
         }
@@ -299,7 +315,9 @@ impl Job {
         len: u32,
         body: [&[u8]; 2],
     ) -> Result<u32> {
-        let key_bytes = u64::from(header.key_len);
+        let is_range = header.kind == RecordKind::RangeDel;
+        let end_len = if is_range { u64::from(header.value_len) } else { 0 };
+        let key_bytes = u64::from(header.key_len) + end_len;
         let bounds = self.surroundings.bounds;
         let is_full = self.writing.as_ref().is_some_and(|writing| {
             let records = writing.writer.record_count() + 1;
@@ -313,7 +331,8 @@ impl Job {
         }
         let writing = self.writing.as_mut().expect("it was just begun");
         let offset = writing.writer.push(header, body);
-        writing.hint.push(hash, header, body[0], offset, len);
+        let [key, value] = body;
+        writing.hint.push_record(hash, &RecordAt { offset, len, header, key, value });
         writing.key_bytes += key_bytes;
         writing.record_bytes += u64::from(len);
         if writing.writer.buffered_len() >= WRITE_LEN {

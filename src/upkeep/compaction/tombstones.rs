@@ -8,8 +8,13 @@
 //! ## Invariants
 //! - **TO1** A tombstone is given up only if the keydir has a newer record of its key, or if each file
 //!   outside the inputs either begins above its sequence number or has a filter that excludes the key.
+//! - **TO3** A range tombstone is given up only if the keydir is rid of all that it hides, and no file outside
+//!   the inputs holds an older put of a key of its range that no newer range of the inputs hides.
 //! - **TO2** What cannot be read is taken to hold every key.
 
+use std::collections::HashSet;
+use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use hashbrown::HashTable;
@@ -18,12 +23,16 @@ use crate::io::Fs;
 use crate::keydir::KeydirReader;
 use crate::log::data_file::Owner;
 use crate::log::files::SealedFile;
+use crate::log::format::FormatError;
+use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::record::RecordKind;
 use crate::log::hint_file::HintFile;
 use crate::planted::{Bug, is_planted};
+use crate::ranges::{RangeDel, Ranges};
 use crate::route::KeyHasher;
 use crate::types::{ExpiresAt, FileId, KeyHash, Seqno};
 use crate::upkeep::hints::read_hint;
+use crate::upkeep::range_del::{is_hidden, visit_touched};
 
 /// The newest tombstone of a key in the inputs.
 struct Candidate {
@@ -32,11 +41,21 @@ struct Candidate {
     is_needed: bool,
 }
 
+/// A range tombstone in the inputs.
+struct RangeCandidate {
+    file: FileId,
+    range: RangeDel,
+    is_needed: bool,
+}
+
 /// Decides over the tombstones of some files, one file a step.
 pub(super) struct Tombstones {
     /// What expired later than this, in milliseconds since 1970, is not decided over.
     as_of_ms: u64,
     candidates: HashTable<Candidate>,
+    ranges: Vec<RangeCandidate>,
+    /// Of ranges up to here the keydir has nothing that they hide.
+    worked_through: Seqno,
     needed: usize,
     /// Inputs whose tombstones could not be listed: all of them stay.
     unlisted: Vec<FileId>,
@@ -60,7 +79,12 @@ pub(super) struct Reading<'a> {
 impl Tombstones {
     /// `inputs` are to be compacted, `outside` is every other sealed file. The active file need not be
     /// asked: it holds nothing older than a sealed one.
-    pub(super) fn new(inputs: &[SealedFile], outside: &[SealedFile], as_of_ms: u64) -> Tombstones {
+    pub(super) fn new(
+        inputs: &[SealedFile],
+        outside: &[SealedFile],
+        as_of_ms: u64,
+        worked_through: Seqno,
+    ) -> Tombstones {
         let oldest_outside =
             outside.iter().filter(|file| file.records > 0).map(|file| file.seqno_min);
         let oldest_outside = oldest_outside.min().unwrap_or(Seqno(u64::MAX));
@@ -69,6 +93,8 @@ impl Tombstones {
         Tombstones {
             as_of_ms,
             candidates: HashTable::new(),
+            ranges: Vec::new(),
+            worked_through,
             needed: 0,
             unlisted: Vec::new(),
             broken: Vec::new(),
@@ -86,7 +112,7 @@ impl Tombstones {
     pub(super) fn step(&mut self, reading: &Reading<'_>) -> bool {
         if let Some(input) = self.inputs.pop() {
             self.list(&input, reading);
-        } else if self.needed < self.candidates.len() {
+        } else if self.needed < self.candidates.len() + self.ranges.len() {
             match self.outside.pop() {
                 Some(outside) => self.ask(&outside, reading),
                 None => return true,
@@ -121,9 +147,20 @@ impl Tombstones {
                 .is_some_and(|candidate| candidate.is_needed && candidate.seqno == seqno)
     }
 
+    /// Whether the range tombstone `seqno`, which lies in `file`, has to stay.
+    pub(super) fn is_range_needed(&self, file: FileId, seqno: Seqno) -> bool {
+        let is_listed = |known: &&RangeCandidate| known.file == file && known.range.seqno == seqno;
+        // TO3: what it hides would be copied as if it counted.
+        seqno > self.worked_through
+            || self.unlisted.contains(&file)
+            || self.ranges.iter().find(is_listed).is_some_and(|known| known.is_needed)
+    }
+
     fn list(&mut self, input: &SealedFile, reading: &Reading<'_>) {
         let (candidates, as_of_ms) = (&mut self.candidates, self.as_of_ms);
+        let mut ranges = Vec::new();
         let listed = read_hint(reading.fs, reading.dir, reading.owner, input, |hint| {
+            ranges.clone_from(&hint.summary().ranges);
             hint.visit(&mut |entry| {
                 let is_expired = entry.expires_at_ms.is_some_and(|at| at <= as_of_ms);
                 if entry.kind != RecordKind::Del && !is_expired {
@@ -146,10 +183,17 @@ impl Tombstones {
         if listed.is_none() {
             self.unlisted.push(input.id); // TO2
             self.broken.push(input.id);
+            return;
+        }
+        for HintRange { range, .. } in ranges {
+            let is_needed = range.seqno > self.worked_through;
+            self.needed += usize::from(is_needed);
+            self.ranges.push(RangeCandidate { file: input.id, range, is_needed });
         }
     }
 
     fn ask(&mut self, outside: &SealedFile, reading: &Reading<'_>) {
+        self.ask_ranges(outside, reading);
         let is_older = |candidate: &Candidate| candidate.seqno > outside.seqno_min;
         if !self.candidates.iter().any(|candidate| !candidate.is_needed && is_older(candidate)) {
             return;
@@ -157,7 +201,7 @@ impl Tombstones {
         let ask = |hint: &HintFile<'_>| hint.filter();
         let filter = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
         if filter.is_none() {
-            self.broken.push(outside.id);
+            self.note_broken(outside.id);
         }
         for candidate in &mut self.candidates {
             let may_hold =
@@ -169,4 +213,55 @@ impl Tombstones {
             }
         }
     }
+
+    fn note_broken(&mut self, file: FileId) {
+        if !self.broken.contains(&file) {
+            self.broken.push(file);
+        }
+    }
+
+    /// Keeps the range tombstones that hide something in `outside`.
+    fn ask_ranges(&mut self, outside: &SealedFile, reading: &Reading<'_>) {
+        let is_asked =
+            |known: &&RangeCandidate| !known.is_needed && known.range.seqno > outside.seqno_min;
+        let asked = self.ranges.iter().filter(is_asked).map(|known| known.range.clone());
+        let asked: Vec<RangeDel> = asked.collect();
+        if asked.is_empty() || is_planted(Bug::RangeDroppedEarly) {
+            return;
+        }
+        let (count, ranges) = (asked.len(), Ranges::of(asked));
+        let ask = |hint: &HintFile<'_>| hiding(hint, &ranges, count);
+        let hiding = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
+        if hiding.is_none() {
+            self.note_broken(outside.id);
+        }
+        for known in &mut self.ranges {
+            let seqno = known.range.seqno;
+            let is_hiding = hiding.as_ref().is_none_or(|hiding| hiding.contains(&seqno)); // TO2
+            if !known.is_needed && seqno > outside.seqno_min && is_hiding {
+                known.is_needed = true;
+                self.needed += 1;
+            }
+        }
+    }
+}
+
+/// Which of `count` ranges hide something in the data file of the hint that no newer one of them hides.
+fn hiding(
+    hint: &HintFile<'_>,
+    ranges: &Ranges,
+    count: usize,
+) -> io::Result<Result<HashSet<Seqno>, FormatError>> {
+    let mut hiding = HashSet::new();
+    let index = match hint.index()? {
+        Ok(index) => index,
+        Err(why) => return Ok(Err(why)),
+    };
+    let visited = visit_touched(hint, &index, ranges, 0, usize::MAX, &mut |entry| {
+        if is_hidden(ranges, entry) {
+            hiding.insert(ranges.cover(entry.keyspace, entry.key));
+        }
+        if hiding.len() == count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(visited.map(|_| hiding))
 }

@@ -1,7 +1,7 @@
 //! Hint file: where the newest record of each key of one data file is, in order of keys (H1).
 //!
 //! ```text
-//! hint file = data header (128, kind 2) · block · block · … · index · filter · first key · last key · trailer (160)
+//! hint file = data header (128, kind 2) · block · block · … · index · filter · first key · last key · ranges · trailer (160)
 //! ```
 //!
 //! Nothing lies between the parts, so there is no byte that no checksum covers. All of them but the
@@ -30,19 +30,20 @@
 //! | 124 | 4 | keyspace of the last key |
 //! | 128 | 2 | length of the first key, 0 if there is none |
 //! | 130 | 2 | length of the last key, 0 if there is none |
-//! | 132 | 4 | CRC-32C, seeded with the file's identity, of first key ‖ last key |
-//! | 136 | 8 | zero |
+//! | 132 | 4 | CRC-32C, seeded with the file's identity, of first key ‖ last key ‖ ranges |
+//! | 136 | 8 | length of the ranges |
 //! | 144 | 4 | length of this trailer, 160 |
 //! | 148 | 2 | format version, 1 |
 //! | 150 | 2 | zero |
 //! | 152 | 8 | magic, `RCHINT` and two zeros |
 //!
-//! Totals are over all records of the data file, superseded ones too. Magic and version end the file
+//! Totals are over all records of the data file, superseded ones too; tombstones are those of ranges too. Magic and version end the file
 //! in all versions to come.
 //!
 //! ## Invariants
 //! - **HI1** There is one entry for each (keyspace, key) of the data file: its record with the
-//!   largest sequence number, of whatever kind. Entries increase strictly by (keyspace, key).
+//!   largest sequence number, of whatever kind. Entries increase strictly by (keyspace, key). Range
+//!   tombstones are no records of a key: they are in a [list](ranges) of their own.
 //! - **HI2** A hint belongs to one state of one data file: length, digest, record count and sequence
 //!   range are those of [`SealedFile`], or the hint is stale.
 //! - **HI3** Header, blocks, index, filter, keys and trailer follow each other without a gap, and end
@@ -51,7 +52,9 @@
 pub(crate) mod block;
 pub(crate) mod filter;
 pub(crate) mod index;
+pub(crate) mod ranges;
 
+use self::ranges::HintRange;
 use super::data_header::{DATA_HEADER_LEN, FileIdentity};
 use super::{FORMAT_VERSION, FormatError, array_at, check_crc, put, u16_at, u32_at, u64_at};
 use crate::log::files::SealedFile;
@@ -81,7 +84,7 @@ const AT_LAST_KEYSPACE: usize = 124;
 const AT_FIRST_KEY_LEN: usize = 128;
 const AT_LAST_KEY_LEN: usize = 130;
 const AT_KEYS_CRC: usize = 132;
-const AT_RESERVED: usize = 136;
+const AT_RANGES_LEN: usize = 136;
 const AT_TRAILER_LEN: usize = 144;
 const AT_VERSION: usize = 148;
 const AT_RESERVED_AFTER_VERSION: usize = 150;
@@ -139,8 +142,10 @@ pub(crate) struct HintSummary {
     pub(crate) entries: u64,
     /// Keys whose newest record in the data file is a tombstone.
     pub(crate) tombstone_entries: u64,
-    /// `None` if the data file has no record.
+    /// `None` if the data file has no record of a key.
     pub(crate) keys: Option<KeyRange>,
+    /// Its range tombstones, in order of sequence numbers.
+    pub(crate) ranges: Vec<HintRange>,
 }
 
 /// Sums over all records of a data file, superseded ones too.
@@ -148,7 +153,7 @@ pub(crate) struct HintSummary {
 pub(crate) struct RecordTotals {
     /// Length of all records, padding included.
     pub(crate) record_bytes: u64,
-    /// Records of kind [`Del`](super::record::RecordKind::Del).
+    /// Records of kind [`Del`](super::record::RecordKind::Del), and range tombstones.
     pub(crate) tombstone_records: u64,
     /// Their length, padding included.
     pub(crate) tombstone_bytes: u64,
@@ -157,20 +162,23 @@ pub(crate) struct RecordTotals {
 impl HintSummary {
     /// Checked before the trailer is written and after it is read.
     fn check(&self) -> Result<(), FormatError> {
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys } = self;
+        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } = self;
+        let range_records = ranges.len() as u64;
         let is_range_sound = if sealed.records == 0 {
             (sealed.seqno_min, sealed.seqno_max) == (Seqno::default(), Seqno::default())
         } else {
             sealed.seqno_min <= sealed.seqno_max
         };
-        let is_count_sound = *entries <= sealed.records
+        let is_count_sound = range_records <= sealed.records
+            && *entries <= sealed.records - range_records
             && tombstone_entries <= entries
-            && *tombstone_entries <= totals.tombstone_records
+            && range_records <= totals.tombstone_records
+            && *tombstone_entries <= totals.tombstone_records - range_records
             && totals.tombstone_records <= sealed.records
             && totals.tombstone_bytes <= totals.record_bytes
             && totals.record_bytes <= sealed.len;
-        let is_emptiness_sound =
-            (*entries == 0) == (sealed.records == 0) && (*entries == 0) == keys.is_none();
+        let is_emptiness_sound = (*entries == 0) == (sealed.records == range_records)
+            && (*entries == 0) == keys.is_none();
         if !is_range_sound {
             Err(FormatError::invalid("the data file of the hint has no sound range"))
         } else if !is_count_sound {
@@ -185,7 +193,7 @@ impl HintSummary {
     }
 }
 
-/// The end of a hint file: both keys and the trailer.
+/// The end of a hint file: both keys, the ranges and the trailer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HintTail {
     pub(crate) summary: HintSummary,
@@ -194,13 +202,14 @@ pub(crate) struct HintTail {
 }
 
 impl HintTail {
-    /// First key, last key and trailer.
+    /// First key, last key, ranges and trailer.
     ///
     /// # Panics
     /// If the summary contradicts itself: written, the hint would be refused.
     pub(crate) fn encode(&self, identity: FileIdentity) -> Vec<u8> {
         assert_eq!(self.summary.check(), Ok(()), "HI1");
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys } = &self.summary;
+        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } =
+            &self.summary;
         let mut bytes = Vec::new();
         let mut trailer = [0; TRAILER_LEN];
         if let Some(KeyRange { first, last }) = keys {
@@ -211,6 +220,9 @@ impl HintTail {
             bytes.extend_from_slice(&first.key);
             bytes.extend_from_slice(&last.key);
         }
+        let keys_len = bytes.len();
+        ranges::encode(ranges, &mut bytes);
+        put(&mut trailer, AT_RANGES_LEN, ((bytes.len() - keys_len) as u64).to_le_bytes());
         let keys_crc = crc32c::crc32c_append(identity.0, &bytes);
         put(&mut trailer, AT_KEYS_CRC, keys_crc.to_le_bytes());
         put(&mut trailer, AT_DIGEST, sealed.digest.to_le_bytes());
@@ -261,8 +273,7 @@ impl Trailer {
         }
         let found = crc32c::crc32c_append(identity.0, &bytes[AT_DIGEST..]);
         check_crc("hint trailer", u32_at(&bytes, AT_CRC)?, found)?;
-        let reserved =
-            u64_at(&bytes, AT_RESERVED)? | u64::from(u16_at(&bytes, AT_RESERVED_AFTER_VERSION)?);
+        let reserved = u16_at(&bytes, AT_RESERVED_AFTER_VERSION)?;
         if version != FORMAT_VERSION {
             return Err(FormatError::invalid("the format version is zero"));
         }
@@ -271,11 +282,14 @@ impl Trailer {
         }
         let keys_len = u64::from(u16_at(&bytes, AT_FIRST_KEY_LEN)?)
             + u64::from(u16_at(&bytes, AT_LAST_KEY_LEN)?);
+        let keys_len = keys_len.saturating_add(u64_at(&bytes, AT_RANGES_LEN)?);
         let index = Section::decode(&bytes, AT_INDEX)?;
         let filter = Section::decode(&bytes, AT_FILTER)?;
         let is_gapless = index.offset >= DATA_HEADER_LEN as u64
             && index.end() == Some(filter.offset)
-            && filter.end().and_then(|end| end.checked_add(keys_len + TRAILER_LEN as u64))
+            && filter
+                .end()
+                .and_then(|end| end.checked_add(keys_len)?.checked_add(TRAILER_LEN as u64))
                 == Some(file_len);
         if !is_gapless {
             return Err(FormatError::invalid("the parts of the hint do not fill its file (HI3)"));
@@ -284,7 +298,7 @@ impl Trailer {
         Ok(Trailer { bytes, keys })
     }
 
-    /// Where both keys are; at most twice the longest key, and inside of the file.
+    /// Where both keys and the ranges are, inside of the file.
     pub(crate) fn keys(&self) -> Section {
         self.keys
     }
@@ -305,10 +319,11 @@ impl Trailer {
         let bytes = &self.bytes;
         let found = crc32c::crc32c_append(identity.0, keys);
         check_crc("first and last key", u32_at(bytes, AT_KEYS_CRC)?, found)?;
+        let cut_short = || FormatError::invalid("the keys of the hint are cut short");
         let first_len = usize::from(u16_at(bytes, AT_FIRST_KEY_LEN)?);
-        let (first, last) = keys
-            .split_at_checked(first_len)
-            .ok_or(FormatError::invalid("the first key of the hint is cut short"))?;
+        let last_len = usize::from(u16_at(bytes, AT_LAST_KEY_LEN)?);
+        let (first, rest) = keys.split_at_checked(first_len).ok_or_else(cut_short)?;
+        let (last, ranges) = rest.split_at_checked(last_len).ok_or_else(cut_short)?;
         let first_keyspace = KeyspaceId(u32_at(bytes, AT_FIRST_KEYSPACE)?);
         let last_keyspace = KeyspaceId(u32_at(bytes, AT_LAST_KEYSPACE)?);
         let keys = match (first.is_empty(), last.is_empty()) {
@@ -319,15 +334,17 @@ impl Trailer {
             (true, true) if (first_keyspace.0, last_keyspace.0) == (0, 0) => None,
             _ => return Err(FormatError::invalid("the hint has half a range of keys")),
         };
+        let sealed = SealedFile {
+            id: FileId(u64_at(bytes, AT_FILE)?),
+            len: u64_at(bytes, AT_FILE_LEN)?,
+            digest: u32_at(bytes, AT_DIGEST)?,
+            records: u64_at(bytes, AT_RECORDS)?,
+            seqno_min: Seqno(u64_at(bytes, AT_SEQNO_MIN)?),
+            seqno_max: Seqno(u64_at(bytes, AT_SEQNO_MAX)?),
+        };
         let summary = HintSummary {
-            sealed: SealedFile {
-                id: FileId(u64_at(bytes, AT_FILE)?),
-                len: u64_at(bytes, AT_FILE_LEN)?,
-                digest: u32_at(bytes, AT_DIGEST)?,
-                records: u64_at(bytes, AT_RECORDS)?,
-                seqno_min: Seqno(u64_at(bytes, AT_SEQNO_MIN)?),
-                seqno_max: Seqno(u64_at(bytes, AT_SEQNO_MAX)?),
-            },
+            ranges: ranges::decode(ranges, &sealed)?,
+            sealed,
             totals: RecordTotals {
                 record_bytes: u64_at(bytes, AT_RECORD_BYTES)?,
                 tombstone_records: u64_at(bytes, AT_TOMBSTONE_RECORDS)?,
@@ -387,8 +404,11 @@ fn forge_trailer_crc(trailer: &mut [u8], identity: FileIdentity) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::tests::{each_flip, hex};
     use super::*;
+    use crate::ranges::RangeDel;
 
     const IDENTITY: FileIdentity = FileIdentity(0x210d_8c8e);
 
@@ -426,6 +446,7 @@ mod tests {
                 entries: 8,
                 tombstone_entries: 2,
                 keys: Some(KeyRange { first: key(0, b"apple"), last: key(7, b"c") }),
+                ranges: Vec::new(),
             },
             index: Section { offset: 228, len: 23 },
             filter: Section { offset: 251, len: 68 },
@@ -456,6 +477,56 @@ mod tests {
         assert_eq!(decode(&hex(GOLDEN), FILE_LEN), Ok(tail()));
     }
 
+    /// Both keys, two ranges, one without an end, and the start of the trailer.
+    const GOLDEN_RANGES: &str = "
+        6170706c65 63
+        6500000000000000 07000000 00010000 38000000 01000000 0100 0000 62 63
+        6d00000000000000 00000000 80020000 30000000 00000000 0100 0000 00";
+
+    fn tail_with_ranges() -> (HintTail, u64) {
+        let range = |keyspace, begin, end, seqno| RangeDel {
+            keyspace: KeyspaceId(keyspace),
+            begin: Bytes::from_static(begin),
+            end: Bytes::from_static(end),
+            seqno: Seqno(seqno),
+        };
+        let mut tail = tail();
+        tail.summary.tombstone_entries = 1;
+        tail.summary.ranges = vec![
+            HintRange { range: range(7, b"b", b"c", 101), offset: 256, len: 56 },
+            HintRange { range: range(0, b"\0", b"", 109), offset: 640, len: 48 },
+        ];
+        (tail, FILE_LEN + 30 + 29)
+    }
+
+    #[test]
+    fn golden_bytes_of_ranges() {
+        let (tail, file_len) = tail_with_ranges();
+        let bytes = tail.encode(IDENTITY);
+        assert_eq!(bytes[..bytes.len() - TRAILER_LEN], hex(GOLDEN_RANGES));
+        assert_eq!(decode(&bytes, file_len), Ok(tail));
+        each_flip(&bytes, |index, bytes| {
+            assert!(decode(bytes, file_len).is_err(), "byte {index}");
+        });
+    }
+
+    /// HR1: breaks if a list that passes its checksum and is not of this file is believed.
+    #[test]
+    fn hr1_ranges_of_no_file_are_refused() {
+        let (tail, _) = tail_with_ranges();
+        let sealed = tail.summary.sealed;
+        let list = hex(GOLDEN_RANGES)[6..].to_vec();
+        assert_eq!(ranges::decode(&list, &sealed), Ok(tail.summary.ranges));
+        for len in (1..list.len()).filter(|len| *len != 30) {
+            assert!(ranges::decode(&list[..len], &sealed).is_err(), "{len} bytes");
+        }
+        for (offset, byte) in [(0, 99), (0, 0x6d), (30, 0x65), (30, 0x6e), (14, 1), (26, 1)] {
+            let mut list = list.clone();
+            list[offset] = byte;
+            assert!(ranges::decode(&list, &sealed).is_err(), "{offset} {byte}");
+        }
+    }
+
     #[test]
     fn every_flip_and_every_truncation_is_refused() {
         let bytes = hex(GOLDEN);
@@ -474,7 +545,7 @@ mod tests {
         let at = bytes.len() - TRAILER_LEN;
         bytes[at + AT_VERSION] = 2;
         assert_eq!(decode(&bytes, FILE_LEN), Err(FormatError::NewerVersion(2)));
-        for (offset, field) in [(AT_RESERVED, 1), (AT_RESERVED + 7, 1), (AT_TRAILER_LEN, 168)] {
+        for (offset, field) in [(AT_RESERVED_AFTER_VERSION, 1), (AT_TRAILER_LEN, 168)] {
             let error = decode(&forged(offset, &[field]), FILE_LEN).unwrap_err();
             assert!(matches!(error, FormatError::Unsupported(_)), "{offset}: {error}");
         }
@@ -487,8 +558,8 @@ mod tests {
         for file_len in [0, 165, FILE_LEN - 1, FILE_LEN + 1, u64::MAX] {
             assert!(decode(&hex(GOLDEN), file_len).is_err(), "{file_len}");
         }
-        for offset in [AT_INDEX, AT_INDEX + 8, AT_FILTER, AT_FILTER + 8] {
-            for forgery in [0, 1, 127, 229, 1 << 32, u64::MAX - 22, u64::MAX] {
+        for offset in [AT_INDEX, AT_INDEX + 8, AT_FILTER, AT_FILTER + 8, AT_RANGES_LEN] {
+            for forgery in [2, 1, 127, 229, 1 << 32, u64::MAX - 22, u64::MAX] {
                 let bytes = forged(offset, &u64::to_le_bytes(forgery));
                 let error = decode(&bytes, FILE_LEN).unwrap_err();
                 assert!(matches!(error, FormatError::Invalid(_)), "{offset} {forgery}: {error}");
