@@ -101,12 +101,15 @@ pub(super) async fn scan(
     Ok(Outcome::Done)
 }
 
+/// Prints a key, and its value unless only keys were asked for.
+type Show<'s> = dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Failure> + 's;
+
 /// Shows the entries of one page; returns where the next one begins.
 async fn page(
     scan: crate::Scan,
     is_keys_only: bool,
     cursor: Option<&Cursor>,
-    show: &mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Failure>,
+    show: &mut Show<'_>,
 ) -> Result<Option<Cursor>, Failure> {
     if is_keys_only {
         let page = scan.keys().page(cursor).await?;

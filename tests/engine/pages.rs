@@ -123,7 +123,7 @@ fn a_cursor_outlives_compaction_and_restart() {
             if reverse {
                 seen.reverse();
             }
-            assert!(seen.iter().eq(stays.iter().map(|key| key.as_bytes())), "each exactly once");
+            assert!(seen.iter().eq(stays.iter().map(String::as_bytes)), "each exactly once");
             wait(db.close()).unwrap();
         }
     });
@@ -134,8 +134,8 @@ fn a_cursor_outlives_compaction_and_restart() {
 fn a_page_of_large_values_is_short() {
     let store = Store::sim(0);
     let db = store.open_one();
-    for n in 0..8 {
-        wait(db.put(format!("{n}"), vec![n as u8; 5 << 20])).unwrap();
+    for n in 0..8_u8 {
+        wait(db.put(format!("{n}"), vec![n; 5 << 20])).unwrap();
     }
     let found = pages(|| db.scan(), || ());
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 0]);

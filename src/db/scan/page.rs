@@ -87,7 +87,16 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.encode().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Digits(&self.encode()).fmt(f)
+    }
+}
+
+/// Bytes as they stand in the text of a cursor.
+struct Digits<'b>(&'b [u8]);
+
+impl fmt::Display for Digits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -263,13 +272,13 @@ mod tests {
         }
         let sealed = |mut bytes: Vec<u8>| {
             bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            Digits(&bytes).to_string()
         };
         refused(&sealed(vec![2, 0, 0, 0, 0, b'k']));
         refused(&sealed(vec![1, 0, 0, 0, 0]));
         refused(&sealed(vec![1, 0, 0]));
-        refused(&sealed([&[1, 0, 0, 0, 0], &[b'k'; KEY_LEN_MAX + 1][..]].concat()));
-        let longest = Cursor::behind(KeyspaceId(u32::MAX), &[0xff; KEY_LEN_MAX]);
+        refused(&sealed([&[1, 0, 0, 0, 0], &vec![b'k'; KEY_LEN_MAX + 1][..]].concat()));
+        let longest = Cursor::behind(KeyspaceId(u32::MAX), &vec![0xff; KEY_LEN_MAX]);
         assert_eq!(longest.to_string().parse::<Cursor>().unwrap(), longest);
     }
 }
