@@ -14,7 +14,7 @@ use crate::log::format::FormatError;
 use crate::log::format::data_header::DATA_HEADER_LEN;
 use crate::log::format::hint::index::Index;
 use crate::log::format::hint::{KeyRange, Section};
-use crate::log::format::record::RecordHeader;
+use crate::log::format::record::{RecordHeader, RecordKind};
 use crate::log::hint_file::{
     Hint, HintBuilder, KeyAt, KeyCursor, NO_HASH, Parsed, RUN_RECORDS_MAX, Run, RunSet, Shape,
 };
@@ -404,11 +404,15 @@ impl Reader<'_> {
         let mut set = data.runs.get();
         while set.upto < end {
             let (builder, upto) = self.read_log(data, set.upto, end).await?;
-            let pushed = builder.into_run(data.identity);
             let mut longer = RunSet::clone(&set);
-            pushed
-                .and_then(|run| longer.push(run, upto))
-                .map_err(|why| Error::corrupt(&data.path, set.upto, why))?;
+            if builder.len() == 0 {
+                longer.upto = upto;
+            } else {
+                let pushed = builder.into_run(data.identity);
+                pushed
+                    .and_then(|run| longer.push(run, upto))
+                    .map_err(|why| Error::corrupt(&data.path, set.upto, why))?;
+            }
             set = Arc::new(longer);
             data.runs.keep(&set, || data.hint().is_none());
             if set.upto < end {
@@ -442,7 +446,9 @@ impl Reader<'_> {
                 view.keydir.lookup(hash, |_| ()).is_some()
             };
             let mut take = |record: RecordAt<'_>| {
-                if !record.key.is_empty() {
+                // A range tombstone is no record of the key that it begins with.
+                let is_range = record.header.kind == RecordKind::RangeDel;
+                if !is_range && !record.key.is_empty() {
                     builder.push(NO_HASH, record.header, record.key, record.offset, record.len);
                 }
             };
