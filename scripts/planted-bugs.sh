@@ -41,6 +41,7 @@ table=(
   "FailedGroupLeft          engine      faults::what_was_told_to_have_failed_does_not_come_alive"
   "ShortWriteIgnored        engine      faults::a_full_disk_in_rotation"
   "AnsweredTwice            engine      durability::sync_close_and_drop_make_everything_durable"
+  "EvictionUnlogged         engine      eviction::what_was_evicted_stays_gone"
   "LockIgnored              kernel      lock::"
 )
 timeout_secs=120

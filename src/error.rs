@@ -63,6 +63,9 @@ pub enum ErrorKind {
     Cancelled,
     /// The file system is full, or a quota is used up; the write was not done.
     NoSpace,
+    /// The store holds as much as it may, by [`Options::entries_max`](crate::Options::entries_max) or
+    /// [`Options::bytes_max`](crate::Options::bytes_max); the write was not done.
+    Full,
     /// The operating system refused a file operation.
     Io,
 }

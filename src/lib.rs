@@ -77,7 +77,7 @@ pub use db::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};
-pub use options::{Compaction, Compression, Durability, Io, OpenProgress, Options};
+pub use options::{Compaction, Compression, Durability, Eviction, Io, OpenProgress, Options};
 pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 pub use types::{EntryInfo, Ttl};

@@ -106,6 +106,18 @@ pub const MANIFEST_LEN_MAX: u64 = 16 << 20;
 /// Longest `FILES` that is read, in bytes: every file listed, with room to spare.
 pub const FILES_LEN_MAX: u64 = 16 << 20;
 
+/// Keys that eviction compares, taken at random, to evict one of them.
+pub const EVICTION_CANDIDATES: usize = 8;
+
+/// Keys that a worker evicts from one partition before it does something else: about a millisecond.
+pub const EVICTIONS_A_TURN: usize = 512;
+
+/// Evictions of one partition that wait for their commit at once.
+pub const EVICTIONS_STAGED_MAX: usize = 4096;
+
+/// Records of keys that are to be evicted, of one partition, read from the disk at once.
+pub const EVICTIONS_READING_MAX: usize = 64;
+
 /// Buckets of one keydir table (K6).
 pub const KEYDIR_TABLE_BUCKETS: usize = 16 << 10;
 

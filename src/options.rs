@@ -2,12 +2,15 @@
 
 mod compaction;
 mod compression;
+mod eviction;
 mod progress;
 
 use std::time::Duration;
 
 pub use self::compaction::Compaction;
 pub use self::compression::Compression;
+pub(crate) use self::eviction::Capacity;
+pub use self::eviction::Eviction;
 pub(crate) use self::progress::OnOpenProgress;
 pub use self::progress::OpenProgress;
 
@@ -100,6 +103,9 @@ pub struct Options {
     pub(crate) on_open_progress: Option<OnOpenProgress>,
     pub(crate) clock: Clock,
     pub(crate) default_ttl: Option<Duration>,
+    pub(crate) entries_max: Option<u64>,
+    pub(crate) bytes_max: Option<u64>,
+    pub(crate) eviction: Eviction,
 }
 
 impl Default for Options {
@@ -128,6 +134,9 @@ impl Default for Options {
             on_open_progress: None,
             clock: Clock::default(),
             default_ttl: None,
+            entries_max: None,
+            bytes_max: None,
+            eviction: Eviction::None,
         }
     }
 }
@@ -372,6 +381,9 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
         self.compaction.check().map_err(|what| Error::invalid(format!("compaction: {what}")))?;
         if let Some(rate) = self.scrub_bytes_per_sec {
             within("scrub_bytes_per_sec", rate, 1, u64::MAX)?;
+        }
+        for (name, bound) in [("entries_max", self.entries_max), ("bytes_max", self.bytes_max)] {
+            within(name, bound.unwrap_or(1), 1, u64::MAX)?;
         }
         within("data_file_records_max", self.data_file_records_max, 1, 1 << 24)?;
         within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;

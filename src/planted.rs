@@ -67,6 +67,8 @@ pub(crate) enum Bug {
     ShortWriteIgnored,
     /// R1: a request is answered twice.
     AnsweredTwice,
+    /// EV1: a key is evicted without a tombstone.
+    EvictionUnlogged,
     /// X1: a store that is open elsewhere is opened.
     LockIgnored,
 }

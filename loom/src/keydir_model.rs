@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use crate::Model;
-use crate::keydir::{FileSlot, Keydir, KeydirLoader, KeydirReader, Location};
+use crate::keydir::{Aging, FileSlot, Keydir, KeydirLoader, KeydirReader, Location};
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::{KeyHash, Seqno};
 
@@ -34,7 +34,7 @@ fn key(n: u32) -> KeyHash {
 fn keydir(n: u32) -> Keydir {
     let mut loader = KeydirLoader::new();
     loader.offer(key(n), Seqno(1), Some(OLD));
-    loader.finish(|_| ())
+    loader.finish(Aging::Lru, |_| ())
 }
 
 /// From the first key to the end of the expansion.
@@ -45,7 +45,7 @@ fn grow(keydir: &mut Keydir) {
 }
 
 fn find(reader: &KeydirReader, n: u32) -> Option<Location> {
-    reader.lookup(key(n), |location| location)
+    reader.lookup_as(key(n), true, |location| location)
 }
 
 fn stays(n: u32) {

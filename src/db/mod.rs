@@ -388,12 +388,18 @@ impl Shared {
     }
 
     async fn entry(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Entry>> {
+        self.read(keyspace, key, true).await
+    }
+
+    /// Whether the read is a use of the key decides what eviction makes of it.
+    async fn read(&self, keyspace: KeyspaceId, key: &[u8], is_use: bool) -> Result<Option<Entry>> {
         self.check_key(key)?;
         self.check_open(keyspace)?;
         let hash = self.hash(keyspace, key);
         let shard = self.shard_of(hash);
         let view = &self.partitions[shard].view;
-        match read::read_now(view, &self.codecs, &self.expiry, hash, (keyspace, key)) {
+        let full_key = (keyspace, key);
+        match read::read_now(view, &self.codecs, &self.expiry, hash, full_key, is_use) {
             ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {

@@ -157,6 +157,7 @@ fn partition_config(
         expiry: Arc::new(ExpiryClock::new(options.clock.clone())),
         codecs: Arc::new(Codecs::new(options.compression, options.compression_len_min)),
         bounds: options.file_bounds(),
+        capacity: options.capacity(),
         prewrite: options.prewrite,
         compaction: compaction_of_worker(&options.compaction, worker_count),
         scrub: scrub_of_partition(options, access, partition_count),

@@ -35,10 +35,11 @@ pub(super) fn read_now(
     clock: &ExpiryClock,
     hash: KeyHash,
     key: (KeyspaceId, &[u8]),
+    is_use: bool,
 ) -> ReadNow {
     // Before the look-up: the other way round a range could be worked off in between (RG2).
     let cover = view.ranges.cover(key.0, key.1);
-    let found = view.keydir.lookup(hash, |location| (location, view.files.load()));
+    let found = view.keydir.lookup_as(hash, is_use, |location| (location, view.files.load()));
     let Some((location, files)) = found else {
         view.gets_hop_free.add(1);
         view.gets_missing.add(1);

@@ -4,7 +4,7 @@
 //! word 0, 1   bucket hash, low and high half      chooses the bucket when a table is rebuilt
 //! word 2      table hash                          chooses the table when their number grows
 //! word 3, 4   place, low and high half:
-//!             bits  0..8    age, zero until eviction uses it; a reader may change it (G4)
+//!             bits  0..8    age ([`age`](super::age)), zero without eviction; a reader may change it (G4)
 //!             bit   8       the record has an expiry
 //!             bits  9..19   length code
 //!             bits 19..48   offset in units of eight bytes
@@ -13,6 +13,13 @@
 //!
 //! Halves rather than `u64` keep the alignment at four and the size at 20: with alignment eight
 //! every entry would carry four bytes of padding, a sixth of the RAM per key.
+//!
+//! Word 3 is atomic for the sake of the age: readers write it while they hold no more than the read lock of
+//! the table. Everything else in the word, and in the entry, changes under the write lock only, so a reader
+//! that stores the word puts back what is there. Two that do it at once lose one of two ages, which
+//! nobody misses. Not from `crate::sync`: nothing is ordered by it, and loom's would not fit.
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::len_code::{self, LEN_CODE_BITS, LEN_UNIT_BYTES};
 use crate::types::KeyHash;
@@ -33,12 +40,17 @@ pub(crate) struct Location {
     pub(crate) has_expiry: bool,
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Entry([u32; 5]);
+pub(super) struct Entry {
+    bucket: [u32; 2],
+    table: u32,
+    place_low: AtomicU32,
+    place_high: u32,
+}
 
 const _: () = assert!(size_of::<Entry>() == 20);
 const _: () = assert!(align_of::<Entry>() == 4);
 
+const AGE_MASK: u32 = 0xff;
 const EXPIRY_SHIFT: u32 = 8;
 const LEN_SHIFT: u32 = EXPIRY_SHIFT + 1;
 const OFFSET_SHIFT: u32 = LEN_SHIFT + LEN_CODE_BITS;
@@ -50,9 +62,15 @@ const _: () = assert!(SLOT_SHIFT + u16::BITS == u64::BITS);
 /// No location packs to this: its length code is above the longest length.
 const NOWHERE: u64 = u64::MAX;
 
+impl Clone for Entry {
+    fn clone(&self) -> Self {
+        Self { place_low: AtomicU32::new(self.place_low()), ..*self }
+    }
+}
+
 impl Entry {
-    pub(super) fn new(hash: KeyHash, location: Location) -> Self {
-        Self::with_place(hash, location.pack())
+    pub(super) fn new(hash: KeyHash, location: Location, age: u8) -> Self {
+        Self::with_place(hash, location.pack() | u64::from(age))
     }
 
     /// The entry of a deleted key, which exists only while loading.
@@ -63,7 +81,12 @@ impl Entry {
     fn with_place(hash: KeyHash, place: u64) -> Self {
         let (bucket_low, bucket_high) = halves(hash.bucket);
         let (place_low, place_high) = halves(place);
-        Self([bucket_low, bucket_high, hash.table, place_low, place_high])
+        Self {
+            bucket: [bucket_low, bucket_high],
+            table: hash.table,
+            place_low: AtomicU32::new(place_low),
+            place_high,
+        }
     }
 
     /// Whether this is the entry of `hash`; the route is equal for all keys of a partition.
@@ -72,11 +95,11 @@ impl Entry {
     }
 
     pub(super) fn bucket(&self) -> u64 {
-        join(self.0[0], self.0[1])
+        join(self.bucket[0], self.bucket[1])
     }
 
     pub(super) fn table(&self) -> u32 {
-        self.0[2]
+        self.table
     }
 
     pub(super) fn location(&self) -> Location {
@@ -87,13 +110,33 @@ impl Entry {
         self.place() == NOWHERE
     }
 
-    /// Points the entry at another record; its age starts again.
+    /// Points the entry at another record of its key, and leaves its age.
     pub(super) fn set_location(&mut self, location: Location) {
-        (self.0[3], self.0[4]) = halves(location.pack());
+        let age = self.age();
+        let (place_low, place_high) = halves(location.pack() | u64::from(age));
+        *self.place_low.get_mut() = place_low;
+        self.place_high = place_high;
+    }
+
+    pub(super) fn age(&self) -> u8 {
+        (self.place_low() & AGE_MASK) as u8
+    }
+
+    /// Writes nothing if that is its age already: the line may be shared with other readers.
+    pub(super) fn set_age(&self, age: u8) {
+        let place_low = self.place_low();
+        let aged = place_low & !AGE_MASK | u32::from(age);
+        if aged != place_low {
+            self.place_low.store(aged, Ordering::Relaxed);
+        }
+    }
+
+    fn place_low(&self) -> u32 {
+        self.place_low.load(Ordering::Relaxed)
     }
 
     fn place(&self) -> u64 {
-        join(self.0[3], self.0[4])
+        join(self.place_low(), self.place_high)
     }
 }
 
@@ -138,9 +181,13 @@ mod tests {
                 for len in [0, 8, 63 * 8, 64 * 8, LEN_MAX] {
                     for has_expiry in [false, true] {
                         let location = Location { slot: FileSlot(slot), offset, len, has_expiry };
-                        let mut entry = Entry::new(hash, location);
-                        assert_eq!(entry.location(), location);
+                        let mut entry = Entry::new(hash, location, 7);
+                        assert_eq!((entry.location(), entry.age()), (location, 7));
                         assert!(!entry.is_tombstone());
+                        entry.set_age(u8::MAX);
+                        assert_eq!((entry.location(), entry.age()), (location, u8::MAX));
+                        let clone = entry.clone();
+                        assert_eq!((clone.location(), clone.age()), (location, u8::MAX));
 
                         entry = Entry::tombstone(hash);
                         assert!(entry.is_tombstone());

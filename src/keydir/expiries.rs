@@ -39,6 +39,11 @@ impl Expiries {
         self.by_time.first().copied()
     }
 
+    /// All of them, those that expire first before the others.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ExpiresAt, KeyHash)> + '_ {
+        self.by_time.iter().copied()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }

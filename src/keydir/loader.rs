@@ -7,6 +7,7 @@
 use hashbrown::HashTable;
 
 use super::Keydir;
+use super::age::{Ages, Aging};
 use super::directory::{index_of, overlapping, range_of};
 use super::entry::{Entry, Location};
 use super::growth;
@@ -41,7 +42,7 @@ impl KeydirLoader {
     ///
     /// The largest sequence number of a key wins, in whatever order they are offered (K3).
     pub(crate) fn offer(&mut self, hash: KeyHash, seqno: Seqno, what: Option<Location>) {
-        let entry = what.map_or_else(|| Entry::tombstone(hash), |at| Entry::new(hash, at));
+        let entry = what.map_or_else(|| Entry::tombstone(hash), |at| Entry::new(hash, at, 0));
         let offered = LoadEntry { entry, seqno: [seqno.0 as u32, (seqno.0 >> 32) as u32] };
         let range = &mut self.ranges[index_of(hash.table, RANGES)];
         match range.find_mut(hash.bucket, |known| known.entry.is_of(hash)) {
@@ -71,7 +72,8 @@ impl KeydirLoader {
     }
 
     /// The keydir of the keys that are not deleted; `live` is called with the place of each.
-    pub(crate) fn finish(self, mut live: impl FnMut(Location)) -> Keydir {
+    pub(crate) fn finish(self, aging: Aging, mut live: impl FnMut(Location)) -> Keydir {
+        let ages = Ages::new(aging);
         let count = growth::count_for(self.live_len);
         // A single table starts as small as its entries allow, like that of a new keydir.
         let capacity = TABLE_CAPACITY.min(self.live_len as usize);
@@ -84,11 +86,12 @@ impl KeydirLoader {
             for entry in range.into_iter().map(|known| known.entry) {
                 if !entry.is_tombstone() {
                     live(entry.location());
+                    entry.set_age(ages.loaded());
                     tables[index_of(entry.table(), count)].get_mut().insert(entry);
                 }
             }
         }
-        Keydir::with_tables(tables, self.live_len)
+        Keydir::with_tables(tables, self.live_len, ages)
     }
 }
 

@@ -40,11 +40,13 @@
 //! is not. It also means that while the function given to [`KeydirReader::lookup`] runs, the
 //! writer cannot finish replacing or removing that entry, so the file it points at is still there.
 
+mod age;
 mod directory;
 mod entry;
 mod expiries;
 mod growth;
 mod loader;
+mod sample;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,11 +54,14 @@ mod usage;
 
 use std::sync::Arc;
 
+pub(crate) use self::age::Aging;
 pub(crate) use self::entry::{FileSlot, Location};
 pub(crate) use self::expiries::Expiries;
 pub(crate) use self::loader::KeydirLoader;
+pub(crate) use self::sample::Candidate;
 pub(crate) use self::usage::Usage;
 
+use self::age::{Ages, Turnover};
 use self::directory::{Directory, overlapping, range_of};
 use self::entry::Entry;
 use self::growth::Growth;
@@ -74,6 +79,7 @@ pub(crate) struct Keydir {
     growth: Option<Growth>,
     /// Number of entries at which an expansion begins or takes its next step.
     due_len: u64,
+    turnover: Turnover,
 }
 
 /// The reading half: look-ups on any thread, without a hop to the worker.
@@ -84,6 +90,7 @@ pub(crate) struct KeydirReader {
 
 struct Shared {
     directory: ArcSwap<Directory>,
+    ages: Ages,
     counters: Counters,
 }
 
@@ -103,11 +110,25 @@ impl KeydirReader {
     /// afterwards. `f` must not look up anything itself, since a writer waiting between the two
     /// would block both.
     pub(crate) fn lookup<R>(&self, hash: KeyHash, f: impl FnOnce(Location) -> R) -> Option<R> {
+        self.lookup_as(hash, false, f)
+    }
+
+    /// As [`lookup`](Self::lookup); whether it is a use of the key decides what eviction makes of it.
+    pub(crate) fn lookup_as<R>(
+        &self,
+        hash: KeyHash,
+        is_use: bool,
+        f: impl FnOnce(Location) -> R,
+    ) -> Option<R> {
         loop {
             let directory = self.shared.directory.load();
             let slots = directory.table(hash.table).read();
             if slots.owns(hash.table) {
-                return slots.find(hash).map(f);
+                let entry = slots.find(hash)?;
+                if is_use {
+                    self.shared.ages.note_used(entry);
+                }
+                return Some(f(entry.location()));
             }
         }
     }
@@ -126,11 +147,11 @@ impl KeydirReader {
 impl Keydir {
     #[cfg(test)]
     pub(crate) fn new() -> Self {
-        Self::with_tables(vec![Table::with_capacity(0)], 0)
+        Self::with_tables(vec![Table::with_capacity(0)], 0, Ages::new(Aging::Off))
     }
 
     /// A keydir of `tables`, which hold `len` entries and are enough for them.
-    fn with_tables(tables: Vec<Table>, len: u64) -> Self {
+    fn with_tables(tables: Vec<Table>, len: u64, ages: Ages) -> Self {
         let due_len = growth::expansion_len(tables.len());
         debug_assert!(len < due_len);
         let entries_bytes: usize = tables.iter().map(|table| table.read().bytes()).sum();
@@ -139,8 +160,9 @@ impl Keydir {
             len: AtomicU64::new(len),
             ram_bytes: AtomicU64::new((entries_bytes + directory.heads_bytes()) as u64),
         };
-        let shared = Shared { directory: ArcSwap::new(Arc::clone(&directory)), counters };
-        Self { shared: Arc::new(shared), directory, growth: None, due_len }
+        let shared = Shared { directory: ArcSwap::new(Arc::clone(&directory)), ages, counters };
+        let turnover = Turnover::new(len);
+        Self { shared: Arc::new(shared), directory, growth: None, due_len, turnover }
     }
 
     pub(crate) fn reader(&self) -> KeydirReader {
@@ -148,7 +170,7 @@ impl Keydir {
     }
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
-        self.directory.table(hash.table).read().find(hash)
+        self.directory.table(hash.table).read().find(hash).map(Entry::location)
     }
 
     /// Points `hash` at `location` and returns where it pointed before.
@@ -157,10 +179,11 @@ impl Keydir {
         if let Some(entry) = slots.find_mut(hash) {
             let before = entry.location();
             entry.set_location(location);
+            self.shared.ages.note_used(entry);
             return Some(before);
         }
         let bytes_before = slots.bytes();
-        slots.insert(Entry::new(hash, location));
+        slots.insert(Entry::new(hash, location, self.shared.ages.fresh()));
         let bytes_after = slots.bytes();
         drop(slots);
 
@@ -169,6 +192,9 @@ impl Keydir {
         self.shared.counters.len.store(len, Ordering::Relaxed);
         if len >= self.due_len {
             self.grow(len);
+        }
+        if self.turnover.came(len) {
+            self.shared.ages.hour_passed();
         }
         None
     }
@@ -260,7 +286,7 @@ impl Keydir {
         for source in sources.clone() {
             let slots = current[source].read();
             let moving = slots.iter().filter(|entry| range.contains(&u64::from(entry.table())));
-            moving.for_each(|entry| target.insert(*entry));
+            moving.for_each(|entry| target.insert(entry.clone()));
         }
         let allocated_bytes = target.bytes();
         drop(target);

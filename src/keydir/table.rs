@@ -14,6 +14,9 @@ pub(super) const TABLE_CAPACITY: usize = capacity_of(KEYDIR_TABLE_BUCKETS);
 /// would be rebuilt again after the next few insertions, and then after fewer still.
 const REBUILD_GAIN_MIN: usize = TABLE_CAPACITY / 128;
 
+/// With fewer entries than a bucket in so many, guessing full buckets takes longer than counting them off.
+const SPARSE: usize = 8;
+
 /// Aligned to a cache line, so that a lookup touches one line for the lock and the table's head,
 /// and locking one table does not slow the readers of its neighbour.
 #[repr(align(64))]
@@ -64,8 +67,8 @@ impl Slots {
         u64::from(table_hash) >= self.moved_below
     }
 
-    pub(super) fn find(&self, hash: KeyHash) -> Option<Location> {
-        self.entries.find(hash.bucket, |entry| entry.is_of(hash)).map(Entry::location)
+    pub(super) fn find(&self, hash: KeyHash) -> Option<&Entry> {
+        self.entries.find(hash.bucket, |entry| entry.is_of(hash))
     }
 
     pub(super) fn find_mut(&mut self, hash: KeyHash) -> Option<&mut Entry> {
@@ -89,6 +92,22 @@ impl Slots {
     /// The entries that this table answers for.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| self.owns(entry.table()))
+    }
+
+    /// An entry that this table answers for, each about as likely as any other.
+    pub(super) fn any(&self, random: &mut impl FnMut(usize) -> usize) -> Option<&Entry> {
+        let (len, buckets) = (self.entries.len(), self.entries.num_buckets());
+        let entry = if len > buckets / SPARSE {
+            // A full bucket is found within a few tries.
+            std::iter::repeat_with(|| self.entries.get_bucket(random(buckets)))
+                .take(SPARSE * 4)
+                .find_map(|entry| entry)
+        } else if len > 0 {
+            self.entries.iter().nth(random(len))
+        } else {
+            None
+        };
+        entry.filter(|entry| self.owns(entry.table()))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -129,7 +148,7 @@ impl Slots {
         }
         let mut rebuilt = HashTable::with_capacity(capacity);
         for entry in self.iter() {
-            rebuilt.insert_unique(entry.bucket(), *entry, Entry::bucket);
+            rebuilt.insert_unique(entry.bucket(), entry.clone(), Entry::bucket);
         }
         self.entries = rebuilt;
     }
@@ -166,13 +185,13 @@ mod tests {
         let mut slots = table.write();
         let mut live: Vec<_> = (0..13_900).map(|_| hash(&mut random)).collect();
         for hash in &live {
-            slots.insert(Entry::new(*hash, HERE));
+            slots.insert(Entry::new(*hash, HERE, 0));
         }
         for round in 0..40_000 {
             let index = round % live.len();
             assert_eq!(slots.remove(live[index]), Some(HERE));
             live[index] = hash(&mut random);
-            slots.insert(Entry::new(live[index], HERE));
+            slots.insert(Entry::new(live[index], HERE, 0));
         }
         assert_eq!(slots.entries.num_buckets(), KEYDIR_TABLE_BUCKETS);
         assert!(live.iter().all(|hash| slots.find(*hash).is_some()));
@@ -185,7 +204,7 @@ mod tests {
         let mut slots = table.write();
         let live: Vec<_> = (0..=TABLE_CAPACITY).map(|_| hash(&mut random)).collect();
         for hash in &live {
-            slots.insert(Entry::new(*hash, HERE));
+            slots.insert(Entry::new(*hash, HERE, 0));
         }
         assert_eq!(slots.entries.num_buckets(), 2 * KEYDIR_TABLE_BUCKETS);
         assert!(live.iter().all(|hash| slots.find(*hash).is_some()));
@@ -199,10 +218,10 @@ mod tests {
         let mut slots = table.write();
         let all: Vec<_> = (0..TABLE_CAPACITY).map(|_| hash(&mut random)).collect();
         for hash in &all {
-            slots.insert(Entry::new(*hash, HERE));
+            slots.insert(Entry::new(*hash, HERE, 0));
         }
         slots.give_up_below(1 << 31);
-        slots.insert(Entry::new(KeyHash { bucket: 0, table: u32::MAX, route: 0 }, HERE));
+        slots.insert(Entry::new(KeyHash { bucket: 0, table: u32::MAX, route: 0 }, HERE, 0));
         assert_eq!(slots.entries.num_buckets(), KEYDIR_TABLE_BUCKETS);
         for hash in all {
             assert_eq!(slots.find(hash).is_some(), slots.owns(hash.table));

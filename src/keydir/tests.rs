@@ -184,7 +184,7 @@ fn loading_agrees_with_a_hash_map_in_any_order() {
             model.iter().filter_map(|(key, (_, what))| Some((*key, (*what)?))).collect();
 
         let mut counted = 0;
-        let mut keydir = loader.finish(|_| counted += 1);
+        let mut keydir = loader.finish(Aging::Off, |_| counted += 1);
         assert_eq!((counted, keydir.len()), (live.len(), live.len() as u64));
         for key in 0..keys {
             assert_eq!(keydir.get(hash(key)), live.get(&key).copied());
@@ -206,7 +206,7 @@ fn an_empty_load_is_an_empty_keydir() {
     let mut loader = KeydirLoader::new();
     loader.offer(hash(1), Seqno(2), None);
     loader.offer(hash(1), Seqno(1), Some(location(1, 1)));
-    let keydir = loader.finish(|at| panic!("{at:?} is deleted"));
+    let keydir = loader.finish(Aging::Off, |at| panic!("{at:?} is deleted"));
     assert_eq!(keydir.len(), 0);
     assert!(keydir.ram_bytes() < 256);
 }

@@ -131,7 +131,7 @@ impl Partition {
         if dsync {
             self.view.counters.commits_dsync.add(1);
         }
-        let lone = group.pending.len() == 1
+        let lone = group.is_lone()
             && group.len() <= HERE_LEN_MAX
             && ops.is_empty()
             && self.inbox.is_empty();
@@ -236,6 +236,7 @@ impl Partition {
     /// Every key in sequence order (K4), then every reply.
     fn commit_publish(&mut self, mut group: Group, start: u64) {
         let slot = self.active.as_ref().map(|active| active.slot);
+        let mut evicted = 0;
         for Pending { effect, answer } in &mut group.pending {
             match *effect {
                 Effect::Put { hash, at, len, expires_at } => {
@@ -256,6 +257,7 @@ impl Partition {
                     if let Answer::WasThere(_, was_there) = answer {
                         *was_there = old.is_some() && !self.is_expired(hash);
                     }
+                    evicted += u64::from(matches!(answer, Answer::Evicted) && old.is_some());
                     self.expiries.set(hash, None);
                 }
                 Effect::RangeDel { index, len } => {
@@ -265,10 +267,12 @@ impl Partition {
                 }
                 Effect::None => {}
             }
+            self.evict_published(*effect, answer);
         }
         if !group.ranges.is_empty() {
             self.ranges_show(group.ranges.len());
         }
+        self.evict_tell(evicted);
         self.view.counters.keys_mortal.set(self.expiries.len() as u64);
         self.view.show_usage(&self.usage);
         if let Some(staged_at) = group.staged_at {

@@ -32,6 +32,7 @@ impl Partition {
             self.expiries.set(hash, None);
             if let Some(location) = self.keydir.remove(hash) {
                 self.usage.expired(location);
+                self.evict_expired(hash);
                 self.view.counters.expired.add(1);
             }
         }

@@ -69,6 +69,8 @@ pub(super) enum Answer {
     Done(ReplySender<Result<()>>),
     /// Whether the key was there; of a deletion known when it is published.
     WasThere(ReplySender<Result<bool>>, bool),
+    /// Nobody asked: the key was evicted.
+    Evicted,
     /// Whatever else was decided.
     Decided(Box<dyn FnOnce(Result<()>)>),
 }
@@ -78,6 +80,7 @@ impl Answer {
         match self {
             Answer::Done(reply) => reply.send(Ok(())),
             Answer::WasThere(reply, was_there) => reply.send(Ok(was_there)),
+            Answer::Evicted => {}
             Answer::Decided(reply) => reply(Ok(())),
         }
     }
@@ -86,6 +89,7 @@ impl Answer {
         match self {
             Answer::Done(reply) => reply.send(Err(error.clone())),
             Answer::WasThere(reply, _) => reply.send(Err(error.clone())),
+            Answer::Evicted => {}
             Answer::Decided(reply) => reply(Err(error.clone())),
         }
     }
@@ -167,8 +171,10 @@ impl Group {
         self.pending.is_empty() && !self.needs_sync
     }
 
-    pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> + '_ {
-        self.pending.iter().filter_map(|pending| pending.effect.hash())
+    /// Whether just one caller waits for it.
+    pub(super) fn is_lone(&self) -> bool {
+        let is_asked = |pending: &&Pending| !matches!(pending.answer, Answer::Evicted);
+        self.pending.iter().filter(is_asked).take(2).count() == 1
     }
 
     /// The last thing that the group does to a key, if anything.

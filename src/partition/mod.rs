@@ -15,9 +15,11 @@
 mod commit;
 mod compaction;
 mod decide;
+mod eviction;
 mod expiry;
 mod groups;
 mod handles;
+mod ledger;
 mod listing;
 mod page;
 mod prewrite;
@@ -43,8 +45,10 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::commit::{Here, InFlight};
+use self::eviction::Evictor;
 use self::groups::{Group, Groups};
 use self::handles::Opened;
+use self::ledger::Amount;
 use self::listing::ChangeFailure;
 use self::page::PageRequest;
 use self::range_del::RangeWork;
@@ -57,14 +61,14 @@ pub(crate) use self::view::PartitionView;
 use crate::clock::{Clock, ExpiryClock};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
-use crate::keydir::{Expiries, Keydir, Location, Usage};
+use crate::keydir::{Candidate, Expiries, Keydir, Location, Usage};
 use crate::log::codec::Codecs;
 use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
 use crate::mailbox::{Inbox, ReplySender, Request, Stored, Ticks};
-use crate::options::Compaction;
+use crate::options::{Capacity, Compaction};
 use crate::ranges::Ranges;
 use crate::route::KeyHasher;
 use crate::types::{KeyHash, PartitionId, Seqno};
@@ -80,6 +84,8 @@ pub(crate) struct PartitionConfig {
     pub(crate) expiry: Arc<ExpiryClock>,
     pub(crate) codecs: Arc<Codecs>,
     pub(crate) bounds: FileBounds,
+    /// Of the whole store.
+    pub(crate) capacity: Capacity,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
     /// `None` if files are not to be scrubbed.
@@ -122,6 +128,13 @@ pub(crate) enum Event {
     RecordRead {
         hash: KeyHash,
         location: Location,
+        data: Arc<DataFile>,
+        opened: Opened,
+        result: std::io::Result<Vec<u8>>,
+    },
+    /// The record of a key that is to be evicted, for the key in it.
+    VictimRead {
+        victim: Candidate,
         data: Arc<DataFile>,
         opened: Opened,
         result: std::io::Result<Vec<u8>>,
@@ -181,6 +194,8 @@ pub(crate) struct Partition {
     here: Here,
     upkeep: Upkeep,
     reserve: Reserve,
+    /// `None` if nothing bounds what the partition holds.
+    evictor: Option<Box<Evictor>>,
 
     parked: Parked,
     reads_waiting: VecDeque<ReadRequest>,
@@ -212,7 +227,13 @@ impl Partition {
         disk: Disk,
         inbox: Inbox,
     ) -> Partition {
-        Partition {
+        let share = config.capacity.share(recovered.id.0, config.identity.partition_count);
+        let held = Amount {
+            entries: recovered.keydir.len() as i64,
+            bytes: recovered.usage.total().live_bytes as i64,
+        };
+        let partition = Partition {
+            evictor: Evictor::new(share, recovered.id.0.into(), held),
             id: recovered.id,
             index,
             hasher: KeyHasher::new(&config.identity.hash_key),
@@ -253,7 +274,9 @@ impl Partition {
             poisoned: None,
             sealing: false,
             finished: false,
-        }
+        };
+        partition.evict_opened();
+        partition
     }
 
     /// Takes requests while there is room for what they stage; true if it took any.
@@ -267,6 +290,7 @@ impl Partition {
             // (M1).
             if !self.sealing {
                 self.handle(request, ops);
+                self.evict_advance(ops);
             }
         }
         self.inbox.release(requests, bytes);
@@ -320,6 +344,9 @@ impl Partition {
             Event::RecordRead { hash, location, data, opened, result } => {
                 self.update_read(hash, location, &data, opened, result, ops);
             }
+            Event::VictimRead { victim, data, opened, result } => {
+                self.evict_read_done(victim, &data, opened, result);
+            }
             Event::PageRead { request, opened, result } => {
                 self.handles_keep(request.of().stored(), opened);
                 self.page_done(request, result);
@@ -333,6 +360,7 @@ impl Partition {
         self.range_waiting_advance();
         loop {
             self.update_advance(ops);
+            self.evict_advance(ops);
             self.commit_advance(ops);
             // A group that is through already leaves nobody to wake who waited for it.
             if !self.update_can_advance() {
@@ -360,6 +388,7 @@ impl Partition {
         (!self.inbox.is_empty() && self.has_room())
             || (self.inbox.is_closed() && self.is_idle() && !self.finished)
             || self.upkeep_has_work()
+            || self.evict_is_due()
     }
 
     /// Closed, everything answered, the log sealed.
@@ -379,6 +408,7 @@ impl Partition {
             && self.parked.bytes() < crate::limits::STAGED_BYTES_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
             && self.range_work.waiting_count() < crate::limits::DRAIN_REQUESTS_MAX
+            && !self.evict_is_behind()
     }
 
     fn is_idle(&self) -> bool {
@@ -391,6 +421,7 @@ impl Partition {
             && self.reads_waiting.is_empty()
             && self.parked.is_empty()
             && self.pages_in_flight == 0
+            && self.evict_is_idle()
     }
 
     /// From now on the partition is read-only; everybody who waits for a write is told (D1).
@@ -422,8 +453,8 @@ impl Partition {
     }
 
     fn fail_group(&mut self, group: Group, error: &Error) {
-        for hash in group.hashes() {
-            *self.staged_keys.slot(hash) -= 1;
+        for pending in &group.pending {
+            self.unstaged(pending);
         }
         self.range_work.unstage(group.ranges.len());
         group.fail(error);

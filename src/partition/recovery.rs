@@ -14,7 +14,7 @@ use super::{PartitionConfig, PartitionView};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, Result};
 use crate::io::{File, Fs};
-use crate::keydir::{Expiries, FileSlot, Keydir, KeydirLoader, Location, Usage};
+use crate::keydir::{Aging, Expiries, FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
 use crate::log::codec::Codecs;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
@@ -198,7 +198,7 @@ pub(crate) fn recover(
         fs.sync_dir(&dir).map_err(|source| Error::io("sync", &dir, source))?;
     }
     recovery.hide_ranges()?;
-    recovery.finish(strays)
+    recovery.finish(strays, config.capacity.aging())
 }
 
 struct Recovery<'a> {
@@ -533,7 +533,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn finish(mut self, strays: Vec<PathBuf>) -> Result<Recovered> {
+    fn finish(mut self, strays: Vec<PathBuf>, aging: Aging) -> Result<Recovered> {
         let Loading { loader, mut usage, unknown, undecodable, expiring, keyspace_max, .. } =
             self.loading;
         if let Some(what) = unknown {
@@ -543,7 +543,7 @@ impl Recovery<'_> {
         if let Some(why) = undecodable {
             return Err(why.at(self.dir, 0));
         }
-        let keydir = loader.finish(|location| usage.live(location));
+        let keydir = loader.finish(aging, |location| usage.live(location));
         let mut expiries = Expiries::default();
         for (hash, (_, expires_at)) in expiring {
             if keydir.get(hash).is_some_and(|location| location.has_expiry) {

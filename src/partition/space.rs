@@ -187,10 +187,8 @@ impl Partition {
                     retry.pending.push(Pending { effect, ..pending });
                 }
                 (Effect::None, _) if !is_decided(&pending) => retry.pending.push(pending),
-                (effect, _) => {
-                    if let Some(hash) = effect.hash() {
-                        *self.staged_keys.slot(hash) -= 1;
-                    }
+                _ => {
+                    self.unstaged(&pending);
                     pending.answer.fail(error);
                 }
             }

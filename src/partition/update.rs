@@ -19,6 +19,7 @@ use super::commit::InFlight;
 use super::decide::{Found, Old, Write, decide, value_len_max};
 use super::groups::{Effect, Room};
 use super::handles::{Opened, read};
+use super::write::record_len;
 use super::{Event, Ops, Partition, PartitionConfig};
 use crate::error::Error;
 use crate::keydir::Location;
@@ -27,7 +28,7 @@ use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::FormatError;
 use crate::log::format::data_header::Place;
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordKind};
-use crate::mailbox::{Body, Request, Update};
+use crate::mailbox::{Body, Change, Request, Update};
 use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// Writes that wait for the state of their key.
@@ -343,6 +344,8 @@ impl Partition {
     fn update_decide(&mut self, update: Update, found: &Found) {
         let (hash, durable) = (update.hash, update.durable);
         let (keyspace, key) = (update.keyspace, update.key.clone());
+        // Without it a full store could not be told what to forget.
+        let is_expiry = matches!(update.change, Change::Expire { .. });
         let Some((write, answer)) = decide(update, found, &self.config.codecs) else { return };
         match write {
             Write::Nothing => {
@@ -351,6 +354,10 @@ impl Partition {
                 self.groups.wait(answer);
             }
             Write::Put { body, expires_at } => {
+                let refusal = self.full_refusal(hash, record_len(&body, expires_at));
+                if let Some(error) = refusal.filter(|_| !is_expiry) {
+                    return answer.fail(&error);
+                }
                 self.stage_put(hash, &body, expires_at, durable, answer);
             }
             Write::Del => {

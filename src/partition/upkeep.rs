@@ -140,6 +140,7 @@ impl Partition {
         self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
         self.reserve_look();
+        self.evict_tick();
         self.upkeep.scrubber.tick();
         self.range_work.tick();
     }

@@ -26,6 +26,9 @@ impl Partition {
         if let Some(error) = self.put_refusal().or_else(|| self.dropped_refusal(body.keyspace)) {
             return reply.send(Err(error));
         }
+        if let Some(error) = self.full_refusal(hash, record_len(body, expires_at)) {
+            return reply.send(Err(error));
+        }
         self.stage_put(hash, body, expires_at, durable, Answer::Done(reply));
     }
 
@@ -104,8 +107,17 @@ impl Partition {
     pub(super) fn staged(&mut self, effect: Effect, answer: Answer) {
         if let Some(hash) = effect.hash() {
             *self.staged_keys.slot(hash) += 1;
+            self.evict_staged(effect);
         }
         self.groups.open().pending.push(Pending { effect, answer });
+    }
+
+    /// What was staged failed.
+    pub(super) fn unstaged(&mut self, pending: &Pending) {
+        if let Some(hash) = pending.effect.hash() {
+            *self.staged_keys.slot(hash) -= 1;
+            self.evict_failed(pending.effect, &pending.answer);
+        }
     }
 
     /// Gives the record its sequence number and place (W1); returns its place in the group.
@@ -118,18 +130,7 @@ impl Partition {
     ) -> (u32, u32) {
         let seqno = self.next_seqno;
         self.next_seqno = Seqno(seqno.0 + 1);
-        let header = RecordHeader {
-            seqno,
-            kind,
-            keyspace: body.keyspace,
-            codec: body.codec,
-            expires_at_ms: expires_at.map(ExpiresAt::as_ms),
-            batch: None,
-            raw_len: body.raw_len,
-            key_len: body.key_len,
-            value_len: body.value_len() as u32,
-            body_crc: body.crc,
-        };
+        let header = header(seqno, kind, body, expires_at);
         let mut key_len = u64::from(header.key_len);
         if kind == RecordKind::RangeDel {
             key_len += u64::from(header.value_len); // A hint has ranges whole.
@@ -151,4 +152,29 @@ impl Partition {
             self.groups.open().needs_sync = true;
         }
     }
+}
+
+fn header(
+    seqno: Seqno,
+    kind: RecordKind,
+    body: &Body,
+    expires_at: Option<ExpiresAt>,
+) -> RecordHeader {
+    RecordHeader {
+        seqno,
+        kind,
+        keyspace: body.keyspace,
+        codec: body.codec,
+        expires_at_ms: expires_at.map(ExpiresAt::as_ms),
+        batch: None,
+        raw_len: body.raw_len,
+        key_len: body.key_len,
+        value_len: body.value_len() as u32,
+        body_crc: body.crc,
+    }
+}
+
+/// Length of the record that a put becomes.
+pub(super) fn record_len(body: &Body, expires_at: Option<ExpiresAt>) -> u32 {
+    header(Seqno(0), RecordKind::Put, body, expires_at).record_len()
 }

@@ -127,6 +127,14 @@ partition_stats! {
     range_dels_pending,
     /// Keys that upkeep took out because a range that was deleted had them.
     range_removed,
+    /// Keys that were evicted because the store held as much as it may.
+    evicted,
+    /// Most keys that it may hold; 0 if that is not bounded.
+    entries_max,
+    /// Most live bytes that it may hold; 0 if that is not bounded.
+    bytes_max,
+    /// Writes that were refused because the store was full.
+    writes_full,
     /// Reads of a key, whatever they found.
     gets,
     /// Of these, answered on the caller's thread.

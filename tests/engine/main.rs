@@ -17,6 +17,7 @@ mod compaction_faults;
 mod compression;
 mod concurrency;
 mod durability;
+mod eviction;
 mod executors;
 mod expiry;
 mod faults;

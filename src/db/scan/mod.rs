@@ -196,7 +196,10 @@ impl Scan {
 
     fn fetch(&self, key: Bytes) -> Fetch {
         let (shared, keyspace) = (self.shared.clone(), self.keyspace);
-        Box::pin(async move { Ok(shared.get(keyspace, &key).await?.map(|value| (key, value))) })
+        Box::pin(async move {
+            let entry = shared.read(keyspace, &key, false).await?;
+            Ok(entry.map(|entry| (key, entry.value)))
+        })
     }
 
     fn end(&mut self) {

@@ -154,7 +154,7 @@ impl Walk {
                         Verdict::Hidden => false,
                         Verdict::Ask => {
                             let keyspace = self.span.keyspace;
-                            self.shared.entry(keyspace, &self.passed).await?.is_some()
+                            self.shared.read(keyspace, &self.passed, false).await?.is_some()
                         }
                     };
                     if is_shown {

@@ -87,7 +87,7 @@ impl FormatError {
     }
 
     #[cold]
-    pub(in crate::log) fn invalid(clause: impl Into<Cow<'static, str>>) -> FormatError {
+    pub(crate) fn invalid(clause: impl Into<Cow<'static, str>>) -> FormatError {
         FormatError::Invalid(clause.into())
     }
 }
