@@ -276,6 +276,7 @@ fn a_crash_at_every_operation_keeps_every_promise() {
     };
     for _ in 0..if is_long() { 20 } else { 1 } {
         sweep(&script::tour(), random.u64(..), effort, &counters);
+        sweep(&script::evicting(), random.u64(..), effort, &counters);
     }
     for _ in 0..if is_long() { 400 } else { 3 } {
         sweep(&script::random(random), random.u64(..), effort, &counters);

@@ -74,7 +74,13 @@ impl Player<'_> {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Put { .. } | Step::Del { .. } => wait(self.write(std::slice::from_ref(step))),
+            Step::Put { .. } | Step::Del { .. } => {
+                let at = self.disk.ops();
+                wait(self.write(std::slice::from_ref(step)));
+                if self.settings.evicting {
+                    self.note_evicted(at);
+                }
+            }
             Step::DelRange { from, to, durable } => self.del_range(*from, *to, *durable),
             Step::Together(writes) => wait(self.write(writes)),
             Step::Sync => {
@@ -95,6 +101,29 @@ impl Player<'_> {
             }
             Step::Read => self.read(),
         }
+    }
+
+    /// What was evicted for a write that was sent before operation `at` is a deletion behind it.
+    fn note_evicted(&mut self, at: u64) {
+        let (synced, synced_at) = wait(timed(self.disk, self.db.sync()));
+        if self.expect(synced).is_none() {
+            return;
+        }
+        let found = contents(self.db);
+        let gone: Vec<_> = self
+            .history
+            .visible()
+            .keys()
+            .filter(|key| !found.contains_key(*key))
+            .cloned()
+            .collect();
+        assert!(gone.len() <= 1, "one came and {} had to go", gone.len());
+        for key in gone {
+            let partition = self.db.partition_of(&key);
+            let sent = self.history.send(at, partition, key, None);
+            self.history.acknowledge(synced_at, &sent, true);
+        }
+        self.history.all_durable(synced_at);
     }
 
     fn compact_half(&mut self, odd: bool) {

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "lz4")]
 use ringcask::Compression;
-use ringcask::{Compaction, Durability, Options};
+use ringcask::{Compaction, Durability, Eviction, Options};
 
 use crate::support::Store;
 
@@ -66,11 +66,18 @@ pub(crate) struct Settings {
     pub(crate) buffered: bool,
     /// Values are stored compressed, and so are short.
     pub(crate) compressed: bool,
+    /// No more than three keys a partition are held; others are evicted.
+    pub(crate) evicting: bool,
 }
 
 impl Settings {
-    pub(crate) const PLAIN: Settings =
-        Settings { prewrite: false, background: false, buffered: false, compressed: false };
+    pub(crate) const PLAIN: Settings = Settings {
+        prewrite: false,
+        background: false,
+        buffered: false,
+        compressed: false,
+        evicting: false,
+    };
 
     /// Two partitions of small files, served by one worker.
     pub(crate) fn options(self, store: &Store) -> Options {
@@ -81,7 +88,8 @@ impl Settings {
         let options = options.prewrite(self.prewrite).durability(durability);
         #[cfg(feature = "lz4")]
         let options = if self.compressed { options.compression(Compression::Lz4) } else { options };
-        options.data_file_len_max(4096).data_file_records_max(5)
+        let options = options.data_file_len_max(4096).data_file_records_max(5);
+        if self.evicting { options.entries_max(6).eviction(Eviction::Random) } else { options }
     }
 }
 
@@ -160,6 +168,24 @@ pub(crate) fn tour() -> Vec<Session> {
     ]
 }
 
+/// Keys that come and have to go for others, through compactions and restarts.
+pub(crate) fn evicting() -> Vec<Session> {
+    let evicting = Settings { evicting: true, ..Settings::PLAIN };
+    let keys = |from: u8, len| (0..8).map(move |n| put((from + n * 3) % KEY_COUNT, len));
+    let mixed = [buffered(1, 50), del(4), put(7, 900), buffered(2, 20), put(1, 30)];
+    let session = |settings, steps, end| Session { settings, steps, end };
+    let half = Step::CompactHalf { odd: true };
+    vec![
+        session(evicting, keys(0, 40).chain(mixed).collect(), End::Kill),
+        session(
+            Settings { prewrite: true, ..evicting },
+            keys(5, 300).chain([half, put(0, 10), Step::Compact, put(3, 10)]).collect(),
+            End::Close,
+        ),
+        session(Settings::PLAIN, vec![put(6, 20), Step::Compact, Step::Read], End::Close),
+    ]
+}
+
 /// The same in few operations, because it is run again for each of them.
 pub(crate) fn brief() -> Vec<Session> {
     let plain = Settings::PLAIN;
@@ -193,6 +219,7 @@ pub(crate) fn random(random: &mut fastrand::Rng) -> Vec<Session> {
             background: random.bool(),
             buffered: random.u8(..4) == 0,
             compressed: random.u8(..4) == 0,
+            evicting: false,
         };
         let steps = random.usize(5..25);
         let steps = std::iter::repeat_with(|| random_step(random)).take(steps).collect();

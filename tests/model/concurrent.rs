@@ -13,7 +13,7 @@ use crate::history::{Finish, Seen, Time, call, judge, scan};
 use crate::op::Fate;
 use crate::run::On;
 use crate::sequences::effort;
-use crate::settings::{Compacting, Settings};
+use crate::settings::{Compacting, Holding, Settings};
 use crate::support::{Store, counted, seed, wait};
 use crate::verb::Verb;
 
@@ -42,7 +42,13 @@ struct Scene<'a> {
 
 fn settings(random: &mut fastrand::Rng) -> Settings {
     let compacting = if random.u8(..3) > 0 { Compacting::Always } else { Compacting::Never };
-    Settings { file_len_log2: random.u32(12..15), compacting, ..Settings::random(random) }
+    let mut settings = Settings::random(random);
+    settings.holding = match settings.holding {
+        Holding::LeastRecent(_) => Holding::LeastRecent(1 + u64::from(KEYS) / 2),
+        Holding::ByChance(_) => Holding::ByChance(1),
+        _ => Holding::All,
+    };
+    Settings { file_len_log2: random.u32(12..15), compacting, ..settings }
 }
 
 fn verb(random: &mut fastrand::Rng) -> Verb {
@@ -137,8 +143,9 @@ fn live(
     random: &mut fastrand::Rng,
     life: u64,
     end: End,
+    settings: &Settings,
 ) -> (Vec<Seen>, Option<SimDisk>) {
-    let options = settings(random).options(store, &SimClock::new(0));
+    let options = settings.options(store, &SimClock::new(0));
     let options = if life == 0 { options.partitions(random.u32(1..3)) } else { options };
     let db = store.open_with(options);
     let over = AtomicBool::new(false);
@@ -209,6 +216,7 @@ fn history(mut store: Store, random: &mut fastrand::Rng) -> u64 {
     let time = Time::default();
     let mut history = Vec::new();
     let lives = random.u64(1..4);
+    let mut evicts = false;
     for life in 0..lives {
         let end = match random.u8(..4) {
             0 => End::Late,
@@ -216,21 +224,24 @@ fn history(mut store: Store, random: &mut fastrand::Rng) -> u64 {
             _ if store.is_sim() => End::Killed,
             _ => End::Late,
         };
-        let (seen, left) = live(&store, &time, random, life, end);
+        let settings = settings(random);
+        evicts |= settings.holding.evicts();
+        let (seen, left) = live(&store, &time, random, life, end, &settings);
         history.extend(seen);
         if let Some(left) = left {
             store = store.on(left);
         }
     }
-    let db = store.open_with(settings(random).options(&store, &SimClock::new(0)));
+    let settings = Settings { holding: Holding::All, ..settings(random) };
+    let db = store.open_with(settings.options(&store, &SimClock::new(0)));
     let all = Verb::GetMany { keys: (0..KEYS).collect() };
     history.extend(wait(call(&time, &db, &all, 0, Fate::Awaited)).0);
     history.extend(wait(scan(&time, &db, KEYS, false)));
     wait(db.close()).unwrap();
     for key in 0..KEYS {
         let seen: Vec<Seen> = history.iter().filter(|call| call.key == key).cloned().collect();
-        let states =
-            judge(&seen).unwrap_or_else(|what| panic!("{}: key {key}: {what}", store.name()));
+        let states = judge(&seen, evicts)
+            .unwrap_or_else(|what| panic!("{}: key {key}: {what}", store.name()));
         assert_eq!(states.len(), 1, "read at the end, and so decided");
     }
     history.len() as u64

@@ -127,11 +127,12 @@ pub(crate) async fn scan(time: &Time, db: &Db, keys: u8, keys_only: bool) -> Vec
         .collect()
 }
 
-/// The states that one key may be in after `seen`, all of it calls on that key that was absent before.
+/// The states that one key may be in after `seen`, all of it calls on that key that was absent before, and
+/// that may have vanished at any time.
 ///
 /// # Errors
 /// What no order explains.
-pub(crate) fn judge(seen: &[Seen]) -> Result<BTreeSet<State>, String> {
+pub(crate) fn judge(seen: &[Seen], vanishes: bool) -> Result<BTreeSet<State>, String> {
     let mut events = Vec::new();
     for (id, call) in seen.iter().enumerate() {
         events.push((call.begun, Event::Begin, id));
@@ -143,6 +144,7 @@ pub(crate) fn judge(seen: &[Seen]) -> Result<BTreeSet<State>, String> {
     }
     events.sort_unstable();
     let mut register = Register::new(None);
+    register.set_vanishing(vanishes);
     for (at, event, id) in events {
         match event {
             Event::Begin => {

@@ -27,6 +27,11 @@ impl Oracle {
         Oracle { keys, abandoned: Vec::new(), call_next: 0 }
     }
 
+    /// From here on keys may go at any time, or only if somebody deletes them.
+    pub(crate) fn set_vanishing(&mut self, vanishes: bool) {
+        self.keys.iter_mut().for_each(|key| key.set_vanishing(vanishes));
+    }
+
     /// Calls that were in flight at the same time, and are over.
     ///
     /// # Errors

@@ -63,6 +63,8 @@ pub(crate) enum Answer {
     Was(bool),
     /// This is what it holds.
     Holds(State),
+    /// Nothing was done: the store is full, and the key would have been a new one.
+    Full,
 }
 
 impl Action {
@@ -77,6 +79,8 @@ impl Action {
         };
         let fits = match answer {
             None | Some(Answer::Done) => true,
+            Some(Answer::Full) if before.is_none() && after.is_some() => return Some(before),
+            Some(Answer::Full) => false,
             Some(Answer::Stored(is_stored)) => {
                 matches!(self, Action::PutIf(_, if_there) if is_stored == (before.is_some() == if_there))
             }
@@ -98,17 +102,35 @@ struct Explanation {
     waiting: Vec<CallId>,
 }
 
+impl Explanation {
+    /// The same, and then the key has gone.
+    fn gone(self) -> Explanation {
+        Explanation { state: None, ..self }
+    }
+}
+
 /// One key, and every explanation of what was seen of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Register {
     explanations: BTreeSet<Explanation>,
     calls: BTreeMap<CallId, (Action, Option<Answer>)>,
+    /// The key may go at any time, without anybody asking for it.
+    vanishes: bool,
 }
 
 impl Register {
     pub(crate) fn new(state: State) -> Register {
         let explanation = Explanation { state, waiting: Vec::new() };
-        Register { explanations: [explanation].into(), calls: BTreeMap::new() }
+        let explanations = [explanation].into();
+        Register { explanations, calls: BTreeMap::new(), vanishes: false }
+    }
+
+    /// From here on the key may go at any time, or only if somebody deletes it.
+    pub(crate) fn set_vanishing(&mut self, vanishes: bool) {
+        if self.vanishes {
+            self.explanations.extend(self.explanations.clone().into_iter().map(Explanation::gone));
+        }
+        self.vanishes = vanishes;
     }
 
     /// A call begins. Its answer is known beforehand because histories are judged when they are over; a
@@ -181,20 +203,25 @@ impl Register {
         let mut reached = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let mut todo: Vec<Explanation> = self.explanations.iter().cloned().collect();
+        let mut reach = |next: Explanation, todo: &mut Vec<Explanation>| {
+            if seen.insert(next.clone()) {
+                todo.push(next);
+            }
+        };
         while let Some(explanation) = todo.pop() {
             if is_goal(&explanation) {
                 reached.insert(explanation);
                 continue;
+            }
+            if self.vanishes && explanation.state.is_some() {
+                reach(explanation.clone().gone(), &mut todo);
             }
             for (at, id) in explanation.waiting.iter().enumerate() {
                 let (action, answer) = self.calls[id];
                 let Some(state) = action.apply(explanation.state, answer) else { continue };
                 let mut waiting = explanation.waiting.clone();
                 waiting.remove(at);
-                let next = Explanation { state, waiting };
-                if seen.insert(next.clone()) {
-                    todo.push(next);
-                }
+                reach(Explanation { state, waiting }, &mut todo);
                 if action == Action::Get {
                     // It fits here and changes nothing, so no other order explains more.
                     break;
@@ -208,7 +235,7 @@ impl Register {
 #[cfg(test)]
 mod tests {
     use super::Action::{Del, Get, Put};
-    use super::Answer::{Done, Holds, Was};
+    use super::Answer::{Done, Full, Holds, Was};
     use super::*;
 
     fn value(n: u64) -> Value {
@@ -338,6 +365,36 @@ mod tests {
         assert!(!beside(&[("    []", get(3))]));
         // A deletion nobody waited for, and a put after it that somebody did.
         assert!(is_good(&[("[]", put(1)), ("  [", DEL), ("   []", put(2)), ("     []", MISSING)]));
+    }
+
+    #[test]
+    fn what_vanishes_is_gone_until_it_is_put_again() {
+        let calls = |calls: &[(Action, Option<Answer>)]| {
+            let mut register = Register::new(None);
+            register.set_vanishing(true);
+            calls.iter().enumerate().all(|(id, (action, answer))| {
+                register.begin(id, *action, *answer);
+                register.end(id)
+            })
+        };
+        assert!(calls(&[put(1), get(1), MISSING, DEL_MISSING, put(2), get(2), MISSING]));
+        assert!(!calls(&[put(1), MISSING, get(1)]));
+        assert!(!calls(&[put(1), put(2), get(1)]));
+        assert!(!calls(&[put(1), DEL_MISSING, get(1)]));
+        let full = (Put(value(2)), Some(Full));
+        assert!(calls(&[full, put(1), full, MISSING]), "it vanished, and then there was no room");
+        assert!(!calls(&[put(1), full, get(1)]) && !calls(&[full, get(2)]));
+
+        let mut register = Register::new(None);
+        register.set_vanishing(true);
+        register.begin(0, put(1).0, put(1).1);
+        assert!(register.end(0));
+        register.set_vanishing(false);
+        assert_eq!(register.states().len(), 2, "it may be gone by now");
+        register.begin(1, get(1).0, get(1).1);
+        assert!(register.end(1));
+        register.begin(2, MISSING.0, MISSING.1);
+        assert!(!register.end(2), "and from here on it stays");
     }
 
     #[test]

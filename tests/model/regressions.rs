@@ -2,7 +2,7 @@
 
 use crate::op::{Between::*, Case, Edge::*, Fate::*, How::*, Op::*, Selection, Task::*};
 use crate::run::{On, run};
-use crate::settings::{Compacting::*, Compressing::*, Settings};
+use crate::settings::{Compacting::*, Compressing::*, Holding::*, Settings};
 use crate::verb::{Ack::*, Form::*, Verb::*};
 
 fn replay(case: &Case) {
@@ -31,6 +31,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
             mailbox_bytes: 16_777_216,
             ack: Usual,
             compacting: Always,
+            holding: All,
             open_files: 1000,
             scrub: false,
             compressing: Off,
@@ -65,6 +66,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
                     mailbox_bytes: 16_777_216,
                     ack: Usual,
                     compacting: Never,
+                    holding: All,
                     open_files: 1000,
                     scrub: false,
                     compressing: Off,

@@ -74,7 +74,9 @@ impl Runner {
         let db = told("create", store.try_open(options))?;
         let settings = case.settings.clone();
         let number = case.disk_seed << 20;
-        Ok(Runner { store, clock, oracle: Oracle::new(), db: Some(db), settings, number })
+        let mut oracle = Oracle::new();
+        oracle.set_vanishing(settings.holding.evicts());
+        Ok(Runner { store, clock, oracle, db: Some(db), settings, number })
     }
 
     fn db(&self) -> &Db {
@@ -132,10 +134,20 @@ impl Runner {
             if *fate == Fate::Dropped(0) {
                 continue;
             }
-            let answers = answer.map(|answer| told("call", answer)).transpose()?;
+            let answers = answer.map(|answer| self.told(answer)).transpose()?;
             called.push(Called { actions: verb.actions(number), answers });
         }
         self.oracle.called(&called)
+    }
+
+    /// What a call said, or that there was no room for it.
+    fn told(&self, answer: Result<Vec<Answer>>) -> std::result::Result<Vec<Answer>, String> {
+        match answer {
+            Err(error) if error.kind() == ErrorKind::Full && self.settings.holding.refuses() => {
+                Ok(vec![Answer::Full])
+            }
+            answer => told("call", answer),
+        }
     }
 
     fn scan(&mut self, selection: &Selection) -> Verdict {
@@ -169,7 +181,8 @@ impl Runner {
         if selection.limit.is_some_and(|limit| found.len() > limit) {
             return Err(format!("a scan has {} entries, over its limit", found.len()));
         }
-        if selection.limit == Some(found.len()) {
+        let evicts = self.settings.holding.evicts();
+        if selection.limit == Some(found.len()) || (selection.limit.is_some() && evicts) {
             // Nothing is said of keys behind the last one.
             matching
                 .retain(|(bytes, _)| found.last().is_some_and(|(last, _)| !is_after(bytes, last)));
@@ -239,6 +252,7 @@ impl Runner {
     /// After it the state of every key is known.
     fn check(&mut self) -> Verdict {
         self.settle()?;
+        self.evicted()?;
         self.scan(&ALL)?;
         self.scan(&Selection { reverse: true, keys_only: true, ..ALL })?;
         let all = Verb::GetMany { keys: (0..KEYS).collect() };
@@ -258,11 +272,36 @@ impl Runner {
         Ok(())
     }
 
+    /// Waits until the store holds no more than it may.
+    fn evicted(&self) -> Verdict {
+        let (_, Some(bound)) = self.settings.holding.bound() else { return Ok(()) };
+        let stats = || self.db().stats();
+        let shares =
+            |index: u64, count: u64| (bound / count + u64::from(index < bound % count)).max(1);
+        let is_over = || {
+            let partitions = stats().partitions;
+            let count = partitions.len() as u64;
+            let mut shares = (0..).map(|index| shares(index, count));
+            partitions
+                .iter()
+                .any(|partition| shares.next().is_some_and(|share| partition.keys > share))
+        };
+        for _ in 0..10_000 {
+            if !self.settings.holding.evicts() || !is_over() {
+                return Ok(());
+            }
+            told("sync", wait(self.db().sync()))?;
+        }
+        Err(format!("{} keys are not evicted down to {bound}", stats().total().keys))
+    }
+
     fn reopen(&mut self, how: &How, between: Between, settings: &Settings) -> Verdict {
         let is_written_meanwhile = matches!(how, How::ClosedUnder(_));
-        let live_before = self.live_bytes().filter(|_| !is_written_meanwhile);
+        let evicts = self.settings.holding.evicts() || settings.holding.evicts();
+        let live_before = self.live_bytes().filter(|_| !is_written_meanwhile && !evicts);
         self.close(how)?;
         self.settings = settings.clone();
+        self.oracle.set_vanishing(settings.holding.evicts());
         let options = || self.settings.options(&self.store, &self.clock);
         match between {
             Between::Nothing => {}
@@ -328,7 +367,7 @@ impl Runner {
                 for ((number, verb), answer) in (first..).zip(verbs).zip(answers) {
                     let answers = match answer {
                         Err(error) if error.kind() == ErrorKind::Closed => None,
-                        answer => Some(told("call", answer)?),
+                        answer => Some(self.told(answer)?),
                     };
                     called.push(Called { actions: verb.actions(number), answers });
                 }

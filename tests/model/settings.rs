@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringcask::sim::SimClock;
-use ringcask::{Compaction, Compression, Durability, Options};
+use ringcask::{Compaction, Compression, Durability, Eviction, Options};
 
 use crate::support::Store;
 use crate::verb::{ACKS, Ack};
@@ -25,6 +25,55 @@ pub(crate) enum Compressing {
     Zstd(i32),
 }
 
+/// How many keys the store holds, and what happens when it would be more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Holding {
+    All,
+    /// Writes are refused.
+    Refusing(u64),
+    /// What expires goes, which nothing here does.
+    Mortal(u64),
+    LeastRecent(u64),
+    LeastFrequent(u64),
+    ByChance(u64),
+}
+
+impl Holding {
+    fn random(random: &mut fastrand::Rng) -> Holding {
+        let count = random.u64(1..14);
+        match random.u8(..10) {
+            0 => Holding::Refusing(count),
+            1 => Holding::Mortal(count),
+            2 => Holding::LeastRecent(count),
+            3 => Holding::LeastFrequent(count),
+            4 => Holding::ByChance(count),
+            _ => Holding::All,
+        }
+    }
+
+    /// Whether a key may go at any time.
+    pub(crate) fn evicts(self) -> bool {
+        let (eviction, _) = self.bound();
+        matches!(eviction, Eviction::Lru | Eviction::Lfu | Eviction::Random)
+    }
+
+    /// Whether a write that adds a key may be refused.
+    pub(crate) fn refuses(self) -> bool {
+        self != Holding::All && !self.evicts()
+    }
+
+    pub(crate) fn bound(self) -> (Eviction, Option<u64>) {
+        match self {
+            Holding::All => (Eviction::None, None),
+            Holding::Refusing(count) => (Eviction::None, Some(count)),
+            Holding::Mortal(count) => (Eviction::Ttl, Some(count)),
+            Holding::LeastRecent(count) => (Eviction::Lru, Some(count)),
+            Holding::LeastFrequent(count) => (Eviction::Lfu, Some(count)),
+            Holding::ByChance(count) => (Eviction::Random, Some(count)),
+        }
+    }
+}
+
 /// Everything a store can be opened with that is not kept in it.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
@@ -37,6 +86,7 @@ pub(crate) struct Settings {
     pub(crate) mailbox_bytes: usize,
     pub(crate) ack: Ack,
     pub(crate) compacting: Compacting,
+    pub(crate) holding: Holding,
     pub(crate) open_files: usize,
     pub(crate) scrub: bool,
     pub(crate) compressing: Compressing,
@@ -56,6 +106,7 @@ pub(crate) const PLAIN: Settings = Settings {
     mailbox_bytes: 1 << 24,
     ack: Ack::Usual,
     compacting: Compacting::Never,
+    holding: Holding::All,
     open_files: 1000,
     scrub: false,
     compressing: Compressing::Off,
@@ -86,6 +137,7 @@ impl Settings {
                 }
                 _ => Compacting::Always,
             },
+            holding: Holding::random(random),
             open_files: few_or(random, 1000),
             scrub: random.u8(..4) == 0,
             compressing: match random.u8(..4) {
@@ -133,6 +185,9 @@ impl Settings {
                 Compacting::AtHours(from, to) => always.hours_utc(from, to),
             })
             .open_files_max(self.open_files);
+        let (eviction, bound) = self.holding.bound();
+        let options = options.eviction(eviction);
+        let options = if let Some(count) = bound { options.entries_max(count) } else { options };
         if self.scrub { options.scrub_bytes_per_sec(1 << 30) } else { options }
     }
 
@@ -154,6 +209,7 @@ impl Settings {
             with(&|s| s.mailbox_bytes = PLAIN.mailbox_bytes),
             with(&|s| s.ack = PLAIN.ack),
             with(&|s| s.compacting = PLAIN.compacting),
+            with(&|s| s.holding = PLAIN.holding),
             with(&|s| s.open_files = PLAIN.open_files),
             with(&|s| s.scrub = PLAIN.scrub),
             with(&|s| s.compressing = PLAIN.compressing),
