@@ -73,7 +73,8 @@ pub use io::sim;
 pub use log::decoders;
 
 pub use db::{
-    Cursor, Db, DelRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Update,
+    Blocking, BlockingIter, Cursor, Db, DelRange, IntoValue, Keyspace, OpenKeyspace, Page, Put,
+    Scan, ScanKeys, Update,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{Expected, Swap};

@@ -1,5 +1,6 @@
 //! The caller's side: a handle that routes keys, drops requests into mailboxes, and awaits replies.
 
+mod blocking;
 mod call;
 mod compact;
 mod directory;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::blocking::{Blocking, BlockingIter};
 use self::call::Call;
 pub use self::keyspace::{Keyspace, OpenKeyspace};
 use self::keyspaces::Keyspaces;
@@ -212,6 +214,34 @@ impl Db {
     /// As [`Db::get`].
     pub async fn entry<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<EntryInfo>> {
         Ok(self.shared.entry(self.space.id, key.as_ref()).await?.map(|entry| entry.info()))
+    }
+
+    /// The value of `key` and what else is known of it, of one and the same moment; `None` if it is absent.
+    ///
+    /// # Errors
+    /// As [`Db::get`].
+    ///
+    /// # Example: change what was read, unless somebody else did meanwhile
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use ringcask::{Db, Expected};
+    /// let db = Db::open(dir.path()).await?;
+    /// db.put("k", "a long value").await?;
+    /// let (value, info) = db.get_with_info("k").await?.unwrap();
+    /// let longer = [&value[..], b", and longer"].concat();
+    /// assert!(db.compare_and_swap("k", Expected::Seqno(info.seqno), longer).await?.is_done());
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub async fn get_with_info<K: AsRef<[u8]>>(
+        &self,
+        key: K,
+    ) -> Result<Option<(Bytes, EntryInfo)>> {
+        let entry = self.shared.entry(self.space.id, key.as_ref()).await?;
+        Ok(entry.map(|entry| {
+            let info = entry.info();
+            (entry.value, info)
+        }))
     }
 
     /// Deletes `key`; true if it was there.

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::call::{Call, Prepared};
+use super::ttl::moment;
 use super::value::IntoValue;
 use super::{Shared, Space};
 use crate::error::Result;
@@ -68,6 +69,18 @@ impl<'a> Put<'a> {
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Put<'a> {
         match self.shared.after(ttl) {
+            Ok(at) => self.expires(Some(at)),
+            Err(error) => self.prepared.refuse(error),
+        }
+        self
+    }
+
+    /// The value expires at a time, instead of what [`Options::default_ttl`] says. One that is past deletes what
+    /// was there; one beyond any date is refused when awaited.
+    ///
+    /// [`Options::default_ttl`]: crate::Options::default_ttl
+    pub fn expires_at(mut self, at: SystemTime) -> Put<'a> {
+        match moment(at) {
             Ok(at) => self.expires(Some(at)),
             Err(error) => self.prepared.refuse(error),
         }

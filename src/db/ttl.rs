@@ -96,7 +96,7 @@ impl Shared {
     }
 }
 
-fn moment(at: SystemTime) -> Result<ExpiresAt> {
+pub(super) fn moment(at: SystemTime) -> Result<ExpiresAt> {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Zero is "never" in a record, and as past as one.
     let ms = since.as_millis().max(1);

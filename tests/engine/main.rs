@@ -10,6 +10,7 @@
 mod support;
 
 mod accounting;
+mod blocking;
 mod clock;
 mod compaction;
 mod compaction_faults;
