@@ -612,9 +612,10 @@ fn of_two_lines_with_one_key_the_last_stays() {
 #[test]
 fn a_load_error_names_the_line_and_keeps_what_came_before() {
     let store = Store::new();
-    let bad_lines: [(&str, &str, &str); 7] = [
+    let bad_lines: [(&str, &str, &str); 8] = [
         ("tsv", "no tab here", "no tab"),
-        ("tsv", "a\tb\tc", "more than one tab"),
+        ("tsv", "a\tb\tc", "no time in milliseconds"),
+        ("tsv", "a\tb\t1\td", "more than two tabs"),
         ("tsv", "a\\q\tb", "\\q is no escape"),
         ("tsv", "\tempty key", "the key is empty"),
         ("json", "{\"key\":\"a\"}", "missing field `value`"),
@@ -700,6 +701,48 @@ fn a_dump_loads_into_the_same_store() {
     }
 }
 
+/// Breaks if what is loaded lives longer than it did where it was dumped, or if what has expired comes back.
+#[test]
+fn times_to_live_survive_a_dump_and_a_load() {
+    for format in ["json", "tsv"] {
+        let (first, second) = (Store::new(), Store::new());
+        first.run(&["put", "stays", "v"]).done();
+        first.run(&["put", "goes", "a\tb", "--ttl", "1h"]).done();
+        let dump = first.run(&["dump", "--format", format]).done();
+        assert_eq!(
+            dump.lines().filter(|line| line.contains("expires_at_ms")).count() == 1,
+            format == "json"
+        );
+        // One line of what had an hour when it was dumped, and has been over for long.
+        let expired = match format {
+            "json" => "{\"key\":\"past\",\"value\":\"v\",\"expires_at_ms\":1600000000000}\n",
+            _ => "past\tv\t1600000000000\n",
+        };
+        let report =
+            second.pipe(&["load", "-", "--format", format], format!("{dump}{expired}")).done();
+        assert!(
+            report.contains("left out 1 records") && report.contains("loaded 2 records"),
+            "{report}"
+        );
+        assert_eq!(second.run(&["dump", "--format", format]).done(), dump);
+        let left: Value =
+            serde_json::from_str(&second.run(&["--json", "ttl", "goes"]).done()).unwrap();
+        assert!((3_540_000..=3_600_000).contains(&left["left_ms"].as_u64().unwrap()), "{left}");
+        assert_eq!(second.run(&["ttl", "stays"]).done(), "forever\n");
+        second.run(&["get", "past"]).fails(1, "no such key");
+        // A time to live that the line does not have is taken away.
+        second.run(&["expire", "stays", "1h"]).done();
+        let found =
+            second.pipe(&["--json", "load", "-", "--format", format], dump + expired).done_json();
+        assert_eq!((&found["records"], &found["expired"]), (&json!(2), &json!(1)));
+        assert_eq!(second.run(&["ttl", "stays"]).done(), "forever\n");
+    }
+    let store = Store::new();
+    let beyond = format!("k\tv\t{}\n", u64::MAX);
+    store.pipe(&["load", "-", "--format", "tsv"], beyond).fails(1, "line 1");
+    store.pipe(&["load", "-", "--format", "tsv"], "k\tv\tsoon\n").fails(1, "milliseconds");
+}
+
 /// Keys and values that are text, that are not, and that hold what lines trip over.
 fn random_records(seed: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -773,6 +816,28 @@ fn bench_counts_every_operation() {
     for part in ["store", "load", "mix", "p99.9", "get", "put", "commits", "keydir"] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+/// Breaks if an operation measures another one than its name says.
+#[test]
+fn bench_measures_what_it_is_asked_to() {
+    // Keys that are there at the end: the records, the mark of a bench's store, and what is new.
+    for (op, new) in
+        [("put", 0..=0), ("put-ttl", 0..=0), ("incr", 1..=500), ("put-if-absent", 1000..=1000)]
+    {
+        let store = Store::new();
+        let extra = ["--json", "--reads", "0", "--op", op, "--durability", "buffered"];
+        let found = store.run(&[&BENCH[..], &extra].concat()).done_json();
+        assert_eq!(found["mix"]["op"], op);
+        assert_eq!(found["mix"][op]["operations"], 1000);
+        let keys: u64 = store.run(&["count"]).done().trim().parse().unwrap();
+        assert!(new.contains(&(keys - 501)), "{op}: {keys} keys");
+        let stats = store.run(&["--json", "stats"]).done_json();
+        assert_eq!(stats["total"]["keys_mortal"].as_u64().unwrap() > 0, op == "put-ttl", "{stats}");
+        let text = store.run(&[&BENCH[..], &extra[1..]].concat()).done();
+        assert!(text.contains(op), "{op} in {text}");
+    }
+    Store::new().run(&["bench", "--op", "guess"]).refused("--op");
 }
 
 #[test]

@@ -23,6 +23,7 @@ const AFTER_HELP: &str = "\
 Lines:
   json  {\"key\":…,\"value\":…}, each a string if it is UTF-8, else {\"base64\":\"…\"}
   tsv   key TAB value, with \\t \\n \\r \\\\ \\0 for these bytes and every other byte as it is
+  What expires has when, in milliseconds since 1970: \"expires_at_ms\", or a third column.
 
 Exit codes:
   0 done, 1 failed or not found, 2 usage; verify and inspect: 1 damaged

@@ -1,4 +1,9 @@
-//! `dump`: every record as a line, in order of key.
+//! `dump`: every record as a line, in order of key, with the time it expires.
+
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use futures::StreamExt;
 
 use super::args::{KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
@@ -6,6 +11,10 @@ use super::format::Format;
 use super::output::Output;
 use super::progress;
 use super::store::open_space_to_look;
+use crate::{Db, EntryInfo, Result};
+
+/// Records read at the same time: few, because their values may be long.
+const READ_AHEAD: usize = 8;
 
 #[derive(clap::Args)]
 pub(super) struct DumpArgs {
@@ -28,15 +37,25 @@ pub(super) async fn dump(
         progress::records("dump", db.stats().total().keys)
     };
     let mut line = Vec::new();
-    let mut entries = db.scan();
+    let read = |key: Result<Bytes>| read(&db, key);
+    let mut entries = db.scan().keys().map(read).buffered(READ_AHEAD);
     while let Some(entry) = entries.next().await {
-        let (key, value) = entry?;
+        // Deleted since its key was found.
+        let Some((key, value, info)) = entry? else { continue };
         line.clear();
-        args.format.encode(&key, &value, &mut line);
+        let expires_at = info.expires_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let expires_at_ms = expires_at.map(|since| since.as_millis() as u64);
+        args.format.encode(&key, &value, expires_at_ms, &mut line);
         output.bytes(&line)?;
         progress.inc(1);
     }
+    drop(entries);
     progress.finish_and_clear();
     db.close().await?;
     Ok(Outcome::Done)
+}
+
+async fn read(db: &Db, key: Result<Bytes>) -> Result<Option<(Bytes, Bytes, EntryInfo)>> {
+    let key = key?;
+    Ok(db.get_with_info(&key).await?.map(|(value, info)| (key, value, info)))
 }

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::channel::mpsc::{self, Receiver, Sender};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 
 use super::failure::Failure;
-use super::format::Format;
+use super::format::{Decoded, Format};
 use crate::limits::KEY_LEN_MAX;
 
 /// A batch is handed on when it has this many records, or …
@@ -27,6 +28,7 @@ pub(super) struct Record {
     pub(super) line_number: u64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
+    pub(super) expires_at: Option<SystemTime>,
 }
 
 #[derive(Default)]
@@ -139,10 +141,12 @@ fn fill(lines: &mut Lines, format: Format, batch: &mut Batch) -> Result<Fill, Fa
         if !lines.advance()? {
             return Ok(Fill::Ended);
         }
-        let (key, value) = format.decode(&lines.line).map_err(|what| lines.failure(what))?;
+        let decoded = format.decode(&lines.line).map_err(|what| lines.failure(what))?;
+        let Decoded { key, value, expires_at_ms } = decoded;
+        let expires_at = expires_at_ms.map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
         batch.len_bytes += key.len() + value.len();
         batch.input_bytes += lines.line.len() as u64 + 1;
-        batch.records.push(Record { line_number: lines.number, key, value });
+        batch.records.push(Record { line_number: lines.number, key, value, expires_at });
     }
     Ok(Fill::More)
 }

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::args::{CompressionArgs, DurabilityArg, KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::format::Format;
-use super::input::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Batches, Source};
+use super::input::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Batches, Record, Source};
 use super::output::Output;
 use super::progress;
 use super::store::open_space_to_put;
@@ -70,11 +70,14 @@ pub(super) async fn load(
     Ok(Outcome::Done)
 }
 
-/// Records put, and the bytes of their keys and values.
+/// What became of the records.
 #[derive(Default)]
 struct Loaded {
+    /// That were put, and the bytes of their keys and values.
     records: u64,
     bytes: u64,
+    /// That had expired already, and were left out.
+    expired: u64,
 }
 
 enum Event {
@@ -133,14 +136,24 @@ async fn feed(
                 outcome = outcome.and(Err(Failure::Failed(sentence)));
             }
             Event::Batch(batch) => {
-                in_flight_bytes += batch.len_bytes;
                 advance(batch.input_bytes);
-                in_flight.extend(batch.records.into_iter().map(|record| {
-                    let len_bytes = record.key.len() + record.value.len();
-                    let put = db.put(record.key, record.value).durability(durability);
-                    let line_number = record.line_number;
-                    async move { Event::Put { line_number, len_bytes, done: put.await } }
-                }));
+                let now = SystemTime::now();
+                for Record { line_number, key, value, expires_at } in batch.records {
+                    if expires_at.is_some_and(|at| at <= now) {
+                        loaded.expired += 1;
+                        continue;
+                    }
+                    let len_bytes = key.len() + value.len();
+                    in_flight_bytes += len_bytes;
+                    let put = db.put(key, value).durability(durability);
+                    let put = match expires_at {
+                        Some(at) => put.expires_at(at),
+                        None => put.forever(),
+                    };
+                    in_flight.push(async move {
+                        Event::Put { line_number, len_bytes, done: put.await }
+                    });
+                }
             }
             Event::Failed(failure) => {
                 input_ended = true;
@@ -160,6 +173,7 @@ impl Loaded {
         if output.is_json() {
             return output.json(&json!({
                 "records": self.records,
+                "expired": self.expired,
                 "bytes": self.bytes,
                 "seconds": seconds,
                 "records_per_second": records_per_second,
@@ -168,6 +182,12 @@ impl Loaded {
         }
         #[expect(clippy::cast_sign_loss, reason = "a rate is positive")]
         let rate = HumanCount(records_per_second.round() as u64);
+        if self.expired > 0 {
+            output.line(format_args!(
+                "left out {} records that have expired",
+                HumanCount(self.expired)
+            ))?;
+        }
         output.line(format_args!(
             "loaded {} records, {megabytes:.1} MB in {seconds:.2} s: {rate} records/s, {:.1} MB/s",
             HumanCount(self.records),

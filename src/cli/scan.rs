@@ -93,7 +93,7 @@ pub(super) async fn scan(
         while let Some(entry) = entries.next().await {
             let (key, value) = entry?;
             line.clear();
-            format.encode(&key, &value, &mut line);
+            format.encode(&key, &value, None, &mut line);
             output.bytes(&line)?;
         }
     }

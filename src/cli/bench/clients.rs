@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
 use futures::task::{ArcWake, waker};
 use futures::{StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 
-use super::keys::{Distribution, Random, Values, key};
+use super::keys::{Distribution, Random, Values, counter_key, key, new_key};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Timed;
 use crate::{Db, Durability};
@@ -28,11 +29,39 @@ const PARK_MIN: Duration = Duration::from_micros(20);
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// Of what is put with a time to live: none expires while it is measured.
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a client does that does not read.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum WriteKind {
+    /// Replaces a record.
+    Put,
+    /// Replaces a record by one that expires.
+    PutTtl,
+    /// Adds one to a counter; there are as many counters as records.
+    Incr,
+    /// Puts a record whose key is not there yet.
+    PutIfAbsent,
+}
+
+impl WriteKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            WriteKind::Put => "put",
+            WriteKind::PutTtl => "put-ttl",
+            WriteKind::Incr => "incr",
+            WriteKind::PutIfAbsent => "put-if-absent",
+        }
+    }
+}
+
 /// What the clients do.
 pub(super) struct Mix<'a> {
     pub(super) db: &'a Db,
     pub(super) values: &'a Values,
     pub(super) distribution: Distribution,
+    pub(super) write: WriteKind,
     pub(super) durability: Durability,
     pub(super) reads_percent: u64,
     pub(super) clients: u64,
@@ -55,19 +84,19 @@ pub(super) enum Limit {
 pub(super) struct Mixed {
     pub(super) elapsed: Duration,
     pub(super) gets: Histogram<u64>,
-    pub(super) puts: Histogram<u64>,
+    pub(super) writes: Histogram<u64>,
 }
 
 impl Mixed {
     pub(super) fn operations(&self) -> u64 {
-        self.gets.len() + self.puts.len()
+        self.gets.len() + self.writes.len()
     }
 }
 
 /// Latencies of one thread's clients, in nanoseconds.
 struct Latencies {
     gets: Histogram<u64>,
-    puts: Histogram<u64>,
+    writes: Histogram<u64>,
 }
 
 /// Operations that one thread has done: written by it, read by the progress bar. On a line of its
@@ -93,10 +122,10 @@ pub(super) fn run_mix(mix: &Mix<'_>) -> Result<Mixed, Failure> {
         });
         joined.collect::<Result<Vec<_>, Failure>>()
     })?;
-    let mut mixed = Mixed { elapsed: started.elapsed(), gets: histogram(), puts: histogram() };
+    let mut mixed = Mixed { elapsed: started.elapsed(), gets: histogram(), writes: histogram() };
     for thread in latencies {
         mixed.gets += thread.gets;
-        mixed.puts += thread.puts;
+        mixed.writes += thread.writes;
     }
     Ok(mixed)
 }
@@ -129,7 +158,7 @@ fn run_thread(
     started: Instant,
     done: &Done,
 ) -> Result<Latencies, Failure> {
-    let latencies = RefCell::new(Latencies { gets: histogram(), puts: histogram() });
+    let latencies = RefCell::new(Latencies { gets: histogram(), writes: histogram() });
     if let Some(rate) = mix.rate {
         run_open_loop(mix, rate, thread, started, &latencies, done)?;
         return Ok(latencies.into_inner());
@@ -194,23 +223,40 @@ impl ArcWake for Unpark {
     }
 }
 
-/// One get or put, timed from `due`.
+/// One get or write, timed from `due`.
 async fn run_operation(
     mix: &Mix<'_>,
     random: &mut Random,
     due: Instant,
     latencies: &RefCell<Latencies>,
 ) -> Result<(), Failure> {
-    let key = key(mix.distribution.pick(random));
+    let record = mix.distribution.pick(random);
     if random.below(100) < mix.reads_percent {
+        let key = key(record);
         if mix.db.get(&key).await?.is_none() {
             return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
         }
         latencies.borrow_mut().gets.saturating_record(nanos(due.elapsed()));
     } else {
-        let value = mix.values.get(random.next_u64());
-        mix.db.put(&key, value).durability(mix.durability).await?;
-        latencies.borrow_mut().puts.saturating_record(nanos(due.elapsed()));
+        run_write(mix, record, random.next_u64()).await?;
+        latencies.borrow_mut().writes.saturating_record(nanos(due.elapsed()));
+    }
+    Ok(())
+}
+
+async fn run_write(mix: &Mix<'_>, record: u64, number: u64) -> Result<(), Failure> {
+    let (db, durability) = (mix.db, mix.durability);
+    let value = mix.values.get(number);
+    match mix.write {
+        WriteKind::Put => db.put(key(record), value).durability(durability).await?,
+        WriteKind::PutTtl => db.put(key(record), value).ttl(TTL).durability(durability).await?,
+        WriteKind::Incr => {
+            db.incr(counter_key(record), 1).durability(durability).await?;
+        }
+        WriteKind::PutIfAbsent => {
+            // One in 2⁶⁴ is there already, and that is an answer too.
+            db.put_if_absent(new_key(number), value).durability(durability).await?;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,16 @@ pub(super) fn key(record: u64) -> String {
     format!("record:{record:016x}")
 }
 
+/// As long as a record's.
+pub(super) fn counter_key(record: u64) -> String {
+    format!("countr:{record:016x}")
+}
+
+/// As long as a record's, and another one for each number.
+pub(super) fn new_key(number: u64) -> String {
+    format!("absent:{number:016x}")
+}
+
 /// Values of one length.
 pub(super) struct Values {
     pool: Vec<u8>,

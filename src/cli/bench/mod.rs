@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use self::clients::{Limit, Mix, run_mix};
+use self::clients::{Limit, Mix, WriteKind, run_mix};
 use self::directory::{BenchDirectory, open};
 use self::keys::{Distribution, Values, key};
 use self::report::{LoadPhase, Report};
@@ -52,11 +52,14 @@ pub(super) struct BenchArgs {
     /// How many operations the mix has, instead of how long it runs.
     #[arg(long, value_name = "COUNT")]
     operations: Option<u64>,
-    /// Gets among the operations; the others are puts.
+    /// Gets among the operations; the others are what `--op` says.
     #[arg(long, value_name = "PERCENT", default_value_t = 50,
           value_parser = clap::value_parser!(u8).range(..=100))]
     reads: u8,
-    /// When a put of the mix is done.
+    /// What the operations are that are not gets.
+    #[arg(long, value_enum, default_value_t = WriteKind::Put)]
+    op: WriteKind,
+    /// When a write of the mix is done.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
     durability: DurabilityArg,
     /// Which records the mix picks.
@@ -113,6 +116,7 @@ pub(super) async fn bench(
             DistributionArg::Uniform => Distribution::uniform(args.records),
             DistributionArg::Zipf => Distribution::zipf(args.records),
         },
+        write: args.op,
         durability: args.durability.into(),
         reads_percent: args.reads.into(),
         clients: args.clients,

@@ -83,13 +83,14 @@ impl Report<'_> {
                 "clients": args.clients,
                 "threads": args.threads(),
                 "reads_percent": args.reads,
+                "op": args.op.name(),
                 "durability": args.durability.to_string(),
                 "distribution": args.distribution.name(),
                 "seconds": mixed.elapsed.as_secs_f64(),
                 "operations": mixed.operations(),
                 "operations_per_second": rate(mixed.operations(), mixed.elapsed),
                 "get": latency_json(&mixed.gets, mixed.elapsed),
-                "put": latency_json(&mixed.puts, mixed.elapsed),
+                (args.op.name()): latency_json(&mixed.writes, mixed.elapsed),
             },
             "engine": {
                 "commits": engine.commits,
@@ -123,21 +124,22 @@ impl Report<'_> {
             human_rate(load.records, load.elapsed)
         ))?;
         output.line(format_args!(
-            "mix      {} clients on {} threads, {} % gets, {}, {} puts, {:.2} s: {} operations/s",
+            "mix      {} clients on {} threads, {} % gets, {}, {} {}, {:.2} s: {} operations/s",
             args.clients,
             args.threads(),
             args.reads,
             args.distribution.name(),
             args.durability,
+            args.op.name(),
             mixed.elapsed.as_secs_f64(),
             human_rate(mixed.operations(), mixed.elapsed)
         ))?;
         output.line(format_args!(
-            "{:<5} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "{:<13} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
             "", "operations", "a second", "p50", "p90", "p99", "p99.9", "max"
         ))?;
         print_latency("get", &mixed.gets, mixed.elapsed, output)?;
-        print_latency("put", &mixed.puts, mixed.elapsed, output)?;
+        print_latency(args.op.name(), &mixed.writes, mixed.elapsed, output)?;
         let engine = self.engine();
         output.line(format_args!(
             "commits  {} of {:.1} records; {} syncs, {} of them DSYNC writes",
@@ -174,7 +176,7 @@ fn print_latency(
     let micros = |nanos: u64| format!("{:.1} µs", nanos as f64 / 1e3);
     let at = |quantile| micros(latencies.value_at_quantile(quantile));
     output.line(format_args!(
-        "{name:<5} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "{name:<13} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
         HumanCount(latencies.len()).to_string(),
         human_rate(latencies.len(), elapsed).to_string(),
         at(0.5),

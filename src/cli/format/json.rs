@@ -1,4 +1,5 @@
-//! `{"key":…,"value":…}`, where each is a string or, if it is not UTF-8, `{"base64":"…"}`.
+//! `{"key":…,"value":…}`, where each is a string or, if it is not UTF-8, `{"base64":"…"}`; and of what expires
+//! also `"expires_at_ms":…`, milliseconds since 1970.
 //!
 //! An object rather than a marked string, so that no string means anything but itself.
 
@@ -10,8 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-pub(super) fn encode(key: &[u8], value: &[u8], line: &mut Vec<u8>) {
-    let record = JsonRecord { key: JsonText(key), value: JsonText(value) };
+use super::Decoded;
+
+pub(super) fn encode(key: &[u8], value: &[u8], expires_at_ms: Option<u64>, line: &mut Vec<u8>) {
+    let record = JsonLine { key: JsonText(key), value: JsonText(value), expires_at_ms };
     serde_json::to_writer(line, &record).expect("a Vec takes every write");
 }
 
@@ -20,15 +23,24 @@ pub(super) fn encode_key(key: &[u8], line: &mut Vec<u8>) {
     serde_json::to_writer(line, &record).expect("a Vec takes every write");
 }
 
-pub(super) fn decode(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+pub(super) fn decode(line: &[u8]) -> Result<Decoded, String> {
     let record: DecodedRecord = serde_json::from_slice(line).map_err(|error| describe(&error))?;
-    Ok((record.key.0, record.value.0))
+    let DecodedRecord { key, value, expires_at_ms } = record;
+    Ok(Decoded { key: key.0, value: value.0, expires_at_ms })
 }
 
 #[derive(serde::Serialize)]
 pub(in crate::cli) struct JsonRecord<'a, V> {
     pub(in crate::cli) key: JsonText<'a>,
     pub(in crate::cli) value: V,
+}
+
+#[derive(serde::Serialize)]
+struct JsonLine<'a> {
+    key: JsonText<'a>,
+    value: JsonText<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
 }
 
 #[derive(serde::Serialize)]
@@ -56,6 +68,8 @@ impl Serialize for JsonText<'_> {
 struct DecodedRecord {
     key: DecodedText,
     value: DecodedText,
+    #[serde(default)]
+    expires_at_ms: Option<u64>,
 }
 
 struct DecodedText(Vec<u8>);
@@ -108,18 +122,21 @@ fn describe(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
-    fn round_trip(key: &[u8], value: &[u8]) -> String {
+    fn round_trip(key: &[u8], value: &[u8], expires_at_ms: Option<u64>) -> String {
         let mut line = Vec::new();
-        encode(key, value, &mut line);
-        assert_eq!(decode(&line), Ok((key.to_vec(), value.to_vec())));
+        encode(key, value, expires_at_ms, &mut line);
+        let decoded = Decoded { key: key.to_vec(), value: value.to_vec(), expires_at_ms };
+        assert_eq!(decode(&line), Ok(decoded));
         String::from_utf8(line).unwrap()
     }
 
     #[test]
     fn text_is_a_string_and_other_bytes_are_base64() {
-        assert_eq!(round_trip(b"a\n\"", "ä".as_bytes()), r#"{"key":"a\n\"","value":"ä"}"#);
-        assert_eq!(round_trip(b"k", b"\xff\0"), r#"{"key":"k","value":{"base64":"/wA="}}"#);
-        round_trip(&(0..=255).collect::<Vec<u8>>(), &(0..128).collect::<Vec<u8>>());
+        assert_eq!(round_trip(b"a\n\"", "ä".as_bytes(), None), r#"{"key":"a\n\"","value":"ä"}"#);
+        assert_eq!(round_trip(b"k", b"\xff\0", None), r#"{"key":"k","value":{"base64":"/wA="}}"#);
+        let line = r#"{"key":"k","value":"v","expires_at_ms":1700000000000}"#;
+        assert_eq!(round_trip(b"k", b"v", Some(1_700_000_000_000)), line);
+        round_trip(&(0..=255).collect::<Vec<u8>>(), &(0..128).collect::<Vec<u8>>(), Some(u64::MAX));
     }
 
     #[test]
@@ -130,6 +147,8 @@ mod tests {
             r#"{"key":"a"}"#,
             r#"{"key":"a","value":1}"#,
             r#"{"key":"a","value":"b","ttl":3}"#,
+            r#"{"key":"a","value":"b","expires_at_ms":-1}"#,
+            r#"{"key":"a","value":"b","expires_at_ms":1.5}"#,
             r#"{"key":"a","value":{}}"#,
             r#"{"key":"a","value":{"base65":"AA=="}}"#,
             r#"{"key":"a","value":{"base64":"A"}}"#,

@@ -7,21 +7,36 @@ use clap::ValueEnum;
 
 pub(super) use self::json::{JsonRecord, JsonText};
 
+/// What the line of a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Decoded {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    /// In milliseconds since 1970.
+    pub(super) expires_at_ms: Option<u64>,
+}
+
 /// How a record is written as a line.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum Format {
     /// One object a line; what is not UTF-8 in base64.
     Json,
-    /// Key, tab, value; escaped.
+    /// Key, tab, value, both escaped; then, if it expires, a tab and when, in milliseconds since 1970.
     Tsv,
 }
 
 impl Format {
     /// Appends the line of a record, with its newline.
-    pub(super) fn encode(self, key: &[u8], value: &[u8], line: &mut Vec<u8>) {
+    pub(super) fn encode(
+        self,
+        key: &[u8],
+        value: &[u8],
+        expires_at_ms: Option<u64>,
+        line: &mut Vec<u8>,
+    ) {
         match self {
-            Format::Json => json::encode(key, value, line),
-            Format::Tsv => tsv::encode(key, value, line),
+            Format::Json => json::encode(key, value, expires_at_ms, line),
+            Format::Tsv => tsv::encode(key, value, expires_at_ms, line),
         }
         line.push(b'\n');
     }
@@ -35,8 +50,8 @@ impl Format {
         line.push(b'\n');
     }
 
-    /// The key and value of a line without its newline, or what is wrong with it.
-    pub(super) fn decode(self, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    /// What a line without its newline says, or what is wrong with it.
+    pub(super) fn decode(self, line: &[u8]) -> Result<Decoded, String> {
         match self {
             Format::Json => json::decode(line),
             Format::Tsv => tsv::decode(line),
@@ -48,7 +63,8 @@ impl Format {
         match self {
             // A control character becomes `\u0000`; the rest is braces, names and spaces.
             Format::Json => 6 * (key_len_max + value_len_max) + 1024,
-            Format::Tsv => 2 * (key_len_max + value_len_max) + 1,
+            // A tab, and another one before twenty digits.
+            Format::Tsv => 2 * (key_len_max + value_len_max) + 22,
         }
     }
 }
@@ -57,20 +73,21 @@ impl Format {
 mod tests {
     use super::*;
 
-    fn check_round_trip(format: Format, key: &[u8], value: &[u8]) {
+    fn check_round_trip(format: Format, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
         let mut line = Vec::new();
-        format.encode(key, value, &mut line);
+        format.encode(key, value, expires_at_ms, &mut line);
         assert!(line.len() <= format.line_len_max(key.len(), value.len()) + 1, "C3");
         assert_eq!(line.pop(), Some(b'\n'));
         assert!(!line.contains(&b'\n'), "a record is one line");
-        assert_eq!(format.decode(&line), Ok((key.to_vec(), value.to_vec())), "C2");
+        let decoded = Decoded { key: key.to_vec(), value: value.to_vec(), expires_at_ms };
+        assert_eq!(format.decode(&line), Ok(decoded), "C2");
     }
 
     /// Breaks if some bytes do not come back as they went in, or a line can hold a record that cannot be
     /// written. Lines are made of what the two formats give a meaning to.
     #[test]
     fn whatever_a_line_holds_comes_back() {
-        const PIECES: [&[u8]; 16] = [
+        const PIECES: [&[u8]; 18] = [
             b"{\"key\":",
             b"\"value\":",
             b"{\"base64\":",
@@ -86,6 +103,8 @@ mod tests {
             b"AA==",
             b"a",
             b"{\"key\":\"a\",\"value\":\"b\"}",
+            b"{\"key\":\"a\",\"value\":\"b\",\"expires_at_ms\":17}",
+            b"1700000000000",
             b"\xc3\xa4",
         ];
         let seed = std::env::var("RINGCASK_SEED").map_or_else(
@@ -101,9 +120,10 @@ mod tests {
                 .collect();
             let (key, value) = line.split_at(line.len() / 2);
             for format in [Format::Json, Format::Tsv] {
-                check_round_trip(format, key, value);
-                if let Ok((key, value)) = format.decode(&line) {
-                    check_round_trip(format, &key, &value);
+                let expires_at_ms = random.bool().then(|| random.u64(..) >> random.u8(..64));
+                check_round_trip(format, key, value, expires_at_ms);
+                if let Ok(Decoded { key, value, expires_at_ms }) = format.decode(&line) {
+                    check_round_trip(format, &key, &value, expires_at_ms);
                     decoded += 1;
                 }
             }

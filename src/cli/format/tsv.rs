@@ -1,21 +1,43 @@
-//! `key TAB value`, with the five bytes that lines and tools trip over escaped.
+//! `key TAB value`, with the five bytes that lines and tools trip over escaped; then, if it expires, another
+//! tab and when, in milliseconds since 1970.
 //!
 //! Every other byte is itself, so text stays readable and sorted lines are in order of key as long
 //! as keys hold none of the five.
 
-pub(super) fn encode(key: &[u8], value: &[u8], line: &mut Vec<u8>) {
+use super::Decoded;
+
+pub(super) fn encode(key: &[u8], value: &[u8], expires_at_ms: Option<u64>, line: &mut Vec<u8>) {
     escape(key, line);
     line.push(b'\t');
     escape(value, line);
+    if let Some(ms) = expires_at_ms {
+        line.push(b'\t');
+        line.extend_from_slice(ms.to_string().as_bytes());
+    }
 }
 
-pub(super) fn decode(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+pub(super) fn decode(line: &[u8]) -> Result<Decoded, String> {
     let mut fields = line.split(|&byte| byte == b'\t');
-    match (fields.next(), fields.next(), fields.next()) {
-        (Some(key), Some(value), None) => Ok((unescape(key)?, unescape(value)?)),
-        (_, None, _) => Err("there is no tab between key and value".to_owned()),
-        _ => Err("there is more than one tab; a tab in a key or value is written \\t".to_owned()),
+    match (fields.next(), fields.next(), fields.next(), fields.next()) {
+        (Some(key), Some(value), expiry, None) => {
+            let expires_at_ms = expiry.map(milliseconds).transpose()?;
+            Ok(Decoded { key: unescape(key)?, value: unescape(value)?, expires_at_ms })
+        }
+        (_, None, ..) => Err("there is no tab between key and value".to_owned()),
+        _ => Err("there are more than two tabs; a tab in a key or value is written \\t".to_owned()),
     }
+}
+
+fn milliseconds(field: &[u8]) -> Result<u64, String> {
+    // Only what `encode` would have written: not "+1", not "01".
+    let ms = std::str::from_utf8(field).ok().and_then(|text| text.parse::<u64>().ok());
+    ms.filter(|ms| ms.to_string().as_bytes() == field).ok_or_else(|| {
+        let field = &field[..field.len().min(40)];
+        format!(
+            "\"{}\" behind the second tab is no time in milliseconds; a tab in a key or value is written \\t",
+            field.escape_ascii()
+        )
+    })
 }
 
 pub(super) fn escape(mut field: &[u8], line: &mut Vec<u8>) {
@@ -67,15 +89,18 @@ mod tests {
     #[test]
     fn every_byte_comes_back() {
         let all: Vec<u8> = (0..=255).collect();
-        let mut line = Vec::new();
-        encode(&all, &all, &mut line);
-        assert!(!line.contains(&b'\n'));
-        assert_eq!(decode(&line), Ok((all.clone(), all)));
+        for expires_at_ms in [None, Some(0), Some(u64::MAX)] {
+            let mut line = Vec::new();
+            encode(&all, &all, expires_at_ms, &mut line);
+            assert!(!line.contains(&b'\n'));
+            let decoded = Decoded { key: all.clone(), value: all.clone(), expires_at_ms };
+            assert_eq!(decode(&line), Ok(decoded));
+        }
     }
 
     #[test]
     fn a_line_that_was_not_written_by_encode_is_refused() {
-        for line in ["", "key", "a\tb\tc", "a\\x\tb", "a\tb\\"] {
+        for line in ["", "key", "a\tb\tc", "a\tb\t", "a\tb\t01", "a\tb\t1\t", "a\\x\tb", "a\tb\\"] {
             assert!(decode(line.as_bytes()).is_err(), "{line:?}");
         }
     }
