@@ -91,6 +91,12 @@ pub const PAGE_ENTRIES_DEFAULT: usize = 1000;
 /// Bytes of keys and values at which a page of a scan ends; its last entry may go over it.
 pub const PAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Parts of long values that one partition reads at once.
+pub const PARTS_IN_FLIGHT_MAX: usize = 16;
+
+/// Bytes that are read at a time of a record of which a part was asked for.
+pub const PART_STEP_LEN: usize = 1 << 20;
+
 /// A record longer than this many bytes is read by the worker, not on the caller's thread (G2).
 pub const READ_NOW_LEN_MAX: usize = 64 << 10;
 

@@ -1,6 +1,7 @@
 //! The store for callers without a runtime: each operation is waited for on the calling thread.
 
 use std::future::Future;
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -121,6 +122,7 @@ impl Blocking {
         fn put<K: AsRef<[u8]>, V: IntoValue>(key: K, value: V) -> ();
         fn get<K: AsRef<[u8]>>(key: K) -> Option<Bytes>;
         fn get_many<K: AsRef<[u8]>>(keys: impl IntoIterator<Item = K>) -> Vec<Option<Bytes>>;
+        fn get_range<K: AsRef<[u8]>>(key: K, range: impl RangeBounds<u64>) -> Option<Bytes>;
         fn contains_key<K: AsRef<[u8]>>(key: K) -> bool;
         fn entry<K: AsRef<[u8]>>(key: K) -> Option<EntryInfo>;
         fn get_with_info<K: AsRef<[u8]>>(key: K) -> Option<(Bytes, EntryInfo)>;

@@ -5,6 +5,7 @@ mod call;
 mod compact;
 mod directory;
 mod examine;
+mod get_range;
 mod keyspace;
 mod keyspaces;
 mod lifecycle;

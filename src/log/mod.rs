@@ -16,6 +16,7 @@
 //! hint_file  a data file's keys in order, so that it need not be scanned
 //! tail       what the end of a scan means
 //! salvage    a damaged data file, front to back: what in it is sound, what is not
+//! part       a part of a value, out of a record that is read in pieces
 //! writer     a data file that nobody waits for, front to back
 //! ```
 //!
@@ -35,6 +36,7 @@ pub(crate) mod format;
 pub(crate) mod hint_file;
 pub(crate) mod layout;
 pub(crate) mod manifest;
+pub(crate) mod part;
 pub(crate) mod salvage;
 pub(crate) mod scanner;
 pub(crate) mod stored_file;

@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 pub(crate) use admission::{Admission, Ticket};
 pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
-pub(crate) use request::{Body, Durable, Entry, PageOf, Request, Stored};
+pub(crate) use request::{Body, Durable, Entry, PageOf, Part, Request, Stored};
 pub(crate) use update::{Change, Expiry, Update, When};
 pub use update::{Expected, Swap};
 

@@ -1,5 +1,6 @@
 //! What callers ask of a partition.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -172,6 +173,13 @@ impl Entry {
     }
 }
 
+/// What came of asking for a part of a value.
+pub(crate) enum Part {
+    Bytes(Bytes),
+    /// What is stored has to be decoded as a whole.
+    Coded,
+}
+
 pub(crate) enum Request {
     Put {
         hash: KeyHash,
@@ -201,6 +209,14 @@ pub(crate) enum Request {
         keyspace: KeyspaceId,
         key: Bytes,
         reply: ReplySender<Result<Option<Stored>>>,
+    },
+    /// A part of a long value: these offsets, as far as it goes.
+    GetRange {
+        hash: KeyHash,
+        keyspace: KeyspaceId,
+        key: Bytes,
+        range: Range<u64>,
+        reply: ReplySender<Result<Option<Part>>>,
     },
     Sync {
         reply: ReplySender<Result<()>>,
@@ -236,7 +252,7 @@ impl Request {
             | Request::Del { body, .. }
             | Request::RangeDel { body, .. } => body.len(),
             Request::Update(update) => update.key.len() + update.change.len_bytes(),
-            Request::Get { key, .. } => key.len(),
+            Request::Get { key, .. } | Request::GetRange { key, .. } => key.len(),
             Request::Sync { .. }
             | Request::Page { .. }
             | Request::HintBroken { .. }

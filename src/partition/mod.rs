@@ -17,6 +17,7 @@ mod compaction;
 mod decide;
 mod eviction;
 mod expiry;
+mod get_range;
 mod groups;
 mod handles;
 mod ledger;
@@ -46,6 +47,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::commit::{Here, InFlight};
 use self::eviction::Evictor;
+use self::get_range::{RangeRead, RangeRequest};
 use self::groups::{Group, Groups};
 use self::handles::Opened;
 use self::ledger::Amount;
@@ -132,6 +134,8 @@ pub(crate) enum Event {
         opened: Opened,
         result: std::io::Result<Vec<u8>>,
     },
+    /// `None` if the helper thread panicked.
+    RangeRead(Option<Box<RangeRead>>),
     /// The record of a key that is to be evicted, for the key in it.
     VictimRead {
         victim: Candidate,
@@ -202,6 +206,7 @@ pub(crate) struct Partition {
     reads_in_flight: usize,
     reads_in_flight_bytes: usize,
     pages_in_flight: usize,
+    parts_in_flight: usize,
 
     poisoned: Option<Error>,
     /// Closing has come to its last step, after which nothing is written.
@@ -271,6 +276,7 @@ impl Partition {
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
             pages_in_flight: 0,
+            parts_in_flight: 0,
             poisoned: None,
             sealing: false,
             finished: false,
@@ -316,6 +322,10 @@ impl Partition {
             Request::Get { hash, keyspace, key, reply } => {
                 self.get(ReadRequest { hash, keyspace, key, cover: Seqno(0), reply }, ops);
             }
+            Request::GetRange { hash, keyspace, key, range, reply } => {
+                let cover = Seqno(0);
+                self.get_range(RangeRequest { hash, keyspace, key, range, cover, reply }, ops);
+            }
             Request::Sync { reply } => self.sync(reply),
             Request::Page { of, offset, len, reply } => self.page(of, offset, len, reply, ops),
             Request::HintBroken { data, hint, reply } => {
@@ -344,6 +354,7 @@ impl Partition {
             Event::RecordRead { hash, location, data, opened, result } => {
                 self.update_read(hash, location, &data, opened, result, ops);
             }
+            Event::RangeRead(read) => self.range_done(read, ops),
             Event::VictimRead { victim, data, opened, result } => {
                 self.evict_read_done(victim, &data, opened, result);
             }
@@ -408,6 +419,7 @@ impl Partition {
             && self.parked.bytes() < crate::limits::STAGED_BYTES_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
             && self.range_work.waiting_count() < crate::limits::DRAIN_REQUESTS_MAX
+            && self.parts_in_flight < crate::limits::PARTS_IN_FLIGHT_MAX
             && !self.evict_is_behind()
     }
 
@@ -421,6 +433,7 @@ impl Partition {
             && self.reads_waiting.is_empty()
             && self.parked.is_empty()
             && self.pages_in_flight == 0
+            && self.parts_in_flight == 0
             && self.evict_is_idle()
     }
 

@@ -16,6 +16,7 @@ fn every_method_is_that_of_the_handle() {
         db.put("a", "1").unwrap();
         assert_eq!(db.get("a").unwrap().unwrap(), "1");
         assert_eq!(db.get_many(["a", "b"]).unwrap(), [Some("1".into()), None]);
+        assert_eq!(db.get_range("a", ..0).unwrap().unwrap(), "");
         assert!(db.contains_key("a").unwrap() && !db.contains_key("b").unwrap());
         let entry = db.entry("a").unwrap().unwrap();
         assert_eq!((entry.value_len, entry.expires_at), (1, None));

@@ -23,6 +23,7 @@ mod executors;
 mod expiry;
 mod faults;
 mod full_disk;
+mod get_range;
 mod handles;
 mod hints;
 mod keyspace;

@@ -238,6 +238,11 @@ impl Verb {
                 let del = db.del(key_bytes(*key));
                 del.map(|done| Ok(vec![Answer::Was(done?)])).boxed()
             }
+            // Every fourth by a part that is all of it.
+            Verb::Get { key } if number % 4 == 3 => {
+                let get = db.get_range(key_bytes(*key), ..);
+                get.map(move |done| Ok(vec![holds(done?)])).boxed()
+            }
             Verb::Get { key } => {
                 let get = db.get(key_bytes(*key));
                 get.map(move |done| Ok(vec![holds(done?)])).boxed()
