@@ -74,7 +74,7 @@ pub(super) async fn scan(
         let mut show = |key: &[u8], value: Option<&[u8]>| {
             line.clear();
             match value {
-                Some(value) => format.encode(key, value, &mut line),
+                Some(value) => format.encode(key, value, None, &mut line),
                 None => format.encode_key(key, &mut line),
             }
             output.bytes(&line)

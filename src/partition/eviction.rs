@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::groups::{Answer, Effect};
 use super::handles::{Opened, read};
-use super::ledger::{Amount, Ledger};
+use super::ledger::{Amount, Ledger, signed};
 use super::{Event, Ops, Partition};
 use crate::error::{Error, ErrorKind};
 use crate::keydir::{Aging, Candidate};
@@ -73,7 +73,7 @@ impl Capacity {
     fn excess(&self, held: Amount) -> Amount {
         let over = |held: i64, max: Option<u64>| {
             let max = max.unwrap_or(u64::MAX);
-            held.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX))
+            held.saturating_sub(signed(max))
         };
         Amount {
             entries: over(held.entries, self.entries_max),
@@ -83,13 +83,13 @@ impl Capacity {
 
     /// What may be held beyond the bounds while evictions are on their way.
     fn slack(&self) -> Amount {
-        let part = |max: Option<u64>, least: i64, most: i64| {
-            i64::try_from(max.unwrap_or(0) / 16).unwrap_or(i64::MAX).clamp(least, most)
+        let part = |max: Option<u64>, least: u64, most: usize| {
+            (max.unwrap_or(0) / 16).clamp(least, most as u64)
         };
-        Amount {
-            entries: part(self.entries_max, 16, EVICTIONS_STAGED_MAX as i64),
-            bytes: part(self.bytes_max, 64 << 10, STAGED_BYTES_MAX as i64),
-        }
+        Amount::new(
+            part(self.entries_max, 16, EVICTIONS_STAGED_MAX),
+            part(self.bytes_max, 64 << 10, STAGED_BYTES_MAX),
+        )
     }
 }
 
@@ -108,6 +108,11 @@ impl Evictor {
                 excess_least: capacity.excess(held),
             })
         })
+    }
+
+    /// What was published of the key has expired, or was in a range that is deleted.
+    pub(super) fn expired(&mut self, hash: KeyHash) {
+        self.ledger.expired(hash);
     }
 
     /// Whether something is on its way that will make the partition hold less.
@@ -129,7 +134,7 @@ impl Partition {
     }
 
     fn published(&self) -> Amount {
-        Amount { entries: self.keydir.len() as i64, bytes: self.usage.total().live_bytes as i64 }
+        Amount::new(self.keydir.len(), self.usage.total().live_bytes)
     }
 
     /// Says what the store was opened with, if that is more than it may hold.
@@ -161,7 +166,7 @@ impl Partition {
             return Some(self.full(&what, capacity, "bytes_max", "raise it"));
         }
         let published = || self.keydir.get(hash).map(|location| location.len);
-        let before = evictor.ledger.newest(hash).unwrap_or_else(published);
+        let before = evictor.ledger.newest(hash, published);
         let growth = Amount::of(Some(len)).minus(Amount::of(before));
         let excess = capacity.excess(self.held(evictor).plus(growth));
         let bound = match excess {
@@ -341,7 +346,7 @@ impl Partition {
         }
         ops.push(Box::pin(async move {
             let offset = u64::from(victim.location.offset);
-            let (opened, result) = read(&disk, fs, data.clone(), len, offset).await;
+            let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
             (index, Event::VictimRead { victim, data, opened, result })
         }));
     }
@@ -467,7 +472,7 @@ impl Partition {
     /// What was published of the key has expired.
     pub(super) fn evict_expired(&mut self, hash: KeyHash) {
         if let Some(evictor) = &mut self.evictor {
-            evictor.ledger.expired(hash);
+            evictor.expired(hash);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -61,7 +62,7 @@ impl Partition {
             return request.reply.send(Ok(None));
         };
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
-        data.note_used(self.view.clock.load(std::sync::atomic::Ordering::Relaxed));
+        data.note_used(self.view.clock.load(Ordering::Relaxed));
         self.parts_in_flight += 1;
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(location.len.into());

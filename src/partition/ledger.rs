@@ -17,6 +17,10 @@ pub(super) struct Amount {
 }
 
 impl Amount {
+    pub(super) fn new(entries: u64, bytes: u64) -> Amount {
+        Amount { entries: signed(entries), bytes: signed(bytes) }
+    }
+
     /// Of a key with a record of this length, or without one.
     pub(super) fn of(len: Option<u32>) -> Amount {
         len.map_or(Amount::default(), |len| Amount { entries: 1, bytes: i64::from(len) })
@@ -29,6 +33,11 @@ impl Amount {
     pub(super) fn minus(self, other: Amount) -> Amount {
         Amount { entries: self.entries - other.entries, bytes: self.bytes - other.bytes }
     }
+}
+
+/// No store comes near to where this would saturate.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Keys with staged records.
@@ -69,9 +78,13 @@ impl Ledger {
         self.keys.contains_key(&without_route(hash))
     }
 
-    /// What there will be of the key, if something is staged of it.
-    pub(super) fn newest(&self, hash: KeyHash) -> Option<Option<u32>> {
-        self.keys.get(&without_route(hash)).map(|staged| staged.newest)
+    /// What there will be of the key: what is staged of it, or else what is published.
+    pub(super) fn newest(
+        &self,
+        hash: KeyHash,
+        published: impl FnOnce() -> Option<u32>,
+    ) -> Option<u32> {
+        self.keys.get(&without_route(hash)).map_or_else(published, |staged| staged.newest)
     }
 
     /// A record was staged, of a key of which this is published.
@@ -160,7 +173,8 @@ mod tests {
         ledger.staged(put(2, 80), Some(200));
         ledger.staged(del(3), Some(50));
         assert_eq!(growth(&ledger), (0, 60 - 120 - 50));
-        assert_eq!((ledger.newest(hash(1)), ledger.newest(hash(3))), (Some(Some(60)), Some(None)));
+        let newest = |n| ledger.newest(hash(n), || Some(7));
+        assert_eq!((newest(1), newest(3), newest(9)), (Some(60), None, Some(7)));
         ledger.published(put(1, 100));
         assert_eq!(growth(&ledger), (-1, -40 - 120 - 50));
         ledger.published(put(1, 60));
@@ -235,7 +249,8 @@ mod tests {
                     }
                 }
                 let sum = |keys: &HashMap<KeyHash, u32>| {
-                    (keys.len() as i64, keys.values().map(|len| i64::from(*len)).sum::<i64>())
+                    let bytes = keys.values().map(|len| i64::from(*len)).sum::<i64>();
+                    (signed(keys.len() as u64), bytes)
                 };
                 let (now, after) = (sum(&keydir), sum(&after));
                 assert_eq!(growth(&ledger), (after.0 - now.0, after.1 - now.1));

@@ -233,10 +233,8 @@ impl Partition {
         inbox: Inbox,
     ) -> Partition {
         let share = config.capacity.share(recovered.id.0, config.identity.partition_count);
-        let held = Amount {
-            entries: recovered.keydir.len() as i64,
-            bytes: recovered.usage.total().live_bytes as i64,
-        };
+        let live_bytes = recovered.usage.total().live_bytes;
+        let held = Amount::new(recovered.keydir.len(), live_bytes);
         let partition = Partition {
             evictor: Evictor::new(share, recovered.id.0.into(), held),
             id: recovered.id,

@@ -258,7 +258,9 @@ impl Partition {
             });
             let Some(location) = location else { continue };
             self.keydir.remove(hidden.hash);
-            self.evict_expired(hidden.hash);
+            if let Some(evictor) = &mut self.evictor {
+                evictor.expired(hidden.hash);
+            }
             let expires_at = self.expiries.get(hidden.hash);
             if expires_at.is_some_and(|at| self.config.expiry.is_over(at)) {
                 self.usage.expired(location);
