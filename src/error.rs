@@ -51,6 +51,8 @@ pub enum ErrorKind {
     NewerFormat,
     /// The store holds something that only a build with another cargo feature reads.
     FeatureMissing,
+    /// The store is encrypted with a key that was not given.
+    WrongKey,
     /// The store exists with another partition count than the one asked for.
     PartitionCount,
     /// An argument or option is out of its bounds; nothing was written.
@@ -149,6 +151,17 @@ impl Error {
     pub(crate) fn feature_missing(path: &Path, feature: &str, why: impl fmt::Display) -> Error {
         let message = format!("{}: {why}; build ringcask with `{feature}`", path.display());
         Error::new(ErrorKind::FeatureMissing, message)
+    }
+
+    /// Nothing is wrong with the store.
+    #[cold]
+    pub(crate) fn wrong_key(path: &Path, why: impl fmt::Display) -> Error {
+        let message = format!(
+            "{}: {why}; give it with Options::encryption_key, or with Options::encryption_key_old if it has been \
+             replaced",
+            path.display()
+        );
+        Error::new(ErrorKind::WrongKey, message)
     }
 
     /// `attempt` completes "cannot …", as "write 4096 bytes to".

@@ -38,6 +38,7 @@
 //!   on Ringcask against crashes, power cuts and failing disks.
 //! - `lz4`, `zstd`: values can be [compressed](Options::compression). A build without them opens every store
 //!   that has no such value, and says which feature is missing for one that has.
+//! - `encryption`: keys and values can be [encrypted](https://docs.rs/ringcask) at rest.
 //! - `cli`: the `ringcask` command.
 
 #[cfg(feature = "cli")]

@@ -3,6 +3,7 @@
 mod compaction;
 mod compression;
 mod eviction;
+mod encryption;
 mod progress;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ pub use self::compaction::Compaction;
 pub use self::compression::Compression;
 pub(crate) use self::eviction::Capacity;
 pub use self::eviction::Eviction;
+pub(crate) use self::encryption::EncryptionKeys;
 pub(crate) use self::progress::OnOpenProgress;
 pub use self::progress::OpenProgress;
 
@@ -98,6 +100,7 @@ pub struct Options {
     pub(crate) compaction: Compaction,
     pub(crate) compression: Compression,
     pub(crate) compression_len_min: usize,
+    pub(crate) encryption: EncryptionKeys,
     pub(crate) scrub_bytes_per_sec: Option<u64>,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
@@ -129,6 +132,7 @@ impl Default for Options {
             compaction: Compaction::new(),
             compression: Compression::None,
             compression_len_min: limits::COMPRESSION_LEN_MIN_DEFAULT,
+            encryption: EncryptionKeys::default(),
             scrub_bytes_per_sec: None,
             open_files_max: None,
             on_open_progress: None,

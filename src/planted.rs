@@ -69,6 +69,12 @@ pub(crate) enum Bug {
     AnsweredTwice,
     /// EV1: a key is evicted without a tombstone.
     EvictionUnlogged,
+    /// CO2: a compressed value of another length than it claims is handed out.
+    ClaimedLengthBelieved,
+    /// CO3: what is copied stays under the key that it had.
+    OldKeyKept,
+    /// Hints of an encrypted store are not encrypted.
+    HintInPlain,
     /// X1: a store that is open elsewhere is opened.
     LockIgnored,
 }

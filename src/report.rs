@@ -24,10 +24,16 @@ pub struct VerifyReport {
     pub torn_bytes: u64,
     /// Sound records of keys that another partition owns: left by a repartition, never read. Not damage.
     pub misrouted_records: u64,
+    /// Sound records whose keys could not be read, because the key that they are encrypted with was not given:
+    /// nothing is said about their hints. Not damage.
+    pub undecrypted_records: u64,
     /// Hint files that say what their data files do.
     pub hints: u64,
     /// Sealed data files without a hint file, which are read whole at the next open. Not damage.
     pub hints_missing: u64,
+    /// Hint files, if they are there, that could not be held against their data files, because the key that those
+    /// are encrypted with was not given.
+    pub hints_unjudged: u64,
     /// Hint files that the next open ignores and makes anew: damaged, stale, or of another file. Not damage,
     /// because nothing is lost with one. One that would be believed and is wrong is among the `damage`.
     pub hints_ignored: Vec<IgnoredHint>,

@@ -39,6 +39,16 @@ id!(
     "{}"
 );
 
+id!(
+    /// Which of a store's keys something is encrypted with; zero is "none".
+    KeyId(u64),
+    "{:016x}"
+);
+
+impl KeyId {
+    pub(crate) const NONE: KeyId = KeyId(0);
+}
+
 /// Random identity of a store; every file repeats it (F2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct StoreId(pub(crate) [u8; 16]);

@@ -45,6 +45,7 @@ impl Seeds {
             let input = [&[method], 5_u64.to_le_bytes().as_slice(), &stored].concat();
             self.add("compressed_value", &method.to_string(), &input)?;
         }
+        self.add_with("sealed_record", "short", 3 + 64 * 70, b"keyvalue")?;
         let mut random = fastrand::Rng::with_seed(7);
         for target in ["mutated_store", "operations"] {
             for number in 0..32_usize {

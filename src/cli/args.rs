@@ -64,6 +64,10 @@ pub(super) struct StoreArgs {
     #[arg(long, global = true, value_name = "BYTES", default_value_t = VALUE_LEN_MAX_DEFAULT,
           value_parser = RangedU64ValueParser::<usize>::new().range(..=VALUE_LEN_MAX as u64))]
     pub(super) value_len_max: usize,
+
+    /// A file with the store's encryption key: 32 bytes, or 64 hex digits. Given again, with the keys before it.
+    #[arg(long, global = true, value_name = "FILE", env = "RINGCASK_KEY_FILE")]
+    pub(super) key_file: Vec<PathBuf>,
 }
 
 /// Which of the store's keyspaces.

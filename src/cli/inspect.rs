@@ -5,6 +5,7 @@
 
 mod hint;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,16 +13,20 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::hint::inspect_hint;
+use super::args::StoreArgs;
 use super::failure::{Failure, Outcome};
 use super::format::JsonText;
 use super::output::Output;
+use super::store::options;
 use crate::Error;
 use crate::io::{File, Fs};
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
+use crate::log::codec::Codecs;
 use crate::log::files::FilesList;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile, FileKind};
 use crate::log::format::group::{GroupHeader, GroupKind};
 use crate::log::format::record::{Codec, Compression, Encryption, RecordKind};
+use crate::log::hint_file::HintReader;
 use crate::log::layout;
 use crate::log::manifest::Manifest;
 use crate::log::salvage::{Damage, Extent, Patient, Piece, salvage};
@@ -37,14 +42,20 @@ pub(super) struct InspectArgs {
     limit: Option<u64>,
 }
 
-pub(super) fn inspect(args: &InspectArgs, output: &mut Output) -> Result<Outcome, Failure> {
+pub(super) fn inspect(
+    store: &StoreArgs,
+    args: &InspectArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
     let path = &args.file;
     let fs = Fs::os();
     let file = fs.open_read(path).map_err(|source| Error::io("open", path, source))?;
     let mut start = [0; DATA_HEADER_LEN];
     let count = file.read_at(&mut start, 0).map_err(|source| Error::io("read", path, source))?;
     let start = start.get(..count).unwrap_or_default();
-    let mut printer = Printer { output, left: args.limit.unwrap_or(u64::MAX), is_damaged: false };
+    let codecs = options(store)?.codecs();
+    let left = args.limit.unwrap_or(u64::MAX);
+    let mut printer = Printer { output, codecs: &codecs, left, is_damaged: false };
     // By its name too: its first bytes may be what is damaged.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if start.starts_with(b"RCASK") || layout::parse_file_name(&name).is_some() {
@@ -92,6 +103,13 @@ fn inspect_partition_file(
     match header.kind {
         FileKind::Data => inspect_data(path, &reader, len, &expected, printer)?,
         FileKind::Hint => inspect_hint(path, &reader, len, &expected, printer)?,
+        FileKind::SealedHint => {
+            let expected = ExpectedFile { kind: FileKind::Hint, ..expected };
+            let codecs = printer.codecs;
+            let opened = HintReader::open(&reader, len, &expected, codecs).map_err(io)?;
+            let hint = opened.map_err(|why| why.at(path, 0))?;
+            inspect_hint(path, &hint, hint.len(), &expected, printer)?;
+        }
     }
     match reader.into_error() {
         Some((_, source)) => Err(Failure::Store(io(source))),
@@ -152,6 +170,8 @@ fn extent_of(reader: &dyn ReadAt, len: u64, expected: &ExpectedFile) -> std::io:
 /// Lines of text, or one JSON object a line with its `what`.
 struct Printer<'o> {
     output: &'o mut Output,
+    /// With the keys that were given.
+    codecs: &'o Codecs,
     /// Records that may still be printed.
     left: u64,
     is_damaged: bool,
@@ -203,6 +223,7 @@ impl Printer<'_> {
         let what = match header.kind {
             FileKind::Data => "data file",
             FileKind::Hint => "hint file",
+            FileKind::SealedHint => "encrypted hint file",
         };
         self.fields(
             what,
@@ -256,8 +277,10 @@ impl Printer<'_> {
 
     fn record(&mut self, record: &RecordAt<'_>) -> Printed {
         self.left = self.left.saturating_sub(1);
-        let RecordAt { offset, len, header, key, .. } = *record;
+        let RecordAt { offset, len, header, key, value } = *record;
         let kind = kind_word(header.kind);
+        // Without the store's key, the bytes that stand for it.
+        let key = self.codecs.key(header, key, value).unwrap_or(Cow::Borrowed(key));
         if self.output.is_json() {
             return self.output.json(&RecordLine {
                 what: "record",
@@ -266,7 +289,7 @@ impl Printer<'_> {
                 kind,
                 seqno: header.seqno.0,
                 keyspace: header.keyspace.0,
-                key: JsonText(key),
+                key: JsonText(&key),
                 value_len: header.value_len,
                 expires_at_ms: header.expires_at_ms,
                 batch: header.batch,
@@ -301,7 +324,7 @@ impl Printer<'_> {
     fn damage(&mut self, damage: &Damage) -> Printed {
         self.is_damaged = true;
         let Damage { offset, len, why, record } = damage;
-        let key = record.as_ref().map(|record| record.key_probably.as_slice());
+        let key = record.as_ref().and_then(|record| record.key_probably.as_deref());
         self.print(
             || {
                 json!({

@@ -79,7 +79,7 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Dump(dump) => dump::dump(store, dump, output).await,
         Command::Verify => verify::verify(store, output).await,
         Command::Repair => verify::repair(store, output).await,
-        Command::Inspect(inspect) => inspect::inspect(inspect, output),
+        Command::Inspect(inspect) => inspect::inspect(store, inspect, output),
         Command::Bench(bench) => bench::bench(store, bench, output).await,
     }
 }

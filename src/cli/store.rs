@@ -8,7 +8,7 @@ use crate::{Compaction, Db, Options};
 
 /// For commands that write: a store is created if there is none.
 pub(super) async fn open_to_write(args: &StoreArgs) -> Result<Db, Failure> {
-    Ok(options(args).open(dir(args)?).await?)
+    Ok(options(args)?.open(dir(args)?).await?)
 }
 
 /// For commands that put values into a keyspace, compressed as they are told to.
@@ -17,14 +17,14 @@ pub(super) async fn open_space_to_put(
     compression: &CompressionArgs,
     keyspace: &KeyspaceArgs,
 ) -> Result<Db, Failure> {
-    let options = options(args).compression(compression.compression);
+    let options = options(args)?.compression(compression.compression);
     let db = options.open(dir(args)?).await?;
     space_of(db, keyspace).await
 }
 
 /// For commands that only look (C1): they are gone before compaction could finish what it began.
 pub(super) async fn open_to_look(args: &StoreArgs) -> Result<Db, Failure> {
-    let options = options(args).create_if_missing(false).compaction(Compaction::off());
+    let options = options(args)?.create_if_missing(false).compaction(Compaction::off());
     Ok(options.open(dir(args)?).await?)
 }
 
@@ -58,8 +58,34 @@ async fn space_of(db: Db, keyspace: &KeyspaceArgs) -> Result<Db, Failure> {
     }
 }
 
-pub(super) fn options(args: &StoreArgs) -> Options {
-    Options::new().io(args.io.into()).value_len_max(args.value_len_max)
+pub(super) fn options(args: &StoreArgs) -> Result<Options, Failure> {
+    let mut options = Options::new().io(args.io.into()).value_len_max(args.value_len_max);
+    for (index, path) in args.key_file.iter().enumerate() {
+        let key = read_key(path)?;
+        options =
+            if index == 0 { options.encryption_key(key) } else { options.encryption_key_old(key) };
+    }
+    Ok(options)
+}
+
+fn read_key(path: &Path) -> Result<[u8; 32], Failure> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::io(format_args!("read {}", path.display()), &error))?;
+    let parsed = <[u8; 32]>::try_from(bytes.as_slice()).ok().or_else(|| parse_key(&bytes));
+    parsed.ok_or_else(|| {
+        let what = format!("{}: a key is 32 bytes, or 64 hex digits", path.display());
+        Failure::Failed(what)
+    })
+}
+
+fn parse_key(text: &[u8]) -> Option<[u8; 32]> {
+    let digits = std::str::from_utf8(text).ok()?.trim();
+    let is_hex = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut key = [0; 32];
+    for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks(2)).filter(|_| is_hex) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    is_hex.then_some(key)
 }
 
 pub(super) fn dir(args: &StoreArgs) -> Result<&Path, Failure> {

@@ -16,7 +16,7 @@ use crate::{Damage, RepairReport, VerifyReport};
 pub(super) async fn verify(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let dir = dir(store)?;
     let progress = progress::bytes("verify", Some(0));
-    let report = options(store).verify_with(dir, show(&progress)).await;
+    let report = options(store)?.verify_with(dir, show(&progress)).await;
     progress.finish_and_clear();
     let report = report?;
     print_findings(&report, output)?;
@@ -37,7 +37,7 @@ pub(super) async fn verify(store: &StoreArgs, output: &mut Output) -> Result<Out
 pub(super) async fn repair(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let dir = dir(store)?;
     let progress = progress::bytes("repair", Some(0));
-    let report = options(store).repair_with(dir, show(&progress)).await;
+    let report = options(store)?.repair_with(dir, show(&progress)).await;
     progress.finish_and_clear();
     let report = report?;
     print_findings(&report.found, output)?;
@@ -115,6 +115,7 @@ fn verify_summary(report: &VerifyReport) -> Value {
         "strays": report.strays.len(),
         "hints": report.hints,
         "hints_missing": report.hints_missing,
+        "hints_unjudged": report.hints_unjudged,
         "hints_ignored": report.hints_ignored.len(),
         "partitions": report.partitions,
         "files": report.files,
@@ -122,6 +123,7 @@ fn verify_summary(report: &VerifyReport) -> Value {
         "bytes": report.bytes,
         "torn_bytes": report.torn_bytes,
         "misrouted_records": report.misrouted_records,
+        "undecrypted_records": report.undecrypted_records,
     })
 }
 

@@ -6,14 +6,16 @@ use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Fs;
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
+use crate::log::codec::Codecs;
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
+use crate::log::format::FormatError;
 use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest};
 use crate::options::Options;
 use crate::partition::recovery::empty_files;
 use crate::planted::{Bug, is_planted};
-use crate::types::{KeyspaceId, PartitionId, StoreId};
+use crate::types::{KeyId, KeyspaceId, PartitionId, StoreId};
 use crate::worker;
 
 /// Finds or creates the store at `path`, and takes its lock.
@@ -22,10 +24,11 @@ pub(super) fn open_directory(
     options: &Options,
     path: &Path,
 ) -> Result<(PathBuf, Manifest, StoreLock)> {
+    let codecs = options.codecs();
     let missing = missing_count(fs, path);
     let found = look(fs, path)?;
     match found {
-        Found::Store => drop(read_manifest(fs, path)?),
+        Found::Store => drop(check_key(path, &read_manifest(fs, path)?, &codecs)?),
         Found::Foreign(what) => return Err(foreign(path, &what)),
         Found::Room if !options.create_if_missing => {
             return Err(Error::new(
@@ -46,10 +49,11 @@ pub(super) fn open_directory(
         Found::Foreign(what) => return Err(foreign(&root, &what)),
         Found::Room => {
             sync_new_ancestors(fs, &root, missing)?;
-            create(fs, &root, options)?;
+            create(fs, &root, options, codecs.key_id())?;
         }
     }
-    let manifest = read_manifest(fs, &root)?;
+    let mut manifest = read_manifest(fs, &root)?;
+    let is_key_new = check_key(&root, &manifest, &codecs)?;
     match options.partitions {
         Some(asked) if asked != manifest.partition_count => Err(Error::new(
             ErrorKind::PartitionCount,
@@ -60,8 +64,26 @@ pub(super) fn open_directory(
                 manifest.partition_count
             ),
         )),
-        _ => Ok((root, manifest, lock)),
+        _ => {
+            if is_key_new {
+                manifest.key = codecs.key_id();
+                write_manifest(fs, &root, &manifest)?;
+                tracing::info!(path = %root.display(), "the encryption key is a new one from now on");
+            }
+            Ok((root, manifest, lock))
+        }
     }
+}
+
+/// Whether the key is another one than the store had, or its first; refuses a store whose key was not given.
+fn check_key(root: &Path, manifest: &Manifest, codecs: &Codecs) -> Result<bool> {
+    codecs.check_key(manifest.key).map_err(|why| why.at(root, 0))?;
+    let key = codecs.key_id();
+    if key == KeyId::NONE && manifest.key != KeyId::NONE {
+        // It could be read, and what is written would not be encrypted.
+        return Err(FormatError::KeyMissing(manifest.key).at(root, 0));
+    }
+    Ok(key != manifest.key)
 }
 
 /// What a directory is, judged without changing it.
@@ -126,7 +148,7 @@ pub(super) fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
 
 /// MANIFEST last: before it is there, the directory is not a store, and creating it starts over. Once
 /// it is seen, everything but its own name is durable.
-fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
+fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
     let cores = worker::available_cores().len().max(1) as u32;
     let manifest = Manifest {
         format_version: MANIFEST_VERSION,
@@ -136,6 +158,7 @@ fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
         partition_count: options.partitions.unwrap_or(cores.min(crate::limits::PARTITIONS_MAX)),
         hash_key: random()?,
         keyspace_next: KeyspaceId(1),
+        key,
         keyspaces: Vec::new(),
     };
     let identity = StoreIdentity::of(&manifest);
@@ -145,10 +168,14 @@ fn create(fs: &Fs, root: &Path, options: &Options) -> Result<()> {
         fs.replace_file(&dir, layout::FILES, &empty_files(&identity, id).encode())
             .map_err(|source| Error::io("write", &dir.join(layout::FILES), source))?;
     }
+    fs.sync_dir(root).map_err(|source| Error::io("sync", root, source))?;
+    write_manifest(fs, root, &manifest)
+}
+
+fn write_manifest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<()> {
     let path = root.join(layout::MANIFEST);
     let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
-    fs.sync_dir(root)
-        .and_then(|()| fs.replace_file(root, layout::MANIFEST, text.as_bytes()))
+    fs.replace_file(root, layout::MANIFEST, text.as_bytes())
         .map_err(|source| Error::io("write", &path, source))
 }
 

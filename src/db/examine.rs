@@ -16,9 +16,9 @@ use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace};
 use crate::log::salvage::is_loss;
 use crate::options::{Io, Options};
-use crate::partition::verify::{Examined, examine};
+use crate::partition::verify::{Examined, Examiner, examine};
 use crate::report::{Damage, VerifyReport};
-use crate::types::{KeyspaceId, PartitionId};
+use crate::types::{KeyId, KeyspaceId, PartitionId};
 
 /// Who is told how far the reading is: bytes read, and how many there are.
 pub(crate) type Progress = dyn Fn(u64, u64) + Send + Sync;
@@ -126,7 +126,7 @@ pub(super) fn examine_store(
             rebuilt
         }
     };
-    let identity = StoreIdentity::of(&manifest);
+    let (identity, codecs) = (StoreIdentity::of(&manifest), options.codecs());
     store.identity = Some(identity.clone());
     let ids = (0..identity.partition_count).map(PartitionId);
     let total =
@@ -138,7 +138,9 @@ pub(super) fn examine_store(
         progress(done.get().min(total), total);
     };
     for id in ids {
-        let examined = examine(&store.fs, &store.root, id, &identity, &mut store.report, &step);
+        let with =
+            Examiner { fs: &store.fs, root: &store.root, identity: &identity, codecs: &codecs };
+        let examined = examine(&with, id, &mut store.report, &step);
         store.partitions.push(examined);
     }
     if let ManifestState::Rebuilt { manifest, .. } = &mut store.manifest {
@@ -266,6 +268,10 @@ fn rebuild(fs: &Fs, root: &Path) -> Result<Option<Manifest>> {
         partition_count: newest.partition_count,
         hash_key: newest.hash_key,
         keyspace_next: KeyspaceId(1),
+        key: headers
+            .iter()
+            .max_by_key(|header| header.created_at_ms)
+            .map_or(KeyId::NONE, |h| h.key),
         keyspaces: Vec::new(),
     }))
 }

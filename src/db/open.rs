@@ -13,11 +13,13 @@ use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
-use crate::log::codec::Codecs;
+use crate::log::codec::{Codecs, Keyring};
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::log::manifest::Manifest;
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
-use crate::options::{Compaction, Durability, Io, OnOpenProgress, OpenProgress, Options};
+use crate::options::{
+    Compaction, Durability, EncryptionKeys, Io, OnOpenProgress, OpenProgress, Options,
+};
 use crate::partition::recovery::{LoadProgress, Report, remove_strays};
 use crate::partition::{PartitionConfig, ScrubRate};
 use crate::report::RepairReport;
@@ -31,7 +33,8 @@ impl Options {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a setting out of its
     /// bounds; `Locked` while another instance holds the store; `NotAStore` for a directory that
-    /// holds something else, which is left untouched; `PartitionCount`, `NewerFormat`, `Corrupt`,
+    /// holds something else, which is left untouched; `WrongKey` for an encrypted store whose key was not
+    /// given, `FeatureMissing` for values that need a cargo feature of this build; `PartitionCount`, `NewerFormat`, `Corrupt`,
     /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say. With [`Options::salvage`] those of
     /// [`Db::repair`](crate::Db::repair) too.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
@@ -155,7 +158,7 @@ fn partition_config(
         open_id: u64::from_le_bytes(random()?),
         clock: options.clock.clone(),
         expiry: Arc::new(ExpiryClock::new(options.clock.clone())),
-        codecs: Arc::new(Codecs::new(options.compression, options.compression_len_min)),
+        codecs: Arc::new(options.codecs()),
         bounds: options.file_bounds(),
         capacity: options.capacity(),
         prewrite: options.prewrite,
@@ -276,6 +279,13 @@ fn start(
 }
 
 impl Options {
+    /// How records are stored, and read back.
+    pub(crate) fn codecs(&self) -> Codecs {
+        let EncryptionKeys { current, old } = &self.encryption;
+        let keyring = Keyring::new(current.as_ref(), old);
+        Codecs::new(self.compression, self.compression_len_min, keyring)
+    }
+
     fn file_bounds(&self) -> FileBounds {
         FileBounds { len_max: self.data_file_len_max, records_max: self.data_file_records_max }
     }

@@ -85,7 +85,7 @@ fn read_record(
     }
     if len > READ_COPY_LEN_MAX {
         let mut bytes = vec![0; len];
-        let (header, value) = read_checked(data, location, key, &mut bytes)?;
+        let (header, value) = read_checked(data, codecs, location, key, &mut bytes)?;
         let value = match codecs.decode(&header, &bytes[value.clone()]).ok()? {
             Some(decoded) => Bytes::from(decoded),
             None => Bytes::from(bytes).slice(value),
@@ -97,7 +97,7 @@ fn read_record(
         if scratch.len() < len {
             scratch.resize(len, 0);
         }
-        let (header, value) = read_checked(data, location, key, &mut scratch[..len])?;
+        let (header, value) = read_checked(data, codecs, location, key, &mut scratch[..len])?;
         let stored = &scratch[value];
         let decoded = codecs.decode(&header, stored).ok()?;
         let value = decoded.map_or_else(|| Bytes::copy_from_slice(stored), Bytes::from);
@@ -107,13 +107,14 @@ fn read_record(
 
 fn read_checked(
     data: &DataFile,
+    codecs: &Codecs,
     location: Location,
     key: (KeyspaceId, &[u8]),
     bytes: &mut [u8],
 ) -> Option<(RecordHeader, Range<usize>)> {
     let offset = u64::from(location.offset);
     data.fill_now(bytes, offset)?;
-    match check_record(bytes, data.place(offset), key.0, key.1) {
+    match check_record(codecs, bytes, data.place(offset), key.0, key.1) {
         Checked::Match { header, value } => Some((header, value)),
         Checked::OtherKey | Checked::Damaged(_) => None,
     }

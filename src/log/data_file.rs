@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::io::File;
 use crate::keydir::FileSlot;
 use crate::limits;
+use crate::log::codec::Codecs;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::{
     DATA_HEADER_LEN, DataHeader, ExpectedFile, FileIdentity, FileKind, Place,
@@ -20,7 +21,7 @@ use crate::log::hint_file::{Hint, Runs};
 use crate::log::manifest::Manifest;
 use crate::log::scanner::ReadAt;
 use crate::log::stored_file::StoredFile;
-use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
+use crate::types::{FileId, KeyId, KeyspaceId, PartitionId, Seqno, StoreId};
 
 /// What the files of a store have in common (F2).
 #[derive(Clone)]
@@ -60,6 +61,7 @@ pub(crate) struct Owner {
     /// Random; marks what was written by this open (F4).
     pub(crate) open_id: u64,
     pub(crate) clock: Clock,
+    pub(crate) codecs: Arc<Codecs>,
 }
 
 impl Owner {
@@ -80,6 +82,7 @@ impl Owner {
             hash_key: self.identity.hash_key,
             open_id: self.open_id,
             created_at_ms: self.clock.wall_ms(),
+            key: self.codecs.key_id(),
         }
     }
 
@@ -141,6 +144,8 @@ impl FileIds {
 pub(crate) struct DataFile {
     pub(crate) id: FileId,
     pub(crate) identity: FileIdentity,
+    /// The key that its records are encrypted with.
+    pub(crate) key: KeyId,
     pub(crate) stored: Arc<StoredFile>,
     /// Where its records end that may be published: the log's end, or the closing mark.
     records_end: AtomicU64,
@@ -163,6 +168,7 @@ impl DataFile {
     pub(crate) fn new(
         id: FileId,
         identity: FileIdentity,
+        key: KeyId,
         path: PathBuf,
         file: Arc<File>,
         records_end: u64,
@@ -170,6 +176,7 @@ impl DataFile {
         Arc::new(DataFile {
             id,
             identity,
+            key,
             stored: StoredFile::new(path, Some(file)),
             records_end: AtomicU64::new(records_end),
             hint: ArcSwapOption::empty(),
@@ -243,6 +250,11 @@ impl FileTable {
     /// Takes the file out of its slot, which may get another one then.
     pub(crate) fn remove(&mut self, slot: FileSlot) -> Option<Arc<DataFile>> {
         self.slots.get_mut(usize::from(slot.0))?.take()
+    }
+
+    /// How many files have another key than this one, or none.
+    pub(crate) fn not_under(&self, key: KeyId) -> u64 {
+        self.iter().filter(|(_, data)| data.key != key).count() as u64
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -326,17 +338,22 @@ pub(crate) enum Checked {
     Damaged(FormatError),
 }
 
-/// Checks both checksums and the whole key (G1).
+/// Checks both checksums and the whole key (G1); the value is as it is stored.
 pub(crate) fn check_record(
+    codecs: &Codecs,
     bytes: &[u8],
     place: Place,
     keyspace: KeyspaceId,
     key: &[u8],
 ) -> Checked {
-    match decode_record(bytes, place) {
-        Err(error) => Checked::Damaged(error),
-        Ok(record) if record.key != key || record.header.keyspace != keyspace => Checked::OtherKey,
-        Ok(record) => {
+    let record = match decode_record(bytes, place) {
+        Ok(record) => record,
+        Err(why) => return Checked::Damaged(why),
+    };
+    match codecs.key(&record.header, record.key, record.value) {
+        Err(why) => Checked::Damaged(why),
+        Ok(found) if *found != *key || record.header.keyspace != keyspace => Checked::OtherKey,
+        Ok(_) => {
             let start = record.header.header_len() + record.key.len();
             Checked::Match { header: record.header, value: start..start + record.value.len() }
         }

@@ -54,7 +54,7 @@ pub(crate) fn partition_dir(store: &Path, partition: PartitionId) -> PathBuf {
 pub(crate) fn file_name(file: FileId, kind: FileKind) -> String {
     let suffix = match kind {
         FileKind::Data => DATA_SUFFIX,
-        FileKind::Hint => HINT_SUFFIX,
+        FileKind::Hint | FileKind::SealedHint => HINT_SUFFIX,
     };
     format!("{file}{suffix}")
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{FormatError, check_crc};
 use crate::limits;
-use crate::types::{KeyspaceId, StoreId};
+use crate::types::{KeyId, KeyspaceId, StoreId};
 
 /// The newest version of the directory layout that this build reads, and the one it writes.
 pub(crate) const MANIFEST_VERSION: u32 = 1;
@@ -55,6 +55,8 @@ pub(crate) struct Manifest {
     pub(crate) hash_key: [u8; 16],
     /// The id that the next keyspace gets; ids are never reused.
     pub(crate) keyspace_next: KeyspaceId,
+    /// The key that everything new is encrypted with.
+    pub(crate) key: KeyId,
     /// By id.
     pub(crate) keyspaces: Vec<ManifestKeyspace>,
 }
@@ -70,6 +72,9 @@ struct Text {
     partition_count: u32,
     hash_key: String,
     keyspace_next: u32,
+    /// In hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption_key: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keyspaces: Vec<KeyspaceText>,
 }
@@ -111,6 +116,7 @@ impl Manifest {
             partition_count: self.partition_count,
             hash_key: format!("{:032x}", u128_of(self.hash_key)),
             keyspace_next: self.keyspace_next.0,
+            encryption_key: (self.key != KeyId::NONE).then(|| self.key.to_string()),
             keyspaces: self
                 .keyspaces
                 .iter()
@@ -150,6 +156,7 @@ impl Manifest {
                 FormatError::invalid("the hash key in MANIFEST is not 32 hex digits")
             })?,
             keyspace_next: KeyspaceId(text.keyspace_next),
+            key: text.encryption_key.map_or(Ok(KeyId::NONE), |id| parse_key_id(&id))?,
             keyspaces: text
                 .keyspaces
                 .into_iter()
@@ -252,6 +259,14 @@ fn parse_store(text: &str) -> Option<StoreId> {
     (store.to_string() == text).then_some(store)
 }
 
+fn parse_key_id(text: &str) -> Result<KeyId, FormatError> {
+    u64::from_str_radix(text, 16)
+        .ok()
+        .map(KeyId)
+        .filter(|id| *id != KeyId::NONE && id.to_string() == text)
+        .ok_or_else(|| FormatError::invalid("the encryption key in MANIFEST is not a key's id"))
+}
+
 /// 32 lower-case hex digits.
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
     let number = u128::from_str_radix(text, 16).ok()?;
@@ -291,6 +306,7 @@ mod tests {
             partition_count: 4,
             hash_key: bytes_of(0x0a83_c5d1_77e2_4f60_b19d_2e8c_6453_fa07),
             keyspace_next: KeyspaceId(4),
+            key: KeyId::NONE,
             keyspaces: vec![
                 keyspace(1, "sessions", Some(1_800_000), false),
                 keyspace(3, "carts", None, true),
@@ -342,6 +358,7 @@ mod tests {
             partition_count: limits::PARTITIONS_MAX,
             hash_key: [0xff; 16],
             keyspace_next: KeyspaceId(u32::MAX),
+            key: KeyId(u64::MAX),
             ..manifest()
         };
         let smallest = Manifest {
@@ -427,6 +444,9 @@ mod tests {
             ("0a83c5d1", "0a83c5d"),
             ("0a83c5d1", "+a83c5d1"),
             ("keyspace_next = 4", "keyspace_next = 3"),
+            ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"00000000000000f\""),
+            ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"0000000000000000\""),
+            ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"00000000000000FF\""),
             ("id = 3", "id = 1"),
             ("id = 1", "id = 0"),
             ("\"carts\"", "\"sessions\""),

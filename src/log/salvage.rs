@@ -95,9 +95,9 @@ pub(crate) struct Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedRecord {
     pub(crate) keyspace: KeyspaceId,
-    /// What stands where the key does. One checksum covers key and value, so which of the two was hit
-    /// cannot be told.
-    pub(crate) key_probably: Vec<u8>,
+    /// What stands where the key does, unless it is encrypted. One checksum covers key and value, so which of
+    /// the two was hit cannot be told.
+    pub(crate) key_probably: Option<Vec<u8>>,
 }
 
 /// What a walk found, all in all.
@@ -424,7 +424,8 @@ impl Walk<'_> {
         why: FormatError,
     ) {
         self.flush();
-        let record = DamagedRecord { keyspace: header.keyspace, key_probably: key.to_vec() };
+        let key_probably = (!header.is_sealed()).then(|| key.to_vec());
+        let record = DamagedRecord { keyspace: header.keyspace, key_probably };
         self.pending = Some(Damage { offset, len, why, record: Some(record) });
         self.found.damage_count += 1;
         self.flush();
@@ -736,7 +737,7 @@ mod tests {
             bytes[*offset as usize + at.unwrap()] ^= 4;
             let walked = walk(&bytes, sealed(&file));
             let record = walked.damage[0].record.as_ref().unwrap();
-            assert_eq!(&record.key_probably, key);
+            assert_eq!(record.key_probably.as_ref(), Some(key));
         }
     }
 

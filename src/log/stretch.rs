@@ -1,8 +1,9 @@
 //! The keys in a stretch of a data file that begins with a commit group.
 
+use super::codec::Codecs;
 use super::data_file::DataFile;
 use super::format::group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
-use super::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, decode_record};
+use super::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, SEAL_LEN, decode_record};
 use super::scanner::RecordAt;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -12,8 +13,9 @@ use crate::limits;
 pub(crate) const STRETCH_LEN: u64 = 1 << 20;
 
 const _: () = assert!(
-    GROUP_HEADER_LEN + RECORD_HEADER_LEN_MAX + limits::KEY_LEN_MAX < STRETCH_LEN as usize,
-    "the head of a long record, key included, is in its stretch"
+    GROUP_HEADER_LEN + RECORD_HEADER_LEN_MAX + limits::KEY_LEN_MAX + SEAL_LEN
+        < STRETCH_LEN as usize,
+    "the head of a long record, key and seal included, is in its stretch"
 );
 
 /// How far a stretch was understood.
@@ -25,7 +27,7 @@ pub(crate) enum StretchRead {
     Longer(u64),
 }
 
-/// Hands the records to `take` of the groups that `bytes`, which lie at `from` in the file, hold whole. The
+/// Hands the records, with plain keys, to `take` of the groups that `bytes`, which lie at `from` in the file, hold whole. The
 /// records of the file end at `end`.
 ///
 /// A long record is alone in its group (W5). Its key is at hand, and its value is not needed if `is_known`
@@ -35,6 +37,7 @@ pub(crate) enum StretchRead {
 /// # Errors
 /// `Corrupt` if a checksum does not hold.
 pub(crate) fn read_stretch(
+    codecs: &Codecs,
     data: &DataFile,
     bytes: &[u8],
     from: u64,
@@ -70,11 +73,14 @@ pub(crate) fn read_stretch(
             let Some(key) = rest.get(key_at..key_at + usize::from(record.key_len)) else {
                 return longer;
             };
-            if !is_known(&record, key) {
+            // Of a key that is encrypted its own tag vouches too.
+            let behind = rest.get(key_at + key.len()..).unwrap_or_default();
+            let Ok(key) = codecs.key(&record, key, behind) else { return longer };
+            if !is_known(&record, &key) {
                 return longer;
             }
             let len = record.record_len();
-            take(RecordAt { offset, len, header: &record, key, value: &[] });
+            take(RecordAt { offset, len, header: &record, key: &key, value: &[] });
             return Ok(StretchRead::Upto(from + group_end as u64));
         };
         let mut rest = group;
@@ -83,8 +89,10 @@ pub(crate) fn read_stretch(
             let record = decode_record(rest, data.place(offset))
                 .map_err(|what| Error::corrupt(&data.path, offset, what))?;
             let len = record.header.record_len();
-            let (key, value) = (record.key, record.value);
-            take(RecordAt { offset, len, header: &record.header, key, value });
+            let (header, value) = (&record.header, record.value);
+            let key = codecs.key(header, record.key, value);
+            let key = key.map_err(|why| why.at(&data.path, offset))?;
+            take(RecordAt { offset, len, header, key: &key, value });
             rest = rest.get(len as usize..).unwrap_or_default();
         }
         at = group_end;

@@ -44,6 +44,7 @@ impl TestFile {
             hash_key: expected.hash_key,
             open_id,
             created_at_ms: 1_760_000_000_000,
+            key: crate::types::KeyId::NONE,
         };
         let (bytes, crc) = header.encode();
         TestFile {

@@ -175,6 +175,7 @@ mod tests {
             hash_key: EXPECTED.hash_key,
             open_id: 5,
             created_at_ms: 0,
+            key: crate::types::KeyId::NONE,
         }
     }
 

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::{ReplySender, Update};
 use crate::error::Result;
-use crate::log::codec::Codecs;
+use crate::log::codec::{Codecs, Encoded};
 use crate::log::data_file::DataFile;
-use crate::log::format::record::{Codec, RecordHeader, body_crc};
+use crate::log::format::FormatError;
+use crate::log::format::record::{Codec, Encryption, RecordHeader, RecordKind, SEAL_LEN, body_crc};
 use crate::log::hint_file::Hint;
 use crate::log::stored_file::StoredFile;
 use crate::stats::Compacted;
@@ -27,7 +28,7 @@ pub(crate) enum Durable {
 }
 
 /// Key and value of a record as they are stored, made by the caller: one allocation for a borrowed value, no
-/// copy of an owned one, unless it is compressed. The checksum over both is computed by the caller (F3).
+/// copy of an owned one, unless it is compressed or encrypted. The checksum over both is computed by the caller (F3).
 #[derive(Clone)]
 pub(crate) struct Body {
     pub(crate) keyspace: KeyspaceId,
@@ -45,55 +46,87 @@ pub(crate) struct Body {
 const VALUE_COPY_LEN_MAX: usize = 4 << 10;
 
 impl Body {
-    pub(crate) fn key_only(keyspace: KeyspaceId, key: Bytes) -> Body {
-        let (key_len, crc) = (key.len() as u16, body_crc(&key, &[]));
-        let (codec, raw_len) = (Codec::default(), None);
-        Body { keyspace, head: key, tail: Bytes::new(), key_len, codec, raw_len, crc }
+    /// Of a record that has no value.
+    pub(crate) fn key_only(codecs: &Codecs, keyspace: KeyspaceId, key: Bytes) -> Body {
+        match codecs.encode(RecordKind::Del, keyspace, &key, &[]) {
+            Some(encoded) => Body::encoded(keyspace, key.len() as u16, encoded),
+            None => Body::unencoded(keyspace, key, Bytes::new()),
+        }
     }
 
-    /// With a value, in one allocation; `None` if the value is long and stored as it is, which needs no copy
-    /// of it ([`plain`](Self::plain)).
+    /// Of a put, with its value in one allocation; `None` if the value is long and stored as it is, which
+    /// needs no copy of it ([`plain`](Self::plain)).
     pub(crate) fn copied(
         codecs: &Codecs,
         keyspace: KeyspaceId,
         key: &[u8],
         value: &[u8],
     ) -> Option<Body> {
-        let compressed = codecs.compress(value);
-        let (codec, raw_len, stored) = match &compressed {
-            Some(compressed) => (compressed.codec(), Some(value.len() as u64), &*compressed.bytes),
-            None if value.len() <= VALUE_COPY_LEN_MAX => (Codec::default(), None, value),
-            None => return None,
-        };
-        let head = Bytes::from([key, stored].concat());
-        let (key_len, crc) = (key.len() as u16, body_crc(&head, &[]));
-        Some(Body { keyspace, head, tail: Bytes::new(), key_len, codec, raw_len, crc })
+        let key_len = key.len() as u16;
+        match codecs.encode(RecordKind::Put, keyspace, key, value) {
+            Some(encoded) => Some(Body::encoded(keyspace, key_len, encoded)),
+            None if value.len() <= VALUE_COPY_LEN_MAX => {
+                let encoded =
+                    Encoded { codec: Codec::default(), raw_len: None, body: [key, value].concat() };
+                Some(Body::encoded(keyspace, key_len, encoded))
+            }
+            None => None,
+        }
     }
 
-    /// With a value that is stored as it is, where it is.
+    /// With a value that [`copied`](Self::copied) left where it is.
     pub(crate) fn plain(keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
-        let (key_len, crc) = (key.len() as u16, body_crc(key, &value));
-        let (head, codec) = (Bytes::copy_from_slice(key), Codec::default());
-        Body { keyspace, head, tail: value, key_len, codec, raw_len: None, crc }
+        Body::unencoded(keyspace, Bytes::copy_from_slice(key), value)
     }
 
-    /// With a value that was made here.
+    /// Of a put, with a value that was made here.
     pub(crate) fn of(codecs: &Codecs, keyspace: KeyspaceId, key: &[u8], value: Bytes) -> Body {
         Body::copied(codecs, keyspace, key, &value)
             .unwrap_or_else(|| Body::plain(keyspace, key, value))
     }
 
-    /// As it was read.
-    pub(crate) fn stored(header: &RecordHeader, key_and_value: Bytes) -> Body {
-        Body {
+    /// A body that [`plain`](Self::plain) has made, as it is stored in a record of any kind but a put.
+    pub(crate) fn encrypted(self, codecs: &Codecs, kind: RecordKind) -> Body {
+        let (keyspace, key_len) = (self.keyspace, self.key_len);
+        match codecs.encode(kind, keyspace, self.key(), &self.value()) {
+            Some(encoded) => Body::encoded(keyspace, key_len, encoded),
+            None => self,
+        }
+    }
+
+    fn unencoded(keyspace: KeyspaceId, key: Bytes, value: Bytes) -> Body {
+        let (key_len, crc) = (key.len() as u16, body_crc(&key, &value));
+        let codec = Codec::default();
+        Body { keyspace, head: key, tail: value, key_len, codec, raw_len: None, crc }
+    }
+
+    fn encoded(keyspace: KeyspaceId, key_len: u16, encoded: Encoded) -> Body {
+        let Encoded { codec, raw_len, body } = encoded;
+        let crc = body_crc(&body, &[]);
+        let (head, tail) = (Bytes::from(body), Bytes::new());
+        Body { keyspace, head, tail, key_len, codec, raw_len, crc }
+    }
+
+    /// As it was read, but under the newest key.
+    pub(crate) fn renewed(
+        codecs: &Codecs,
+        header: &RecordHeader,
+        key_and_value: Bytes,
+    ) -> Result<Body, FormatError> {
+        let key_len = header.key_len;
+        let (key, value) = key_and_value.split_at(usize::from(key_len));
+        if let Some(encoded) = codecs.renew(header, key, value)? {
+            return Ok(Body::encoded(header.keyspace, key_len, encoded));
+        }
+        Ok(Body {
             keyspace: header.keyspace,
             head: key_and_value,
             tail: Bytes::new(),
-            key_len: header.key_len,
+            key_len,
             codec: header.codec,
             raw_len: header.raw_len,
             crc: header.body_crc,
-        }
+        })
     }
 
     pub(crate) fn key(&self) -> &[u8] {
@@ -116,7 +149,8 @@ impl Body {
 
     /// Length of the caller's value.
     pub(crate) fn raw_len(&self) -> u64 {
-        self.raw_len.unwrap_or(self.value_len() as u64)
+        let seal_len = if self.codec.encryption == Encryption::None { 0 } else { SEAL_LEN };
+        self.raw_len.unwrap_or((self.value_len() - seal_len) as u64)
     }
 }
 

@@ -87,6 +87,11 @@ impl Change {
         }
     }
 
+    /// Whether it writes the value again as it is stored.
+    pub(crate) fn keeps_value(&self) -> bool {
+        matches!(self, Change::Expire { .. })
+    }
+
     /// Whether it looks at the value, not only at the record that holds it.
     pub(crate) fn needs_value(&self) -> bool {
         match self {

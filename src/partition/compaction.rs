@@ -293,7 +293,8 @@ impl Partition {
         }
         let compactor = &self.upkeep.compactor;
         let damage = pending.iter().find_map(|id| compactor.damaged.get(id));
-        let too_large = facts.iter().filter(|file| pending.contains(&file.id) && file.gain() > 0);
+        let too_large =
+            facts.iter().filter(|file| pending.contains(&file.id) && file.is_worth_it());
         let outcome = match (damage, too_large.map(FileFacts::space).min()) {
             (Some(damage), _) => Err(damage.clone()),
             (None, Some(needed)) => Err(no_space(&self.dir, needed, room.free_bytes)),
@@ -319,8 +320,10 @@ impl Partition {
     }
 
     fn compaction_begin(&mut self, files: &[FileId], reason: Reason, ops: &mut Ops) {
-        // Each input makes room for about one output, but only afterwards.
-        if self.files.iter().count() + files.len() + 1 > FILES_PER_PARTITION_MAX {
+        // Each input makes room for about one output, but only afterwards; encrypted for the first time, short
+        // records take up to three times the space.
+        let outputs_max = if self.config.codecs.overhead() > 0 { 3 } else { 1 } * files.len() + 1;
+        if self.files.iter().count() + outputs_max > FILES_PER_PARTITION_MAX {
             tracing::warn!(partition = self.id.0, "too many data files to compact any");
             return self.forced_done(&Err(too_many_files(&self.dir)));
         }
@@ -459,7 +462,11 @@ impl Partition {
         let dropped = shadow_records.saturating_sub(tombstones_kept);
         let gain = dead_bytes + shadow_bytes * dropped / shadow_records.max(1);
         match reason {
-            Some(Reason::Forced) => dead_bytes > 0 || dropped > 0,
+            Some(Reason::Forced) => {
+                let key = self.config.codecs.key_id();
+                let is_stale = |input: &Input| input.data.key != key;
+                dead_bytes > 0 || dropped > 0 || job.inputs().iter().any(is_stale)
+            }
             _ => gain as f64 >= self.config.compaction.dead_ratio * policy::WORTH_IT * bytes as f64,
         }
     }
@@ -565,7 +572,7 @@ impl Partition {
             }
             let now = moves.len().min(left);
             for moved in &moves[..now] {
-                let to = Location { slot: *slot, offset: moved.to, ..moved.from };
+                let to = Location { slot: *slot, offset: moved.to, len: moved.len, ..moved.from };
                 if self.keydir.replace_if(moved.hash, moved.from, to) {
                     self.usage.moved(moved.from, to);
                 }
@@ -602,6 +609,7 @@ impl Partition {
         self.view.show_usage(&self.usage);
         let counters = &self.view.counters;
         counters.files.set(self.files.iter().count() as u64);
+        counters.files_other_key.set(self.files.not_under(self.config.codecs.key_id()));
         counters.log_bytes.set(counters.log_bytes.get() + done.bytes_written - done.bytes_removed);
         counters.compactions.add(1);
         counters.compaction_read_bytes.add(done.bytes_removed);
@@ -673,6 +681,7 @@ impl Partition {
                 kept_records: usage.live_records + usage.shadow_records,
                 seqno_min: sealed.seqno_min,
                 is_shadow_needed: compactor.shadow_needed.contains(&sealed.id),
+                is_stale: data.key != self.config.codecs.key_id(),
                 is_damaged: compactor.damaged.contains_key(&sealed.id),
             })
         });

@@ -27,8 +27,8 @@ pub(super) struct Old {
     pub(super) value: Bytes,
     pub(super) seqno: Seqno,
     pub(super) expires_at: Option<ExpiresAt>,
-    /// As it is stored.
-    pub(super) body: Body,
+    /// As it is stored, if the change [writes it again](Change::keeps_value).
+    pub(super) body: Option<Body>,
 }
 
 /// What is to be written.
@@ -116,7 +116,7 @@ pub(super) fn decide(update: Update, found: &Found, codecs: &Codecs) -> Option<(
         Change::Expire { reply } => {
             let is_met = record.is_some_and(|old| expires_at.is_some() || old.expires_at.is_some());
             let write = match record {
-                Some(old) if is_met => put(old.body.clone()),
+                Some(Old { body: Some(body), .. }) if is_met => put(body.clone()),
                 _ => Write::Nothing,
             };
             (write, answer(move |done| reply.send(done.map(|()| is_met))))
@@ -138,7 +138,7 @@ pub(super) fn value_len_max(change: &Change, found: &Found) -> usize {
         Change::Swap { .. } | Change::Exchange { .. } | Change::Del { .. } => 0,
         Change::Incr { .. } => INTEGER_LEN_MAX,
         Change::Append { tail, .. } => old.map_or(0, |old| old.value.len()) + tail.len(),
-        Change::Expire { .. } => old.map_or(0, |old| old.body.value_len()),
+        Change::Expire { .. } => old.and_then(|old| old.body.as_ref()).map_or(0, Body::value_len),
     }
 }
 

@@ -201,6 +201,7 @@ impl Partition {
         let begin = Bytes::copy_from_slice(body.key());
         let range =
             RangeDel { keyspace: body.keyspace, end: body.value(), begin, seqno: self.next_seqno };
+        let body = body.encrypted(&self.config.codecs, RecordKind::RangeDel);
         let (_, len) = self.stage(RecordKind::RangeDel, &body, None, durable);
         let ranges = &mut self.groups.open().ranges;
         let index = ranges.len() as u32;

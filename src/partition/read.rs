@@ -91,7 +91,8 @@ impl Partition {
             }
         };
         let place = data.place(u64::from(location.offset));
-        match check_record(&bytes, place, request.keyspace, &request.key) {
+        let codecs = &self.config.codecs;
+        match check_record(codecs, &bytes, place, request.keyspace, &request.key) {
             Checked::Match { header, value }
                 if !self.config.expiry.hides(header.expires_at())
                     && header.seqno >= request.cover =>
@@ -107,7 +108,7 @@ impl Partition {
                 self.reads_waiting.push_front(request);
             }
             Checked::Damaged(what) => {
-                let error = Error::corrupt(&data.path, u64::from(location.offset), what);
+                let error = what.at(&data.path, u64::from(location.offset));
                 tracing::error!(partition = self.id.0, %error, "damaged record");
                 request.reply.send(Err(error));
             }

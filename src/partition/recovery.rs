@@ -20,7 +20,7 @@ use crate::log::codec::Codecs;
 use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::FormatError;
-use crate::log::format::data_header::{DATA_HEADER_LEN, FileKind};
+use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::HintEntry;
 use crate::log::format::hint::ranges::HintRange;
@@ -31,7 +31,7 @@ use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends
 use crate::planted::{Bug, is_planted};
 use crate::ranges::{RangeDel, Ranges};
 use crate::route::{KeyHasher, PartitionMap};
-use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, PartitionId, Seqno};
+use crate::types::{ExpiresAt, FileId, KeyHash, KeyId, KeyspaceId, PartitionId, Seqno};
 use crate::upkeep::hints::{hint_of, read_hint};
 use crate::upkeep::range_del::{RangeJob, Surroundings};
 
@@ -151,6 +151,7 @@ pub(crate) fn recover(
             partition: id,
             open_id: config.open_id,
             clock: config.clock.clone(),
+            codecs: config.codecs.clone(),
         },
         loading: Loading {
             id,
@@ -234,8 +235,9 @@ struct Loading {
     /// The format has it and this build cannot honour it: loading it would give wrong answers.
     unknown: Option<&'static str>,
     codecs: Arc<Codecs>,
-    /// Why values of some record could not be read, so that the store had better not be opened.
-    undecodable: Option<FormatError>,
+    /// Why key or value of some record could not be read, so that the store had better not be opened, and the
+    /// record's place.
+    undecodable: Option<(FormatError, FileSlot, u64)>,
     /// Of what was taken.
     keyspace_max: KeyspaceId,
 }
@@ -248,13 +250,20 @@ impl Loading {
         if matches!(header.kind, RecordKind::Del | RecordKind::RangeDel) {
             self.usage.shadow(slot, 1, u64::from(record.len));
         }
+        let [key, value] = match self.codecs.plain(record) {
+            Ok(plain) => plain,
+            Err(why) => {
+                self.undecodable.get_or_insert((why, slot, record.offset));
+                return;
+            }
+        };
         if header.kind == RecordKind::RangeDel {
             self.keyspace_max = self.keyspace_max.max(header.keyspace);
-            return self.ranges.push(RangeDel::of(header, record.key, record.value));
+            return self.ranges.push(RangeDel::of(header, &key, &value));
         }
         let entry = HintEntry {
             keyspace: header.keyspace,
-            key: record.key,
+            key: &key,
             kind: header.kind,
             seqno: header.seqno,
             offset: record.offset as u32,
@@ -302,8 +311,8 @@ impl Loading {
         if entry.batch.is_some() {
             self.unknown.get_or_insert("a record with an attribute");
         }
-        if let Err(why) = self.codecs.can_decode(entry.codec) {
-            self.undecodable.get_or_insert(why);
+        if let Err(why) = Codecs::can_decode(entry.codec) {
+            self.undecodable.get_or_insert((why, slot, u64::from(entry.offset)));
         }
         if let Some(expires_at) = expires_at {
             let newest = self.expiring.entry(hash).or_insert((entry.seqno, expires_at));
@@ -386,7 +395,9 @@ impl Recovery<'_> {
             Ok(visited.and(index).and(filter).map(|_sound| found))
         });
         let Some((totals, len)) = totals else { return false };
-        data.set_hint(hint_of(self.dir, &self.owner, sealed, len, None));
+        if let Some(hint) = hint_of(self.dir, &self.owner, sealed, len, None) {
+            data.set_hint(hint);
+        }
         let usage = &mut self.loading.usage;
         usage.records(slot, sealed.records, totals.record_bytes);
         usage.shadow(slot, totals.tombstone_records, totals.tombstone_bytes);
@@ -486,7 +497,9 @@ impl Recovery<'_> {
             }
         })?;
         let identity = self.owner.identity_of(id);
-        let data = DataFile::new(id, identity, path, file.clone(), DATA_HEADER_LEN as u64);
+        let key = read_key(&file);
+        self.owner.codecs.check_key(key).map_err(|why| why.at(&path, 0))?;
+        let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
         let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
         self.opened += 1;
         if self.opened > self.open_files_max {
@@ -540,8 +553,8 @@ impl Recovery<'_> {
             let why = format!("it holds {what} that this build does not know");
             return Err(Error::newer(self.dir, why));
         }
-        if let Some(why) = undecodable {
-            return Err(why.at(self.dir, 0));
+        if let Some((why, slot, offset)) = undecodable {
+            return Err(why.at(self.files.get(slot).map_or(self.dir, |data| &data.path), offset));
         }
         let keydir = loader.finish(aging, |location| usage.live(location));
         let mut expiries = Expiries::default();
@@ -553,6 +566,7 @@ impl Recovery<'_> {
         let view = Arc::new(PartitionView::new(keydir.reader(), &self.files));
         view.counters.files.set(self.report.files);
         view.counters.log_bytes.set(self.log_bytes);
+        view.counters.files_other_key.set(self.files.not_under(self.owner.codecs.key_id()));
         view.counters.keys_mortal.set(expiries.len() as u64);
         view.show_usage(&usage);
         self.report.keys = keydir.len();
@@ -583,6 +597,14 @@ impl Recovery<'_> {
             report: self.report,
         })
     }
+}
+
+/// The key that a file says its records are encrypted with. Whether it is that file is for others to say.
+pub(super) fn read_key(file: &File) -> KeyId {
+    let mut bytes = [0; DATA_HEADER_LEN];
+    let count = file.read_at(&mut bytes, 0).unwrap_or_default();
+    let header = DataHeader::decode(bytes.get(..count).unwrap_or_default());
+    header.map_or(KeyId::NONE, |(header, _)| header.key)
 }
 
 fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) -> Result<FilesList> {

@@ -23,7 +23,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::recovery::empty_files;
+use super::recovery::{empty_files, read_key};
 use super::rotation::too_many_files;
 use super::verify::{DamagedFile, Examined, ExaminedFile, FileState, ListState};
 use crate::clock::Clock;
@@ -38,7 +38,7 @@ use crate::log::salvage::{Extent, Patient, Piece, salvage};
 use crate::log::scanner::RecordAt;
 use crate::log::writer::FileWriter;
 use crate::report::RepairReport;
-use crate::types::{FileId, Seqno};
+use crate::types::{FileId, KeyId, Seqno};
 
 /// Sequence numbers skipped where the list is lost that says which were given: many times what an open
 /// skips, because nobody knows how many opens there were since the last record that is left.
@@ -213,7 +213,8 @@ impl Repair<'_> {
         let (file, len) = opened.map_err(|source| Error::io("open", path, source))?;
         let reader = Patient::new(&*file, len, self.progress);
         let expected = self.config.identity.expected(FileKind::Data, self.examined.id, id);
-        let mut copy = Copy { repair: self, writer: None, records: 0, error: None };
+        let key = read_key(&file);
+        let mut copy = Copy { repair: self, key, writer: None, records: 0, error: None };
         let walked = salvage(&reader, len, &expected, damaged.extent, &mut |piece| match piece {
             Piece::Record(record) => copy.record(&record),
             Piece::Group { .. } | Piece::Damage(_) => ControlFlow::Continue(()),
@@ -298,6 +299,9 @@ impl Repair<'_> {
 /// Records on their way from a damaged file to new ones.
 struct Copy<'a, 'r> {
     repair: &'a mut Repair<'r>,
+    /// That the damaged file says its records are encrypted with; none if it no longer says any, which has them
+    /// all written again by the next compaction.
+    key: KeyId,
     writer: Option<(PathBuf, FileWriter)>,
     records: u64,
     error: Option<Error>,
@@ -322,7 +326,7 @@ impl Copy<'_, '_> {
         }
         let (path, writer) = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(self.repair.begin_file()?),
+            None => self.writer.insert(self.repair.begin_file(self.key)?),
         };
         writer.push(record.header, [record.key, record.value]);
         self.records += 1;
@@ -351,7 +355,7 @@ impl Copy<'_, '_> {
 }
 
 impl Repair<'_> {
-    fn begin_file(&mut self) -> Result<(PathBuf, FileWriter)> {
+    fn begin_file(&mut self, key: KeyId) -> Result<(PathBuf, FileWriter)> {
         let RepairConfig { fs, identity, open_id, .. } = *self.config;
         let id = self.listed.next;
         self.listed.next = FileId(id.0 + 1);
@@ -368,6 +372,7 @@ impl Repair<'_> {
             hash_key: identity.hash_key,
             open_id,
             created_at_ms: self.config.clock.wall_ms(),
+            key,
         };
         Ok((path, FileWriter::begin(file, &header)))
     }

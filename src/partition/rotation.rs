@@ -24,7 +24,7 @@ use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity, FileKind};
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::layout;
 use crate::planted::{Bug, is_planted};
-use crate::types::FileId;
+use crate::types::{FileId, KeyId};
 use crate::upkeep::prewrite;
 
 /// A sequence that went through.
@@ -56,6 +56,7 @@ struct NewFile {
     header_crc: u32,
     id: FileId,
     identity: FileIdentity,
+    key: KeyId,
     zeros: u64,
     prewrite: bool,
 }
@@ -85,6 +86,7 @@ impl Partition {
             header_crc,
             id,
             identity: self.owner.identity_of(id),
+            key: self.owner.codecs.key_id(),
             zeros: zeros.min(self.bounds.len_max.saturating_sub(DATA_HEADER_LEN as u64)),
             prewrite: self.config.prewrite,
         };
@@ -267,7 +269,7 @@ impl Job {
         let (id, identity, path) = (new.id, new.identity, new.path.clone());
         // Without it nothing is written ahead, which is slower and not wrong.
         let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
-        let data = DataFile::new(id, identity, path, file.clone(), DATA_HEADER_LEN as u64);
+        let data = DataFile::new(id, identity, new.key, path, file.clone(), DATA_HEADER_LEN as u64);
         Ok(Begun { data, file, ahead, header_crc: new.header_crc, prewritten })
     }
 

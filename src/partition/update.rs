@@ -246,7 +246,8 @@ impl Partition {
             Effect::Del { .. } | Effect::RangeDel { .. } | Effect::None => Found::Absent,
         };
         let value_len = value_len_max(&update.change, &found);
-        let len = (RECORD_HEADER_LEN_MAX + update.key.len() + value_len) as u64;
+        let len = RECORD_HEADER_LEN_MAX + update.key.len() + value_len;
+        let len = (len + self.config.codecs.overhead()) as u64;
         let room = self.groups.room_for(len, update.key.len() as u64, self.bounds);
         if room == Room::Here {
             self.update_decide(*update, &found);
@@ -362,8 +363,8 @@ impl Partition {
             }
             Write::Del => {
                 self.view.counters.dels.add(1);
-                let (_, len) =
-                    self.stage(RecordKind::Del, &Body::key_only(keyspace, key), None, durable);
+                let body = Body::key_only(&self.config.codecs, keyspace, key);
+                let (_, len) = self.stage(RecordKind::Del, &body, None, durable);
                 self.staged(Effect::Del { hash, len }, answer);
             }
         }
@@ -400,11 +401,16 @@ fn found(
     View { config, cover }: View<'_>,
 ) -> Result<Found, FormatError> {
     let (keyspace, key) = update.full_key();
-    Ok(match check_record(record, place, keyspace, key) {
+    Ok(match check_record(&config.codecs, record, place, keyspace, key) {
         Checked::Match { header, value }
             if !config.expiry.hides(header.expires_at()) && header.seqno >= cover =>
         {
-            let body = Body::stored(&header, record.slice(header.header_len()..value.end));
+            let body = if update.change.keeps_value() {
+                let stored = record.slice(header.header_len()..value.end);
+                Some(Body::renewed(&config.codecs, &header, stored)?)
+            } else {
+                None
+            };
             let stored = record.slice(value);
             let value = if !update.change.needs_value() {
                 Bytes::new()

@@ -20,12 +20,13 @@ use super::recovery::FILE_ID_MAX;
 use crate::error::Error;
 use crate::io::Fs;
 use crate::limits::{DATA_FILE_LEN_LIMIT, FILES_LEN_MAX};
+use crate::log::codec::Codecs;
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::data_header::{ExpectedFile, FileKind};
 use crate::log::format::hint::block::RECORDS_START;
 use crate::log::format::record::RecordKind;
-use crate::log::hint_file::{HintBuilder, HintFile, disagreement};
+use crate::log::hint_file::{HintBuilder, HintFile, HintReader, disagreement};
 use crate::log::layout;
 use crate::log::salvage::{Extent, Patient, Piece, Salvage, is_loss, salvage};
 use crate::log::scanner::{ReadAt, RecordAt};
@@ -105,20 +106,29 @@ impl Examined {
     }
 }
 
-/// Reads partition `id` of the store at `root`; `progress` is told how many bytes are being read.
+/// What examining every partition of a store takes.
+pub(crate) struct Examiner<'a> {
+    pub(crate) fs: &'a Fs,
+    pub(crate) root: &'a Path,
+    pub(crate) identity: &'a StoreIdentity,
+    /// Without the store's key checksums can be judged and keys cannot.
+    pub(crate) codecs: &'a Codecs,
+}
+
+/// Reads partition `id` of a store; `progress` is told how many bytes are being read.
 pub(crate) fn examine(
-    fs: &Fs,
-    root: &Path,
+    with: &Examiner<'_>,
     id: PartitionId,
-    identity: &StoreIdentity,
     report: &mut VerifyReport,
     progress: &dyn Fn(u64),
 ) -> Examined {
+    let Examiner { fs, root, identity, codecs } = *with;
     let dir = layout::partition_dir(root, id);
     let mut list = read_list(fs, &dir, id, identity, report);
     let mut examination = Examination {
         fs,
         identity,
+        codecs,
         hasher: KeyHasher::new(&identity.hash_key),
         map: PartitionMap::new(identity.partition_count),
         report,
@@ -184,6 +194,7 @@ impl Names {
 struct Examination<'a> {
     fs: &'a Fs,
     identity: &'a StoreIdentity,
+    codecs: &'a Codecs,
     hasher: KeyHasher,
     map: PartitionMap,
     report: &'a mut VerifyReport,
@@ -200,6 +211,8 @@ struct Examination<'a> {
 struct Tally {
     records: u64,
     misrouted: u64,
+    /// Their keys could not be read.
+    undecrypted: u64,
     seqno_max: Seqno,
     keyspaces: BTreeSet<KeyspaceId>,
 }
@@ -259,7 +272,7 @@ impl Examination<'_> {
             match verdict {
                 SealedVerdict::Intact if !is_aside => {
                     this.keep(&tally);
-                    this.hint(sealed, records);
+                    this.hint(sealed, records, &tally);
                     Ok(FileState::Whole(*sealed))
                 }
                 SealedVerdict::Intact => {
@@ -334,7 +347,7 @@ impl Examination<'_> {
                         seqno_min: scan.seqno_min,
                         seqno_max: scan.seqno_max,
                     };
-                    this.hint(&sealed, records);
+                    this.hint(&sealed, records, &tally);
                     Ok(FileState::Whole(sealed))
                 }
                 (TailVerdict::Sealed { .. }, _) => {
@@ -418,7 +431,7 @@ impl Examination<'_> {
                 Piece::Damage(found) => {
                     let mut damage = Damage::new(path, found.offset, Some(found.len), &found.why);
                     damage.key = found.record.as_ref().and_then(|record| {
-                        let key = &record.key_probably;
+                        let key = record.key_probably.as_ref()?;
                         self.is_ours(record.keyspace, key).then(|| key.clone())
                     });
                     self.report.add_damage(damage);
@@ -435,7 +448,11 @@ impl Examination<'_> {
     }
 
     /// Judges the hint of a sealed file, which has these records.
-    fn hint(&mut self, sealed: &SealedFile, records: Option<HintBuilder>) {
+    fn hint(&mut self, sealed: &SealedFile, records: Option<HintBuilder>, tally: &Tally) {
+        if tally.undecrypted > 0 {
+            self.report.hints_unjudged += 1;
+            return;
+        }
         let Some(records) = records else {
             self.report.hints_missing += 1;
             return;
@@ -445,7 +462,11 @@ impl Examination<'_> {
         let judge = || {
             let file = self.fs.open_read(&path)?;
             let _best_effort = file.drop_pages();
-            match HintFile::open(&*file, file.len()?, &expected, sealed)? {
+            let reader = match HintReader::open(&*file, file.len()?, &expected, self.codecs)? {
+                Ok(reader) => reader,
+                Err(why) => return Ok(Err(why)),
+            };
+            match HintFile::open(&reader, reader.len(), &expected, sealed)? {
                 Ok(hint) => disagreement(&hint, &records),
                 Err(why) => Ok(Err(why)),
             }
@@ -474,9 +495,15 @@ impl Examination<'_> {
     fn collect(&self, records: &mut Option<HintBuilder>, record: &RecordAt<'_>) {
         // Where no record of a file that this build wrote can be: the file is refused by its length.
         let is_within = (RECORDS_START..DATA_FILE_LEN_LIMIT).contains(&record.offset);
-        if let Some(records) = records.as_mut().filter(|_| is_within) {
-            let hash = self.hasher.hash(record.header.keyspace, record.key);
-            records.push_record(hash, record);
+        if let Some(collected) = records.as_mut().filter(|_| is_within) {
+            match self.codecs.plain(record) {
+                Ok([key, value]) => {
+                    let hash = self.hasher.hash(record.header.keyspace, &key);
+                    collected.push_record(hash, &RecordAt { key: &key, value: &value, ..*record });
+                }
+                // There is nothing to hold the hint against.
+                Err(_) => *records = None,
+            }
         }
     }
 
@@ -563,10 +590,13 @@ impl Examination<'_> {
 
     fn count(&self, tally: &mut Tally, record: &RecordAt<'_>) {
         tally.records += 1;
-        // A range is over keys of all partitions, and each has it.
-        let is_ours = record.header.kind == RecordKind::RangeDel
-            || self.is_ours(record.header.keyspace, record.key);
-        tally.misrouted += u64::from(!is_ours);
+        let RecordAt { header, key, value, .. } = *record;
+        match self.codecs.key(header, key, value) {
+            // A range is over keys of all partitions, and each has it.
+            Ok(_) if header.kind == RecordKind::RangeDel => {}
+            Ok(key) => tally.misrouted += u64::from(!self.is_ours(header.keyspace, &key)),
+            Err(_) => tally.undecrypted += 1,
+        }
         tally.seqno_max = tally.seqno_max.max(record.header.seqno);
         if !tally.keyspaces.contains(&record.header.keyspace) {
             tally.keyspaces.insert(record.header.keyspace);
@@ -576,6 +606,7 @@ impl Examination<'_> {
     fn keep(&mut self, tally: &Tally) {
         self.report.records += tally.records;
         self.report.misrouted_records += tally.misrouted;
+        self.report.undecrypted_records += tally.undecrypted;
         self.seqno_max = self.seqno_max.max(tally.seqno_max);
         self.keyspaces.extend(&tally.keyspaces);
     }

@@ -169,6 +169,9 @@ partition_stats! {
     files_open,
     /// Times a descriptor that had been given up was opened again.
     files_opened,
+    /// Data files that are not encrypted with the newest key, in a store that has one: at zero no older key is
+    /// needed any more, and nothing is unencrypted. [`Db::compact`](crate::Db::compact) gets there.
+    files_other_key,
     /// Times a data file was sealed and a new one begun.
     rotations,
     /// Hint files written.

@@ -19,12 +19,13 @@ use crate::log::files::SealedFile;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::FileKind;
 use crate::log::format::group::Chain;
-use crate::log::hint_file::{Hint, HintBuilder, HintFile};
+use crate::log::hint_file::{Hint, HintBuilder, HintFile, HintReader};
 use crate::log::layout;
-use crate::log::scanner::{Opening, ReadAt, Scan, read_opening};
+use crate::log::scanner::{Opening, ReadAt, RecordAt, Scan, read_opening};
 use crate::log::stored_file::StoredFile;
 use crate::log::tail::{SealedVerdict, judge_sealed};
 use crate::route::KeyHasher;
+use crate::types::KeyId;
 
 /// Bytes of a data file that one step reads.
 const STEP_LEN: u64 = 4 << 20;
@@ -41,7 +42,11 @@ pub(crate) fn read_hint<R>(
     let try_read = || -> io::Result<Result<R, FormatError>> {
         let file = fs.open_read(&path)?;
         let expected = owner.expected(FileKind::Hint, sealed.id);
-        match HintFile::open(&*file, file.len()?, &expected, sealed)? {
+        let reader = match HintReader::open(&*file, file.len()?, &expected, &owner.codecs)? {
+            Ok(reader) => reader,
+            Err(why) => return Ok(Err(why)),
+        };
+        match HintFile::open(&reader, reader.len(), &expected, sealed)? {
             Ok(hint) => read(&hint),
             Err(why) => Ok(Err(why)),
         }
@@ -78,7 +83,7 @@ pub(crate) fn write_hint(
     let file = fs.create_new(&path)?;
     let mut len = 0;
     let header = owner.header(FileKind::Hint, sealed.id);
-    let written = builder.write(&header, sealed, &mut |bytes| {
+    let written = builder.write_sealed(&owner.codecs, &header, sealed, &mut |bytes| {
         file.write_all_uncached_at(bytes, len)?;
         len += bytes.len() as u64;
         Ok(())
@@ -91,16 +96,20 @@ pub(crate) fn write_hint(
     Ok((file, len))
 }
 
-/// The hint of `sealed`, `len` bytes long, for scans; `file` if it stays open.
+/// The hint of `sealed`, `len` bytes long, for scans; `file` if it stays open. `None` in a store that has a key:
+/// scans read single blocks and not pages that are encrypted, so they sort what the log says.
 pub(crate) fn hint_of(
     dir: &Path,
     owner: &Owner,
     sealed: &SealedFile,
     len: u64,
     file: Option<Arc<File>>,
-) -> Hint {
+) -> Option<Hint> {
+    if owner.codecs.key_id() != KeyId::NONE {
+        return None;
+    }
     let stored = StoredFile::new(layout::hint_file_path(dir, sealed.id), file);
-    Hint::new(stored, len, owner.expected(FileKind::Hint, sealed.id), *sealed)
+    Some(Hint::new(stored, len, owner.expected(FileKind::Hint, sealed.id), *sealed))
 }
 
 /// Reads a file without disturbing the page cache, and counts what it found there.
@@ -169,7 +178,9 @@ impl HintJob {
 
     /// The hint that it has written, `len` bytes long.
     pub(crate) fn show(&self, len: u64) {
-        self.data.set_hint(hint_of(&self.dir, &self.owner, &self.sealed, len, None));
+        if let Some(hint) = hint_of(&self.dir, &self.owner, &self.sealed, len, None) {
+            self.data.set_hint(hint);
+        }
     }
 
     /// Reads on; the length of the hint once it is written.
@@ -177,23 +188,36 @@ impl HintJob {
     /// # Errors
     /// `Corrupt` if the data file is not what it should be; `NoSpace` and `Io` for the hint.
     pub(crate) fn step(&mut self) -> Result<Option<u64>> {
-        let HintJob { data, sealed, builder, hasher, .. } = self;
+        let HintJob { data, sealed, builder, hasher, owner, .. } = self;
         let io = |source| Error::io("read", &data.path, source);
         let file = data.open(&self.fs).map_err(io)?;
         let reader = Uncached::new(&file);
         let scan = match &mut self.scan {
             Some(scan) => scan,
             none => {
-                let chain = opened_chain(&reader, data, sealed, &self.owner)?;
+                let chain = opened_chain(&reader, data, sealed, owner)?;
                 none.insert(Scan::start(chain))
             }
         };
+        let mut undecodable = None;
         let is_read = scan
-            .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
-                let hash = hasher.hash(record.header.keyspace, record.key);
-                builder.push_record(hash, &record);
+            .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| match owner
+                .codecs
+                .plain(&record)
+            {
+                Ok([key, value]) => {
+                    let hash = hasher.hash(record.header.keyspace, &key);
+                    builder.push_record(hash, &RecordAt { key: &key, value: &value, ..record });
+                }
+                Err(why) if undecodable.is_none() => {
+                    undecodable = Some(why.at(&data.path, record.offset));
+                }
+                Err(_) => {}
             })
             .map_err(io)?;
+        if let Some(error) = undecodable {
+            return Err(error);
+        }
         if !is_read {
             return Ok(None);
         }

@@ -164,17 +164,28 @@ impl RangeJob {
             Some(scan) => scan,
             None => Scan::start(opened_chain(&reader, data, file, owner)?),
         };
-        let mut hidden = Vec::new();
+        let (mut hidden, mut undecodable) = (Vec::new(), None);
         let is_over = scan
             .read_on(&reader, file.len, data.identity, STEP_LEN, &mut |record| {
                 let (keyspace, seqno) = (record.header.keyspace, record.header.seqno);
-                let is_put = record.header.kind == RecordKind::Put;
-                if is_put && seqno < ranges.cover(keyspace, record.key) {
-                    let hash = hasher.hash(keyspace, record.key);
-                    hidden.push(Hidden { hash, offset: record.offset as u32, seqno });
+                if record.header.kind != RecordKind::Put {
+                    return;
+                }
+                match owner.codecs.key(record.header, record.key, record.value) {
+                    Ok(key) if seqno < ranges.cover(keyspace, &key) => {
+                        let hash = hasher.hash(keyspace, &key);
+                        hidden.push(Hidden { hash, offset: record.offset as u32, seqno });
+                    }
+                    Ok(_) => {}
+                    Err(why) => {
+                        undecodable.get_or_insert_with(|| why.at(&data.path, record.offset));
+                    }
                 }
             })
             .map_err(io)?;
+        if let Some(error) = undecodable {
+            return Err(error);
+        }
         if is_over && !*is_log {
             check_sealed(&scan, &opened, data, file)?;
         } else if is_over && scan.end != file.len {

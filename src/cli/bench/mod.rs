@@ -104,7 +104,7 @@ pub(super) async fn bench(
 ) -> Result<Outcome, Failure> {
     let directory = BenchDirectory::choose(store.dir.as_deref())?;
     let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
-    let options = options(store).compaction(compaction).compression(args.compression.compression);
+    let options = options(store)?.compaction(compaction).compression(args.compression.compression);
     let db = open(options, &directory).await?;
     let values =
         Values::new(args.value_size as usize, args.compression.compression != Compression::None);

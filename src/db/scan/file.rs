@@ -452,7 +452,15 @@ impl Reader<'_> {
                     builder.push(NO_HASH, record.header, record.key, record.offset, record.len);
                 }
             };
-            match read_stretch(data, &bytes, from, end, &mut is_known, &mut take)? {
+            match read_stretch(
+                &self.shared.codecs,
+                data,
+                &bytes,
+                from,
+                end,
+                &mut is_known,
+                &mut take,
+            )? {
                 StretchRead::Upto(upto) => (from, len) = (upto, STRETCH_LEN),
                 StretchRead::Longer(longer) => len = longer,
             }

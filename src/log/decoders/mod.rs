@@ -25,9 +25,10 @@ use super::manifest::Manifest;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them. A new decoder is added here.
-pub const DECODERS: [Decoder; 12] = [
+pub const DECODERS: [Decoder; 13] = [
     ("record", record),
     ("compressed_value", codec::compressed_value),
+    ("sealed_record", codec::sealed_record),
     ("group_header", group_header),
     ("data_header", data_header),
     ("files", files),

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | 0 | 8 | magic, `RCASK` and three zeros |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 1 | file kind: 1 data, 2 hint |
+//! | 10 | 1 | file kind: 1 data, 2 hint, 3 encrypted hint |
 //! | 11 | 1 | zero |
 //! | 12 | 4 | length of this header, 128 |
 //! | 16 | 16 | store id |
@@ -15,7 +15,8 @@
 //! | 56 | 16 | hash key |
 //! | 72 | 8 | open id: random, one per open of the store |
 //! | 80 | 8 | creation time in milliseconds since 1970 |
-//! | 88 | 36 | zeros |
+//! | 88 | 8 | id of the key that its records are encrypted with, 0 if they are not |
+//! | 96 | 28 | zeros |
 //! | 124 | 4 | CRC-32C of bytes 0 to 124 |
 //!
 //! The header repeats what MANIFEST says so that a flipped digit there cannot misroute keys, and so
@@ -24,7 +25,7 @@
 
 use super::{FORMAT_VERSION, FormatError, array_at, check_crc, put, u8_at, u16_at, u32_at, u64_at};
 use crate::planted::{Bug, is_planted};
-use crate::types::{FileId, PartitionId, StoreId};
+use crate::types::{FileId, KeyId, PartitionId, StoreId};
 
 /// Length of the header in bytes; the first commit group starts here.
 pub(crate) const DATA_HEADER_LEN: usize = 128;
@@ -44,7 +45,8 @@ const AT_MAP_EPOCH: usize = 48;
 const AT_HASH_KEY: usize = 56;
 const AT_OPEN_ID: usize = 72;
 const AT_CREATED_AT_MS: usize = 80;
-const AT_RESERVED: usize = 88;
+const AT_KEY: usize = 88;
+const AT_RESERVED: usize = 96;
 const AT_CRC: usize = 124;
 
 const _: () = assert!(AT_CRC + size_of::<u32>() == DATA_HEADER_LEN);
@@ -56,6 +58,8 @@ const _: () = assert!(DATA_HEADER_LEN.is_multiple_of(8), "L2");
 pub(crate) enum FileKind {
     Data = 1,
     Hint = 2,
+    /// A hint inside of encrypted pages, see [`sealed`](crate::log::hint_file).
+    SealedHint = 3,
 }
 
 impl FileKind {
@@ -63,6 +67,7 @@ impl FileKind {
         match byte {
             1 => Some(FileKind::Data),
             2 => Some(FileKind::Hint),
+            3 => Some(FileKind::SealedHint),
             _ => None,
         }
     }
@@ -141,6 +146,9 @@ pub(crate) struct DataHeader {
     pub(crate) hash_key: [u8; 16],
     pub(crate) open_id: u64,
     pub(crate) created_at_ms: u64,
+    /// What is in a file of another key than the newest is to be rewritten; which key a record needs it says
+    /// itself.
+    pub(crate) key: KeyId,
 }
 
 impl DataHeader {
@@ -163,6 +171,7 @@ impl DataHeader {
         put(&mut bytes, AT_HASH_KEY, self.hash_key);
         put(&mut bytes, AT_OPEN_ID, self.open_id.to_le_bytes());
         put(&mut bytes, AT_CREATED_AT_MS, self.created_at_ms.to_le_bytes());
+        put(&mut bytes, AT_KEY, self.key.0.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..AT_CRC]);
         put(&mut bytes, AT_CRC, crc.to_le_bytes());
         (bytes, crc)
@@ -192,6 +201,7 @@ impl DataHeader {
             hash_key: array_at(&bytes, AT_HASH_KEY)?,
             open_id: u64_at(&bytes, AT_OPEN_ID)?,
             created_at_ms: u64_at(&bytes, AT_CREATED_AT_MS)?,
+            key: KeyId(u64_at(&bytes, AT_KEY)?),
         };
         Ok((header, crc))
     }
@@ -273,6 +283,7 @@ mod tests {
             hash_key: std::array::from_fn(|index| 0xa0 + index as u8),
             open_id: 0x1122_3344_5566_7788,
             created_at_ms: 1_760_000_000_000,
+            key: KeyId::NONE,
         }
     }
 
@@ -332,7 +343,7 @@ mod tests {
     #[test]
     fn unknown_fields_under_a_good_checksum_are_unsupported() {
         for (offset, field) in [
-            (AT_KIND, &[3][..]),
+            (AT_KIND, &[4][..]),
             (AT_RESERVED_BYTE, &[1]),
             (AT_HEADER_LEN, &[136]),
             (AT_RESERVED, &[1]),
@@ -343,6 +354,14 @@ mod tests {
         }
         let error = DataHeader::decode(&forged(AT_VERSION, &[0, 0])).unwrap_err();
         assert!(matches!(error, FormatError::Invalid(_)), "{error}");
+    }
+
+    #[test]
+    fn the_key_of_the_records_is_where_it_is_documented() {
+        let key = KeyId(0x0102_0304_0506_0708);
+        let (bytes, _) = DataHeader { key, ..header() }.encode();
+        assert_eq!(bytes[88..96], [8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(DataHeader::decode(&bytes).unwrap().0.key, key);
     }
 
     #[test]

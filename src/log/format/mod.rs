@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::types::KeyId;
 
 /// The newest version of the data file and of `FILES` that this build reads, and the one it writes.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -63,6 +64,10 @@ pub(crate) enum FormatError {
     #[error("it holds a value that is {what}, and this build has no cargo feature `{feature}`")]
     FeatureMissing { what: &'static str, feature: &'static str },
 
+    /// The bytes are sound, and can be read by whoever has the key.
+    #[error("it is encrypted with the key {0}, which was not given")]
+    KeyMissing(KeyId),
+
     /// The checksum holds and the content contradicts itself.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
@@ -81,6 +86,7 @@ impl FormatError {
             FormatError::FeatureMissing { feature, .. } => {
                 Error::feature_missing(path, feature, self)
             }
+            FormatError::KeyMissing(_) => Error::wrong_key(path, self),
             _ if self.is_newer() => Error::newer(path, self),
             _ => Error::corrupt(path, offset, self),
         }

@@ -21,6 +21,9 @@
 //! | 2 `BATCH` | batch id: the record is an intent of that batch (B1) |
 //! | 4 `RAW_LEN` | length of the value once decompressed |
 //!
+//! A key and value that are encrypted are as the module [`codec`](crate::log::codec) says; the value is then
+//! [`SEAL_LEN`] bytes longer.
+//!
 //! The body CRC does not know which file it is in: a caller computes it before the record has a
 //! place, and compaction carries key, value and CRC over verbatim. The header CRC covers it, and says
 //! which file and where in it, so the pair together belongs to one place only: a sector that a drive
@@ -46,9 +49,15 @@ pub(crate) const RECORD_HEADER_LEN: usize = 32;
 /// Longest header of version 1: every extension field present.
 pub(crate) const RECORD_HEADER_LEN_MAX: usize = RECORD_HEADER_LEN + 3 * EXTENSION_FIELD_LEN;
 
+/// What an encrypted value has in front of it.
+pub(crate) const SEAL_LEN: usize = 64;
+
+/// Longest value as it is stored.
+const STORED_LEN_MAX: usize = limits::VALUE_LEN_MAX + SEAL_LEN;
+
 /// Length of the longest record: longest header, key and value.
 pub(crate) const RECORD_LEN_MAX: u32 =
-    round_len((RECORD_HEADER_LEN_MAX + limits::KEY_LEN_MAX + limits::VALUE_LEN_MAX) as u32);
+    round_len((RECORD_HEADER_LEN_MAX + limits::KEY_LEN_MAX + STORED_LEN_MAX) as u32);
 
 const EXTENSION_FIELD_LEN: usize = 8;
 
@@ -130,7 +139,7 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    pub(super) fn to_byte(self) -> u8 {
+    pub(in crate::log) fn to_byte(self) -> u8 {
         self.compression as u8 | (self.encryption as u8) << 4
     }
 
@@ -169,7 +178,7 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The tombstone that shadows what this record does.
+    /// The tombstone that shadows what this record does to the caller's `key`, unencrypted.
     pub(crate) fn tombstone(&self, key: &[u8]) -> RecordHeader {
         RecordHeader {
             kind: RecordKind::Del,
@@ -180,6 +189,11 @@ impl RecordHeader {
             body_crc: body_crc(key, &[]),
             ..*self
         }
+    }
+
+    /// Whether key and value are encrypted.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.codec.encryption != Encryption::None
     }
 
     /// When the record stops to count; zero on disk is as good as none.
@@ -197,7 +211,7 @@ impl RecordHeader {
     /// Length of the whole record in bytes, padding included.
     #[inline]
     pub(crate) fn record_len(&self) -> u32 {
-        debug_assert!(self.value_len as usize <= limits::VALUE_LEN_MAX, "what a decoder accepts");
+        debug_assert!(self.value_len as usize <= STORED_LEN_MAX, "what a decoder accepts");
         round_len(self.header_len() as u32 + u32::from(self.key_len) + self.value_len)
     }
 
@@ -243,7 +257,7 @@ impl RecordHeader {
         };
         if !extension.rest.is_empty() {
             Err(EXTENSION_UNKNOWN)
-        } else if header.value_len as usize > limits::VALUE_LEN_MAX {
+        } else if header.value_len as usize > STORED_LEN_MAX {
             // Also what keeps `record_len` inside 32 bits.
             Err(FormatError::Unsupported("a value of this length"))
         } else {
@@ -650,7 +664,7 @@ mod tests {
 
     #[test]
     fn re2_what_is_unknown_under_a_good_checksum_is_unsupported() {
-        let too_long = (limits::VALUE_LEN_MAX as u32 + 1).to_le_bytes();
+        let too_long = (STORED_LEN_MAX as u32 + 1).to_le_bytes();
         for (offset, field) in [
             (AT_KIND, &[0][..]),
             (AT_KIND, &[6]),

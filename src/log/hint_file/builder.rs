@@ -4,8 +4,10 @@ use std::io;
 
 use super::order::newest_by_key;
 use super::run::Run;
+use super::sealed::SealedSink;
 use crate::len_code::{self, LEN_UNIT_BYTES, round_len};
 use crate::limits;
+use crate::log::codec::Codecs;
 use crate::log::files::SealedFile;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileIdentity, FileKind};
@@ -17,9 +19,10 @@ use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::hint::{HintKey, HintSummary, HintTail, KeyRange, RecordTotals, Section};
 use crate::log::format::record::{Codec, RecordHeader, RecordKind};
 use crate::log::scanner::RecordAt;
+use crate::planted::{Bug, is_planted};
 use crate::ranges::RangeDel;
 use crate::scratch;
-use crate::types::{FileId, KeyHash, KeyspaceId, Seqno};
+use crate::types::{FileId, KeyHash, KeyId, KeyspaceId, Seqno};
 
 /// Bytes handed out at once.
 const PIECE_LEN: usize = 1 << 20;
@@ -322,6 +325,23 @@ impl HintBuilder {
         let mut ranges = self.ranges.clone();
         ranges.sort_unstable_by_key(|range| range.range.seqno);
         ranges
+    }
+
+    /// As [`write`](Self::write), in encrypted pages if there is a key.
+    pub(crate) fn write_sealed(
+        self,
+        codecs: &Codecs,
+        header: &DataHeader,
+        sealed: &SealedFile,
+        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<HintSummary> {
+        if codecs.key_id() == KeyId::NONE || is_planted(Bug::HintInPlain) {
+            return self.write(header, sealed, out);
+        }
+        let mut sink = SealedSink::begin(codecs, header, out);
+        let summary = self.write(header, sealed, &mut |bytes| sink.write(bytes))?;
+        sink.finish()?;
+        Ok(summary)
     }
 
     /// What the hint would say, in order of keys (HI1).

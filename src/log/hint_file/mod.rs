@@ -7,6 +7,7 @@
 //! builder   collects records in log order, writes the hint
 //! order     records by key, the newest of each
 //! reader    an open hint: entries, index, filter
+//! sealed    a hint in encrypted pages
 //! check     a hint held against the records of its data file
 //! handle    the hint of a data file as scans read it, block by block
 //! run       what a hint would say of some records, in memory
@@ -20,6 +21,7 @@ mod handle;
 mod order;
 mod reader;
 mod run;
+mod sealed;
 
 pub(crate) use builder::HintBuilder;
 pub(crate) use check::disagreement;
@@ -27,6 +29,7 @@ pub(crate) use cursor::{KeyAt, KeyCursor};
 pub(crate) use handle::{Hint, Parsed, Shape};
 pub(crate) use reader::HintFile;
 pub(crate) use run::{NO_HASH, RUN_RECORDS_MAX, Run, RunSet, Runs};
+pub(crate) use sealed::HintReader;
 
 #[cfg(test)]
 mod tests;

@@ -132,6 +132,7 @@ fn data_header(expected: &ExpectedFile) -> DataHeader {
         hash_key,
         open_id,
         created_at_ms,
+        key: crate::types::KeyId::NONE,
     }
 }
 

@@ -7,12 +7,14 @@
 //!
 //! ## Invariants
 //! - **CJ1** A record is copied with its sequence number, key, value and body checksum as they are, after
-//!   both checksums were verified; only the header's checksum is another, because it names the file.
+//!   both checksums were verified; only the header's checksum is another, because it names the file. One that
+//!   is not encrypted with the newest key is encrypted with that (CO3).
 //! - **CJ2** What is left out is a record that the keydir did not point at when it was looked at, or a
 //!   tombstone that [`tombstones`](super::tombstones) gave up. Whatever superseded it must be durable
 //!   before the inputs are let go: that is the worker's to see to.
 //! - **CJ3** A job that fails or is given up leaves nothing behind once [`Job::discard`] has run.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +25,10 @@ use crate::clock::ExpiryClock;
 use crate::error::{Error, Result};
 use crate::io::{File, Fs};
 use crate::keydir::{FileSlot, KeydirReader, Location};
+use crate::log::codec::{Codecs, Encoded};
 use crate::log::data_file::{DataFile, FileBounds, FileIds, Owner};
 use crate::log::files::SealedFile;
+use crate::log::format::FormatError;
 use crate::log::format::data_header::FileKind;
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::record::{RecordHeader, RecordKind};
@@ -71,6 +75,8 @@ pub(crate) struct Move {
     pub(crate) from: Location,
     /// Offset in the output.
     pub(crate) to: u32,
+    /// Length there, which is another if the record was encrypted anew.
+    pub(crate) len: u32,
 }
 
 /// A new file, durable with its hint.
@@ -129,6 +135,69 @@ struct Writing {
     record_bytes: u64,
     shadow_records: u64,
     shadow_bytes: u64,
+}
+
+/// A record as it goes into an output.
+struct Copy<'a> {
+    hash: KeyHash,
+    /// The caller's.
+    key: &'a [u8],
+    /// Where the range of a range tombstone ends.
+    end: Cow<'a, [u8]>,
+    header: RecordHeader,
+    /// As they were stored, or both in one.
+    stored: [Cow<'a, [u8]>; 2],
+}
+
+impl<'a> Copy<'a> {
+    fn of(
+        codecs: &Codecs,
+        hash: KeyHash,
+        key: &'a [u8],
+        record: &RecordAt<'a>,
+    ) -> Result<Copy<'a>, FormatError> {
+        let renewed = codecs.renew(record.header, record.key, record.value)?;
+        let as_it_is = || [record.key, record.value].map(Cow::Borrowed);
+        let copy = Copy::with(hash, key, record.header, renewed, as_it_is);
+        let is_range = record.header.kind == RecordKind::RangeDel;
+        if is_range {
+            let [_, end] = codecs.plain(record)?;
+            return Ok(Copy { end, ..copy });
+        }
+        Ok(copy)
+    }
+
+    /// What shadows as much as a record that has expired.
+    fn tombstone(
+        codecs: &Codecs,
+        hash: KeyHash,
+        key: &'a [u8],
+        expired: &RecordHeader,
+    ) -> Copy<'a> {
+        let header = expired.tombstone(key);
+        let encoded = codecs.encode(header.kind, header.keyspace, key, &[]);
+        Copy::with(hash, key, &header, encoded, || [Cow::Borrowed(key), Cow::Borrowed(&[])])
+    }
+
+    fn with(
+        hash: KeyHash,
+        key: &'a [u8],
+        header: &RecordHeader,
+        encoded: Option<Encoded>,
+        as_it_is: impl FnOnce() -> [Cow<'a, [u8]>; 2],
+    ) -> Copy<'a> {
+        let end = Cow::Borrowed(&[][..]);
+        if let Some(encoded) = encoded {
+            let header = encoded.header(header);
+            let stored = [Cow::Owned(encoded.body), Cow::Borrowed(&[][..])];
+            return Copy { hash, key, end, header, stored };
+        }
+        Copy { hash, key, end, header: *header, stored: as_it_is() }
+    }
+
+    fn body(&self) -> [&[u8]; 2] {
+        [&self.stored[0], &self.stored[1]]
+    }
 }
 
 impl Job {
@@ -221,7 +290,7 @@ impl Job {
         let is_read = scan
             .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
                 if outcome.is_ok() {
-                    outcome = self.take(slot, sealed.id, &record);
+                    outcome = self.take(slot, &data, &record);
                 }
             })
             .map_err(io)?;
@@ -239,42 +308,45 @@ impl Job {
     }
 
     /// Copies a record if it counts.
-    fn take(&mut self, slot: FileSlot, file: FileId, record: &RecordAt<'_>) -> Result<()> {
-        let RecordAt { offset, len, header, key, value } = *record;
-        let hash = self.surroundings.hasher.hash(header.keyspace, key);
+    fn take(&mut self, slot: FileSlot, data: &DataFile, record: &RecordAt<'_>) -> Result<()> {
+        let RecordAt { offset, header, key, value, .. } = *record;
+        let owner = self.surroundings.owner.clone();
+        let damaged = |why: FormatError| why.at(&data.path, offset);
+        let key = owner.codecs.key(header, key, value).map_err(damaged)?;
+        let hash = self.surroundings.hasher.hash(header.keyspace, &key);
         let newest = self.surroundings.keydir.lookup(hash, |location| location);
         let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
+        let copy = || Copy::of(&owner.codecs, hash, &key, record).map_err(damaged);
         match header.kind {
             RecordKind::Put => {
                 let Some(from) = newest.filter(is_here) else {
                     let may_shadow = newest.is_none() && header.expires_at().is_some();
-                    return if may_shadow { self.take_expired(hash, file, record) } else { Ok(()) };
+                    return if may_shadow {
+                        self.take_expired(data, &key, hash, record)
+                    } else {
+                        Ok(())
+                    };
                 };
-                let to = self.push(hash, header, len, [key, value])?;
+                let copy = copy()?;
+                let to = self.push(&copy)?;
                 let writing = self.writing.as_mut().expect("`push` has just written to it");
-                writing.moves.push(Move { hash, from, to });
+                writing.moves.push(Move { hash, from, to, len: copy.header.record_len() });
             }
             RecordKind::Del => {
-                if newest.is_some() || !self.tombstones.is_needed(file, hash, header.seqno) {
+                if newest.is_some() || !self.tombstones.is_needed(data.id, hash, header.seqno) {
                     return Ok(());
                 }
-                self.push(hash, header, len, [key, value])?;
-                let writing = self.writing.as_mut().expect("`push` has just written to it");
-                writing.shadow_records += 1;
-                writing.shadow_bytes += u64::from(len);
+                self.push_shadow(&copy()?)?;
             }
             RecordKind::RangeDel => {
-                if !self.tombstones.is_range_needed(file, header.seqno) {
+                if !self.tombstones.is_range_needed(data.id, header.seqno) {
                     return Ok(());
                 }
-                self.push(hash, header, len, [key, value])?;
-                let writing = self.writing.as_mut().expect("`push` has just written to it");
-                writing.shadow_records += 1;
-                writing.shadow_bytes += u64::from(len);
+                self.push_shadow(&copy()?)?;
             }
             // A store that has any of these is refused when it is opened.
             RecordKind::BatchDecision | RecordKind::BatchResolve => {
-                self.push(hash, header, len, [key, value])?;
+                self.push(&copy()?)?;
             }
         }
         Ok(())
@@ -282,42 +354,45 @@ impl Job {
 
     /// A record that had an expiry and is not in the keydir any more: it was taken out for having expired,
     /// and shadows what is older as a tombstone does, or else it is dead, which cannot be told.
-    fn take_expired(&mut self, hash: KeyHash, file: FileId, record: &RecordAt<'_>) -> Result<()> {
-        let RecordAt { len, header, key, value, .. } = *record;
-        let clock = &self.surroundings.clock;
+    fn take_expired(
+        &mut self,
+        data: &DataFile,
+        key: &[u8],
+        hash: KeyHash,
+        record: &RecordAt<'_>,
+    ) -> Result<()> {
+        let header = record.header;
+        let Surroundings { clock, owner, .. } = &self.surroundings;
         let Some(expires_at) = header.expires_at().filter(|at| clock.is_past(*at)) else {
             return Ok(()); // Nothing takes out what has not expired, so it was overwritten or deleted.
         };
         let is_seen = self.tombstones.has_seen(expires_at);
-        if is_seen && !self.tombstones.is_needed(file, hash, header.seqno) {
+        if is_seen && !self.tombstones.is_needed(data.id, hash, header.seqno) {
             return Ok(());
         }
         // T1: a record that might come back with the right time stays as it is.
-        let is_over = clock.is_over(expires_at);
-        let (tombstone, len, body) = if is_over {
-            let tombstone = header.tombstone(key);
-            (tombstone, tombstone.record_len(), [key, &[]])
+        let copy = if clock.is_over(expires_at) {
+            Copy::tombstone(&owner.codecs, hash, key, header)
         } else {
-            (*header, len, [key, value])
+            Copy::of(&owner.codecs, hash, key, record)
+                .map_err(|why| why.at(&data.path, record.offset))?
         };
-        self.push(hash, &tombstone, len, body)?;
+        self.push_shadow(&copy)
+    }
+
+    fn push_shadow(&mut self, copy: &Copy<'_>) -> Result<()> {
+        self.push(copy)?;
         let writing = self.writing.as_mut().expect("`push` has just written to it");
         writing.shadow_records += 1;
-        writing.shadow_bytes += u64::from(len);
+        writing.shadow_bytes += u64::from(copy.header.record_len());
         Ok(())
     }
 
     /// Adds a record to the output, or to the next one if it is full; returns its offset there (CJ1).
-    fn push(
-        &mut self,
-        hash: KeyHash,
-        header: &RecordHeader,
-        len: u32,
-        body: [&[u8]; 2],
-    ) -> Result<u32> {
-        let is_range = header.kind == RecordKind::RangeDel;
-        let end_len = if is_range { u64::from(header.value_len) } else { 0 };
-        let key_bytes = u64::from(header.key_len) + end_len;
+    fn push(&mut self, copy: &Copy<'_>) -> Result<u32> {
+        let Copy { hash, key, end, header, .. } = copy;
+        let len = header.record_len();
+        let key_bytes = u64::from(header.key_len) + end.len() as u64;
         let bounds = self.surroundings.bounds;
         let is_full = self.writing.as_ref().is_some_and(|writing| {
             let records = writing.writer.record_count() + 1;
@@ -330,9 +405,8 @@ impl Job {
             self.writing = Some(self.begin_output()?);
         }
         let writing = self.writing.as_mut().expect("it was just begun");
-        let offset = writing.writer.push(header, body);
-        let [key, value] = body;
-        writing.hint.push_record(hash, &RecordAt { offset, len, header, key, value });
+        let offset = writing.writer.push(header, copy.body());
+        writing.hint.push_record(*hash, &RecordAt { offset, len, header, key, value: end });
         writing.key_bytes += key_bytes;
         writing.record_bytes += u64::from(len);
         if writing.writer.buffered_len() >= WRITE_LEN {
@@ -391,11 +465,14 @@ impl Job {
         let data = DataFile::new(
             writing.id,
             owner.identity_of(writing.id),
+            owner.codecs.key_id(),
             writing.path,
             writing.file,
             sealed.len - GROUP_HEADER_LEN as u64,
         );
-        data.set_hint(hint_of(dir, owner, &sealed, hint_len, None));
+        if let Some(hint) = hint_of(dir, owner, &sealed, hint_len, None) {
+            data.set_hint(hint);
+        }
         self.outputs.push(Output {
             data,
             sealed,

@@ -23,6 +23,9 @@ const SMALL_FILES_MIN: usize = 8;
 const SMALL_FILE_PART: u64 = 8;
 /// Bytes that a record takes in a hint, if its key is short; longer keys are in the record too.
 const HINT_RECORD_LEN: u64 = 48;
+/// Bytes by which a record that is encrypted for the first time gets longer, padding included: of a long one the
+/// padding is more, and next to nothing of it.
+const SEAL_ADDED_LEN: u64 = 72;
 /// Headers, marks and the least filter of a data file and its hint.
 const FILE_OVERHEAD: u64 = 1 << 10;
 /// A file is worth copying when its dead part is at least this share of the ratio that starts compaction.
@@ -42,6 +45,8 @@ pub(crate) struct FileFacts {
     pub(crate) seqno_min: Seqno,
     /// Its tombstones were looked at and are still needed, and no file has gone since.
     pub(crate) is_shadow_needed: bool,
+    /// Its records are not encrypted with the newest key.
+    pub(crate) is_stale: bool,
     /// Copying it failed before, because it is damaged.
     pub(crate) is_damaged: bool,
 }
@@ -57,10 +62,16 @@ impl FileFacts {
         self.live_bytes + if self.is_shadow_needed { self.shadow_bytes } else { 0 }
     }
 
+    /// Whether compacting it is of any use, as far as one can tell without looking at it.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        self.gain() > 0 || self.is_stale
+    }
+
     /// Bytes on disk that its copy takes at most, hint included.
     pub(crate) fn space(&self) -> u64 {
         let hint = self.kept_records * HINT_RECORD_LEN;
-        self.live_bytes + self.shadow_bytes + hint + FILE_OVERHEAD
+        let seals = if self.is_stale { self.kept_records * SEAL_ADDED_LEN } else { 0 };
+        self.live_bytes + self.shadow_bytes + seals + hint + FILE_OVERHEAD
     }
 
     fn gain_ratio(&self) -> f64 {
@@ -137,7 +148,7 @@ pub(crate) fn choose_forced(
 ) -> Option<Vec<FileId>> {
     let mut worth: Vec<&FileFacts> =
         files.iter().filter(|file| pending.contains(&file.id)).collect();
-    worth.retain(|file| file.gain() > 0 && !file.is_damaged);
+    worth.retain(|file| file.is_worth_it() && !file.is_damaged);
     worth.sort_by_key(|file| (file.seqno_min, file.id));
     take(worth, room)
 }
@@ -210,6 +221,7 @@ mod tests {
             kept_records: 10,
             seqno_min: Seqno(id),
             is_shadow_needed: false,
+            is_stale: false,
             is_damaged: false,
         }
     }
