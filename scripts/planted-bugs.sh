@@ -42,6 +42,9 @@ table=(
   "ShortWriteIgnored        engine      faults::a_full_disk_in_rotation"
   "AnsweredTwice            engine      durability::sync_close_and_drop_make_everything_durable"
   "EvictionUnlogged         engine      eviction::what_was_evicted_stays_gone"
+  "ClaimedLengthBelieved    engine      compression::a_forged_length_is_damage_and_takes_no_memory"
+  "OldKeyKept               engine      encryption::a_key_is_replaced_by_compaction"
+  "HintInPlain              engine      encryption::no_file_says_anything_of_keys_and_values"
   "LockIgnored              kernel      lock::"
 )
 timeout_secs=120

@@ -21,6 +21,7 @@ pub(crate) const CLOSED: Plan = Plan {
     with_hints: true,
     with_long_keys: false,
     is_compressed: false,
+    is_encrypted: false,
     rounds: 1,
 };
 
@@ -46,12 +47,22 @@ const LONG_KEYS: Plan =
 const COMPRESSED: Plan =
     Plan { name: "compressed", is_variant: true, is_compressed: true, ..CLOSED };
 
+/// Keys and values are not what is stored, and hints are in pages.
+const ENCRYPTED: Plan = Plan {
+    name: "encrypted",
+    is_variant: true,
+    partitions: 2,
+    is_compressed: true,
+    is_encrypted: true,
+    ..CLOSED
+};
+
 /// The same for all tests of a run.
 fn layouts() -> &'static [Layout] {
     static LAYOUTS: OnceLock<Vec<Layout>> = OnceLock::new();
     LAYOUTS.get_or_init(|| {
         let rounds = if is_long() { 4 } else { 1 };
-        let plans = [CLOSED, KILLED, UNSYNCED, TWO, LONG_KEYS, COMPRESSED];
+        let plans = [CLOSED, KILLED, UNSYNCED, TWO, LONG_KEYS, COMPRESSED, ENCRYPTED];
         plans.map(|plan| Layout::build(&Plan { rounds, ..plan })).into()
     })
 }

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use ringcask::sim::{Cut, SimDisk};
 use ringcask::{Compaction, Db, Durability, Options};
 
-use crate::log::{List, Log, Record, newest};
+use crate::log::{KEY, List, Log, Record, newest};
 use crate::mutation::{Image, SECTOR_SIZE, Source};
 use crate::support::{Store, accounts, contents, wait};
 use crate::sweeps::PLAIN_LEN_MAX;
@@ -62,6 +62,7 @@ pub(crate) struct Plan {
     pub(crate) with_long_keys: bool,
     /// Long values are stored compressed.
     pub(crate) is_compressed: bool,
+    pub(crate) is_encrypted: bool,
     /// How often the second life's writes are repeated.
     pub(crate) rounds: usize,
 }
@@ -177,6 +178,7 @@ impl Layout {
 /// A store after two lives, its images on the way, and a twin that had another second life.
 fn grow(plan: &Plan) -> (Store, Vec<Image>, Store) {
     let store = Store::sim(0);
+    let store = if plan.is_encrypted { store.encrypted(KEY) } else { store };
     let ages = RefCell::new(Vec::new());
     let age = |store: &Store| ages.borrow_mut().push(image_of(&store.on(store.disk().kill())));
     let db = store.open_with(plan.options(&store));

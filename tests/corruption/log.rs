@@ -89,18 +89,73 @@ fn record_of(bytes: &[u8], at: usize, partition: u32) -> (Record, usize) {
     let key_at = at + RECORD_HEADER_LEN + extension;
     let key_end = key_at + u16_at(bytes, at + 24) as usize;
     let value_end = key_end + u32_at(bytes, at + 16) as usize;
-    let stored = &bytes[key_end..value_end];
-    let value = (bytes[at + 26] == 1).then(|| match bytes[at + 27] {
-        0 => stored.to_vec(),
-        // Of the extension's fields the length comes last.
-        1 => decompressed(stored, u64_at(bytes, key_at - 8) as usize),
-        codec => panic!("no layout has a record of codec {codec}"),
+    let (mut key, mut stored) =
+        (bytes[key_at..key_end].to_vec(), bytes[key_end..value_end].to_vec());
+    let (compression, encryption) = (bytes[at + 27] % 16, bytes[at + 27] / 16);
+    // Of the extension's fields the length comes last.
+    let raw_len = if compression == 0 { u64::MAX } else { u64_at(bytes, key_at - 8) };
+    if encryption == 1 {
+        let value_len = (stored.len() - 64) as u64;
+        let about = [
+            &bytes[at + 20..at + 24],
+            &bytes[at + 26..at + 28],
+            &bytes[at + 24..at + 26],
+            &value_len.to_le_bytes(),
+            &raw_len.to_le_bytes(),
+        ]
+        .concat();
+        (key, stored) = cipher::open(&about, &key, &stored);
+    }
+    let end = (bytes[at + 26] == 3).then(|| stored.clone());
+    let value = (bytes[at + 26] == 1).then(|| match compression {
+        0 => stored,
+        1 => decompressed(&stored, raw_len as usize),
+        _ => panic!("no layout has a record of compression {compression}"),
     });
-    let end = (bytes[at + 26] == 3).then(|| stored.to_vec());
     let seqno = u64_at(bytes, at + 8);
     let len = value_end - at;
-    let key = bytes[key_at..key_end].to_vec();
     (Record { at, len, seqno, key, value, end, partition }, padded(len))
+}
+
+/// The key of encrypted layouts.
+pub(crate) const KEY: [u8; 32] = *b"thirty-two bytes of a test's key";
+
+#[cfg(feature = "encryption")]
+mod cipher {
+    use chacha20poly1305::aead::inout::InOutBuf;
+    use chacha20poly1305::{AeadInOut, Key, KeyInit, XChaCha20Poly1305, XNonce};
+
+    /// The keys for keys and for values, from the keystream of the store's.
+    fn derived() -> [XChaCha20Poly1305; 2] {
+        let mut stream = [0; 64];
+        let nonce = XNonce::from(*b"ringcask key derivation1");
+        let cipher = XChaCha20Poly1305::new(&Key::from(super::KEY));
+        cipher.encrypt_inout_detached(&nonce, &[], InOutBuf::from(&mut stream[..])).unwrap();
+        let key = |at: usize| Key::try_from(&stream[at..at + 32]).unwrap();
+        [XChaCha20Poly1305::new(&key(0)), XChaCha20Poly1305::new(&key(32))]
+    }
+
+    pub(super) fn open(about: &[u8], key: &[u8], stored: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let [of_keys, of_values] = derived();
+        let nonce = XNonce::try_from(&stored[8..32]).unwrap();
+        let (key_tag, value_tag) = (&stored[32..48], &stored[48..64]);
+        let (mut key, mut value) = (key.to_vec(), stored[64..].to_vec());
+        let tag = |bytes: &[u8]| bytes.try_into().unwrap();
+        let into = |bytes| InOutBuf::<u8>::from(bytes);
+        of_keys.decrypt_inout_detached(&nonce, about, into(&mut key[..]), &tag(key_tag)).unwrap();
+        let about = [about, key_tag].concat();
+        of_values
+            .decrypt_inout_detached(&nonce, &about, into(&mut value[..]), &tag(value_tag))
+            .unwrap();
+        (key, value)
+    }
+}
+
+#[cfg(not(feature = "encryption"))]
+mod cipher {
+    pub(super) fn open(_: &[u8], _: &[u8], _: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        panic!("an encrypted record without the feature")
+    }
 }
 
 fn decompressed(stored: &[u8], len: usize) -> Vec<u8> {

@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     /// Deletions are acknowledged before they are durable.
     pub(crate) buffered: bool,
     /// Values are stored compressed, and so are short.
+    #[cfg_attr(not(feature = "lz4"), expect(dead_code, reason = "nothing can be compressed"))]
     pub(crate) compressed: bool,
     /// No more than three keys a partition are held; others are evicted.
     pub(crate) evicting: bool,

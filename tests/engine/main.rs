@@ -18,6 +18,8 @@ mod compaction_faults;
 mod compression;
 mod concurrency;
 mod durability;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod eviction;
 mod executors;
 mod expiry;

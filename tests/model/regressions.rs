@@ -2,7 +2,7 @@
 
 use crate::op::{Between::*, Case, Edge::*, Fate::*, How::*, Op::*, Selection, Task::*};
 use crate::run::{On, run};
-use crate::settings::{Compacting::*, Compressing::*, Holding::*, Settings};
+use crate::settings::{Compacting::*, Compressing::*, Encrypting::*, Holding::*, Settings};
 use crate::verb::{Ack::*, Form::*, Verb::*};
 
 fn replay(case: &Case) {
@@ -36,6 +36,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
             scrub: false,
             compressing: Off,
             compression_len_min: 0,
+            encrypting: Keyless,
             short_transfers: false,
             would_block: false,
         },
@@ -71,6 +72,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
                     scrub: false,
                     compressing: Off,
                     compression_len_min: 0,
+                    encrypting: Keyless,
                     short_transfers: false,
                     would_block: false,
                 },

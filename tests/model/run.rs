@@ -297,8 +297,12 @@ impl Runner {
 
     fn reopen(&mut self, how: &How, between: Between, settings: &Settings) -> Verdict {
         let is_written_meanwhile = matches!(how, How::ClosedUnder(_));
+        // What is encrypted for the first time gets longer.
+        let is_growing = self.db().stats().total().files_other_key > 0
+            || settings.encrypting.is_first_key(&self.store);
         let evicts = self.settings.holding.evicts() || settings.holding.evicts();
-        let live_before = self.live_bytes().filter(|_| !is_written_meanwhile && !evicts);
+        let is_same = !is_written_meanwhile && !evicts && !is_growing;
+        let live_before = self.live_bytes().filter(|_| is_same);
         self.close(how)?;
         self.settings = settings.clone();
         self.oracle.set_vanishing(settings.holding.evicts());

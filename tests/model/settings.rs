@@ -74,6 +74,48 @@ impl Holding {
     }
 }
 
+/// With which key what is written is encrypted, where the feature is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Encrypting {
+    /// With none, unless the store has one already.
+    Keyless,
+    Key(u8),
+}
+
+const KEY_COUNT: u8 = 3;
+
+impl Encrypting {
+    /// All other keys are given as old ones: any of them may have been the newest once.
+    #[cfg(feature = "encryption")]
+    fn apply(self, store: &Store, options: Options) -> Options {
+        let number = match self {
+            Encrypting::Key(number) => number,
+            Encrypting::Keyless if is_encrypted(store) => 0,
+            Encrypting::Keyless => return options,
+        };
+        let others = (0..KEY_COUNT).filter(|other| *other != number);
+        others.fold(options.encryption_key([number; 32]), |options, other| {
+            options.encryption_key_old([other; 32])
+        })
+    }
+
+    #[cfg(not(feature = "encryption"))]
+    fn apply(self, _: &Store, options: Options) -> Options {
+        let (Encrypting::Keyless | Encrypting::Key(_)) = self;
+        options
+    }
+
+    /// Whether compaction makes records of the store longer from its next open on.
+    pub(crate) fn is_first_key(self, store: &Store) -> bool {
+        cfg!(feature = "encryption") && self != Encrypting::Keyless && !is_encrypted(store)
+    }
+}
+
+fn is_encrypted(store: &Store) -> bool {
+    store.list("").contains(&"MANIFEST".to_owned())
+        && String::from_utf8_lossy(&store.read("MANIFEST")).contains("\nencryption_key")
+}
+
 /// Everything a store can be opened with that is not kept in it.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
@@ -91,6 +133,7 @@ pub(crate) struct Settings {
     pub(crate) scrub: bool,
     pub(crate) compressing: Compressing,
     pub(crate) compression_len_min: usize,
+    pub(crate) encrypting: Encrypting,
     /// On a simulated disk: transfers are cut short, and reads without a hop find nothing in memory.
     pub(crate) short_transfers: bool,
     pub(crate) would_block: bool,
@@ -111,6 +154,7 @@ pub(crate) const PLAIN: Settings = Settings {
     scrub: false,
     compressing: Compressing::Off,
     compression_len_min: 0,
+    encrypting: Encrypting::Keyless,
     short_transfers: false,
     would_block: false,
 };
@@ -146,6 +190,10 @@ impl Settings {
                 _ => Compressing::Off,
             },
             compression_len_min: if random.bool() { 0 } else { random.usize(1..1000) },
+            encrypting: match random.u8(..3) {
+                0 => Encrypting::Key(random.u8(..KEY_COUNT)),
+                _ => Encrypting::Keyless,
+            },
             short_transfers: random.u8(..4) == 0,
             would_block: random.u8(..3) == 0,
         }
@@ -188,6 +236,7 @@ impl Settings {
         let (eviction, bound) = self.holding.bound();
         let options = options.eviction(eviction);
         let options = if let Some(count) = bound { options.entries_max(count) } else { options };
+        let options = self.encrypting.apply(store, options);
         if self.scrub { options.scrub_bytes_per_sec(1 << 30) } else { options }
     }
 
@@ -214,6 +263,7 @@ impl Settings {
             with(&|s| s.scrub = PLAIN.scrub),
             with(&|s| s.compressing = PLAIN.compressing),
             with(&|s| s.compression_len_min = PLAIN.compression_len_min),
+            with(&|s| s.encrypting = PLAIN.encrypting),
             with(&|s| s.short_transfers = PLAIN.short_transfers),
             with(&|s| s.would_block = PLAIN.would_block),
         ]

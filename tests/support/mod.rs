@@ -25,6 +25,8 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
 /// A place for a store, on one kind of disk; an open one is a [`Db`].
 pub(crate) struct Store {
     disk: Disk,
+    /// What it is encrypted with.
+    key: Option<[u8; 32]>,
 }
 
 enum Disk {
@@ -35,7 +37,7 @@ enum Disk {
 
 impl Store {
     pub(crate) fn uring() -> Store {
-        let store = Store { disk: Disk::Uring(tempfile::tempdir().unwrap()) };
+        let store = Store { disk: Disk::Uring(tempfile::tempdir().unwrap()), key: None };
         let probe = tempfile::tempdir().unwrap();
         let opened = wait(Options::new().partitions(1).io(Io::Uring).open(probe.path()));
         // Never skipped: a run that did not test the ring must not look like one that did.
@@ -45,7 +47,7 @@ impl Store {
     }
 
     pub(crate) fn blocking() -> Store {
-        Store { disk: Disk::Blocking(tempfile::tempdir().unwrap()) }
+        Store { disk: Disk::Blocking(tempfile::tempdir().unwrap()), key: None }
     }
 
     /// On a new simulated disk.
@@ -53,12 +55,19 @@ impl Store {
         // Closing stores are remembered by path for the whole process, and tests run side by side.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Store { disk: Disk::Sim(SimDisk::new(seed), PathBuf::from(format!("/store-{number}"))) }
+        let path = PathBuf::from(format!("/store-{number}"));
+        Store { disk: Disk::Sim(SimDisk::new(seed), path), key: None }
+    }
+
+    /// Encrypted, where the feature is there; every time that it is opened with its own options.
+    pub(crate) fn encrypted(mut self, key: [u8; 32]) -> Store {
+        self.key = Some(key);
+        self
     }
 
     /// The same store on what a crash of its simulated disk left.
     pub(crate) fn on(&self, after: SimDisk) -> Store {
-        Store { disk: Disk::Sim(after, self.path().to_owned()) }
+        Store { disk: Disk::Sim(after, self.path().to_owned()), key: self.key }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -96,7 +105,12 @@ impl Store {
             Disk::Blocking(_) => Io::Blocking,
             Disk::Sim(disk, _) => Io::Sim(disk.clone()),
         };
-        Options::new().pin_workers(false).io(io)
+        let options = Options::new().pin_workers(false).io(io);
+        #[cfg(feature = "encryption")]
+        if let Some(key) = self.key {
+            return options.encryption_key(key);
+        }
+        options
     }
 
     pub(crate) fn try_open(&self, options: Options) -> Result<Db> {
