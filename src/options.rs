@@ -2,17 +2,17 @@
 
 mod compaction;
 mod compression;
-mod eviction;
 mod encryption;
+mod eviction;
 mod progress;
 
 use std::time::Duration;
 
 pub use self::compaction::Compaction;
 pub use self::compression::Compression;
+pub(crate) use self::encryption::EncryptionKeys;
 pub(crate) use self::eviction::Capacity;
 pub use self::eviction::Eviction;
-pub(crate) use self::encryption::EncryptionKeys;
 pub(crate) use self::progress::OnOpenProgress;
 pub use self::progress::OpenProgress;
 

@@ -304,15 +304,21 @@ impl Partition {
         victim: &Candidate,
     ) -> Option<Result<(KeyspaceId, Bytes), FormatError>> {
         let len = victim.location.len as usize;
-        for head_len in [HEAD_LEN, HEAD_LEN_MAX] {
-            let mut head = vec![0; len.min(head_len)];
+        let len_max = len.min(self.head_len_max());
+        for head_len in [HEAD_LEN.min(len_max), len_max] {
+            let mut head = vec![0; head_len];
             data.fill_now(&mut head, u64::from(victim.location.offset))?;
             match self.key_of(data, victim, &head) {
-                Err(FormatError::Incomplete { .. }) if head.len() < len.min(HEAD_LEN_MAX) => {}
+                Err(FormatError::Incomplete { .. }) if head.len() < len_max => {}
                 key => return Some(key),
             }
         }
         None
+    }
+
+    /// Of an encrypted record the end is needed too: it has what the key is opened with.
+    fn head_len_max(&self) -> usize {
+        if self.config.codecs.overhead() == 0 { HEAD_LEN_MAX } else { usize::MAX }
     }
 
     /// The key in the beginning of a victim's record. Its value is not looked at; that it is the key of
@@ -326,8 +332,11 @@ impl Partition {
         let place = data.identity.at(u64::from(victim.location.offset));
         let (header, _) = RecordHeader::decode(head, place)?;
         let (start, len) = (header.header_len(), usize::from(header.key_len));
-        let key =
-            head.get(start..start + len).ok_or(FormatError::Incomplete { need: start + len })?;
+        let end = start + len + if header.is_sealed() { header.value_len as usize } else { 0 };
+        let body = head.get(start..end).ok_or(FormatError::Incomplete { need: end })?;
+        let (stored_key, stored_value) = body.split_at(len);
+        let key = self.config.codecs.key(&header, stored_key, stored_value)?;
+        let key = &key[..];
         let hash = self.hasher.hash(header.keyspace, key);
         if (KeyHash { route: 0, ..hash }) == victim.hash {
             Ok((header.keyspace, Bytes::copy_from_slice(key)))
@@ -338,7 +347,7 @@ impl Partition {
 
     fn evict_read(&mut self, victim: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
-        let len = (victim.location.len as usize).min(HEAD_LEN_MAX);
+        let len = (victim.location.len as usize).min(self.head_len_max());
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(len as u64);
         if let Some(evictor) = &mut self.evictor {
@@ -412,7 +421,7 @@ impl Partition {
             self.expiries.set(hash, None);
             return self.keydir.remove(hash).is_some();
         }
-        let body = Body::key_only(keyspace, key);
+        let body = Body::key_only(&self.config.codecs, keyspace, key);
         let (_, len) = self.stage(RecordKind::Del, &body, None, Durable::Written);
         self.staged(Effect::Del { hash, len }, Answer::Evicted);
         if let Some(evictor) = &mut self.evictor {
