@@ -115,7 +115,7 @@ pub(crate) fn check_hints(
     for hint in altered.files.iter().filter(|file| is_hint(file)) {
         let Some(before) = layout.image.get(*hint) else { continue };
         let after = store.image().remove(*hint).unwrap_or_default();
-        // Nonces differ: of one that is encrypted only the length is the same. Verify compares the rest.
+        // Nonces differ: of one that is encrypted only the length is the same.
         let is_same = if before.get(10) == Some(&ENCRYPTED_HINT) {
             after.len() == before.len() && after.get(10) == Some(&ENCRYPTED_HINT)
         } else {
