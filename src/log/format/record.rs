@@ -18,7 +18,7 @@
 //! | flag | extension field |
 //! | --- | --- |
 //! | 1 `EXPIRES` | expiry in milliseconds since 1970 |
-//! | 2 `BATCH` | batch id: the record is an intent of that batch (B1) |
+//! | 2 `BATCH` | batch id: the record is an intent of that batch (B1), or its decision or resolve, which have neither key nor value |
 //! | 4 `RAW_LEN` | length of the value once decompressed |
 //!
 //! A key and value that are encrypted are as the module [`codec`](crate::log::codec) says; the value is then
@@ -95,7 +95,7 @@ pub(crate) enum RecordKind {
     RangeDel = 3,
     /// The batch is committed (B1).
     BatchDecision = 4,
-    /// This partition has applied the batch (B1).
+    /// This partition has made ordinary records of the batch's intents (B1).
     BatchResolve = 5,
 }
 
@@ -167,7 +167,7 @@ pub(crate) struct RecordHeader {
     pub(crate) keyspace: KeyspaceId,
     pub(crate) codec: Codec,
     pub(crate) expires_at_ms: Option<u64>,
-    /// The batch whose intent this record is.
+    /// The batch whose intent this record is, or that it decides or resolves.
     pub(crate) batch: Option<u64>,
     /// Length of the value once decompressed.
     pub(crate) raw_len: Option<u64>,
@@ -194,6 +194,16 @@ impl RecordHeader {
     /// Whether key and value are encrypted.
     pub(crate) fn is_sealed(&self) -> bool {
         self.codec.encryption != Encryption::None
+    }
+
+    /// Whether the record is an intent of a batch, or says what became of one. Such a record says nothing of any
+    /// key to whoever reads the log for its keys (B1).
+    pub(crate) fn is_of_batch(&self) -> bool {
+        match self.kind {
+            RecordKind::Put | RecordKind::Del => self.batch.is_some(),
+            RecordKind::BatchDecision | RecordKind::BatchResolve => true,
+            RecordKind::RangeDel => false,
+        }
     }
 
     /// When the record stops to count; zero on disk is as good as none.

@@ -48,6 +48,10 @@ pub(crate) struct HintBuilder {
     seqno_max: Seqno,
     /// Where the record ends that ends last.
     records_end: u64,
+    /// Records of batches, which have no entries.
+    passed_over: u64,
+    /// Keys of those that are intents: the filter has them, because a tombstone must outlive them (C1).
+    intents: Vec<KeyHash>,
     /// What keeps the records from having a hint.
     obstacle: Option<&'static str>,
 }
@@ -163,6 +167,14 @@ impl HintBuilder {
         );
         assert_eq!(len, round_len(len), "the length of a record has a code");
         assert_eq!(key.len(), usize::from(header.key_len), "the key is as long as its header says");
+        if header.is_of_batch() {
+            self.take_totals(header, offset, len);
+            self.passed_over += 1;
+            if header.key_len > 0 {
+                self.intents.push(hash);
+            }
+            return;
+        }
         let at = self.arena.len();
         // Its bytes compare like the number: the largest comes first.
         self.arena.extend_from_slice(&header.keyspace.0.swap_bytes().to_le_bytes());
@@ -228,10 +240,13 @@ impl HintBuilder {
     fn take_totals(&mut self, header: &RecordHeader, offset: u64, len: u32) {
         let len = u64::from(len);
         let seqno = header.seqno;
-        self.seqno_min = if self.pushed_count() == 0 { seqno } else { self.seqno_min.min(seqno) };
+        self.seqno_min = if self.record_count() == 0 { seqno } else { self.seqno_min.min(seqno) };
         self.seqno_max = self.seqno_max.max(seqno);
         self.records_end = self.records_end.max(offset + len);
         self.totals.record_bytes += len;
+        if header.is_of_batch() {
+            return;
+        }
         if header.kind == RecordKind::Del {
             self.totals.tombstone_records += 1;
             self.totals.tombstone_bytes += len;
@@ -239,6 +254,10 @@ impl HintBuilder {
         if header.key_len == 0 && header.kind != RecordKind::RangeDel {
             self.obstacle = Some("a record has an empty key");
         }
+    }
+
+    fn record_count(&self) -> u64 {
+        self.pushed_count() + self.passed_over
     }
 
     /// Writes the hint of the data file with this header, in pieces of at most 1 MiB, in order.
@@ -352,7 +371,7 @@ impl HintBuilder {
     }
 
     pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> {
-        self.records.iter().map(Pending::hash)
+        self.records.iter().map(Pending::hash).chain(self.intents.iter().copied())
     }
 
     pub(super) fn totals(&self) -> RecordTotals {
@@ -364,7 +383,7 @@ impl HintBuilder {
         let records_end_max = sealed.len.saturating_sub(GROUP_HEADER_LEN as u64);
         if header.file != sealed.id {
             Some("the header is of another file than the one that was sealed")
-        } else if self.pushed_count() != sealed.records {
+        } else if self.record_count() != sealed.records {
             Some("the sealed file has another number of records")
         } else if (self.seqno_min, self.seqno_max) != (sealed.seqno_min, sealed.seqno_max) {
             Some("the sealed file has another range of sequence numbers")
@@ -410,8 +429,8 @@ impl HintBuilder {
     fn write_filter(&self, entries: u64, sink: &mut Sink<'_>) -> io::Result<Section> {
         let mut filter = Filter::for_entries(entries);
         // In log order, which is quicker; superseded records have the hash of their key's newest.
-        for record in &self.records {
-            filter.insert(record.hash());
+        for hash in self.hashes() {
+            filter.insert(hash);
         }
         let offset = sink.begin_section();
         for block in filter.encode() {

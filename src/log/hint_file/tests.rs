@@ -77,13 +77,15 @@ impl Records {
         let RecordHeader { seqno, kind, keyspace, codec, expires_at_ms, batch, .. } = header;
         let owned =
             Owned { kind, seqno: seqno.0, offset: offset as u32, len, expires_at_ms, codec, batch };
-        let entry = self.entries.entry((keyspace.0, key.to_vec())).or_insert(owned.clone());
-        if entry.seqno < seqno.0 {
-            *entry = owned;
-        }
-        if kind == RecordKind::Del {
-            self.tombstones.0 += 1;
-            self.tombstones.1 += u64::from(len);
+        if !header.is_of_batch() {
+            let entry = self.entries.entry((keyspace.0, key.to_vec())).or_insert(owned.clone());
+            if entry.seqno < seqno.0 {
+                *entry = owned;
+            }
+            if kind == RecordKind::Del {
+                self.tombstones.0 += 1;
+                self.tombstones.1 += u64::from(len);
+            }
         }
         self.record_bytes += u64::from(len);
         let sealed = &mut self.sealed;
@@ -698,7 +700,7 @@ fn records_that_are_not_those_of_the_sealed_file_get_no_hint() {
         write(small(), &header, &other);
     }
     let mut records = small();
-    records.push(RecordHeader { kind: RecordKind::BatchDecision, ..put_header(1100) }, b"");
+    records.push(RecordHeader { kind: RecordKind::RangeDel, ..put_header(1100) }, b"");
     let sealed = records.sealed;
     write(records, &header, &sealed);
 }

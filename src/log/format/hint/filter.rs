@@ -113,7 +113,9 @@ pub(in crate::log) fn section_len(entries: u64) -> u64 {
 
 fn block_count(entries: u64) -> u64 {
     // Saturating, as the number may be forged: no filter is as long as that.
-    entries.saturating_mul(BITS_PER_KEY).div_ceil(8 * size_of::<FilterBlock>() as u64)
+    let blocks = entries.saturating_mul(BITS_PER_KEY).div_ceil(8 * size_of::<FilterBlock>() as u64);
+    // Records without an entry are in the filter too.
+    blocks.max(1)
 }
 
 /// The bit of each word.
@@ -173,7 +175,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Filter::decode(&bytes[..len], 2, IDENTITY).is_err(), "{len} bytes");
         }
-        for entries in [0, 43, u64::MAX / 2, u64::MAX] {
+        for entries in [43, 1000, u64::MAX / 2, u64::MAX] {
             assert!(Filter::decode(&bytes, entries, IDENTITY).is_err(), "{entries} entries");
         }
         assert!(Filter::decode(&bytes, 2, FileIdentity(7)).is_err());
