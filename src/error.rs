@@ -61,6 +61,8 @@ pub enum ErrorKind {
     IoUringUnavailable,
     /// The keyspace of the handle was dropped.
     KeyspaceDropped,
+    /// Something that a transaction has read was changed before it was committed; nothing was written.
+    Conflict,
     /// What was asked for was cancelled before it was done.
     Cancelled,
     /// The file system is full, or a quota is used up; the write was not done.
@@ -91,6 +93,11 @@ impl Error {
     /// Whether damage was found on disk.
     pub fn is_corrupt(&self) -> bool {
         self.kind() == ErrorKind::Corrupt
+    }
+
+    /// Whether a transaction was not committed because others changed what it had read; begin it again.
+    pub fn is_conflict(&self) -> bool {
+        self.kind() == ErrorKind::Conflict
     }
 
     #[cold]

@@ -75,10 +75,10 @@ pub use log::decoders;
 
 pub use db::{
     Blocking, BlockingIter, Cursor, Db, DelRange, IntoValue, Keyspace, OpenKeyspace, Page, Put,
-    Scan, ScanKeys, Update,
+    Scan, ScanKeys, Transaction, Update, Write, WriteBatch,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use mailbox::{Expected, Swap};
+pub use mailbox::{BatchDone, Expected, Swap};
 pub use options::{Compaction, Compression, Durability, Eviction, Io, OpenProgress, Options};
 pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};

@@ -17,6 +17,18 @@ pub const VALUE_LEN_MAX_DEFAULT: usize = 64 << 20;
 /// Default of [`Options::compression_len_min`](crate::Options::compression_len_min).
 pub const COMPRESSION_LEN_MIN_DEFAULT: usize = 256;
 
+/// Default of [`Options::batch_entries_max`](crate::Options::batch_entries_max): 65,536.
+pub const BATCH_ENTRIES_MAX_DEFAULT: usize = 1 << 16;
+
+/// Most entries that [`Options::batch_entries_max`](crate::Options::batch_entries_max) accepts.
+pub const BATCH_ENTRIES_LIMIT: u64 = 1 << 24;
+
+/// Default of [`Options::batch_bytes_max`](crate::Options::batch_bytes_max): 64 MiB.
+pub const BATCH_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
+/// Most bytes that [`Options::batch_bytes_max`](crate::Options::batch_bytes_max) accepts.
+pub const BATCH_BYTES_LIMIT: u64 = 4 << 30;
+
 /// Default of [`Options::data_file_len_max`](crate::Options::data_file_len_max): 256 MiB.
 pub const DATA_FILE_LEN_MAX_DEFAULT: u64 = 256 << 20;
 
@@ -96,6 +108,9 @@ pub const PARTS_IN_FLIGHT_MAX: usize = 16;
 
 /// Bytes that are read at a time of a record of which a part was asked for.
 pub const PART_STEP_LEN: usize = 1 << 20;
+
+/// Reads of many keys at one moment that one partition has under way.
+pub const GET_MANY_IN_FLIGHT_MAX: usize = 16;
 
 /// A record longer than this many bytes is read by the worker, not on the caller's thread (G2).
 pub const READ_NOW_LEN_MAX: usize = 64 << 10;

@@ -92,6 +92,8 @@ pub struct Options {
     pub(crate) salvage: bool,
     pub(crate) key_len_max: usize,
     pub(crate) value_len_max: usize,
+    pub(crate) batch_entries_max: usize,
+    pub(crate) batch_bytes_max: usize,
     pub(crate) data_file_len_max: u64,
     pub(crate) data_file_records_max: u64,
     pub(crate) mailbox_requests_max: usize,
@@ -124,6 +126,8 @@ impl Default for Options {
             salvage: false,
             key_len_max: limits::KEY_LEN_MAX,
             value_len_max: limits::VALUE_LEN_MAX_DEFAULT,
+            batch_entries_max: limits::BATCH_ENTRIES_MAX_DEFAULT,
+            batch_bytes_max: limits::BATCH_BYTES_MAX_DEFAULT,
             data_file_len_max: limits::DATA_FILE_LEN_MAX_DEFAULT,
             data_file_records_max: limits::DATA_FILE_RECORDS_MAX_DEFAULT,
             mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
@@ -215,6 +219,19 @@ impl Options {
     /// Longest accepted value in bytes, up to 1 GiB. Default: 64 MiB.
     pub fn value_len_max(mut self, len_bytes: usize) -> Options {
         self.value_len_max = len_bytes;
+        self
+    }
+
+    /// Most entries of a [`WriteBatch`](crate::WriteBatch), 1 to 2²⁴. Default: 65,536.
+    pub fn batch_entries_max(mut self, count: usize) -> Options {
+        self.batch_entries_max = count;
+        self
+    }
+
+    /// Most bytes of keys and values in a [`WriteBatch`](crate::WriteBatch), up to 4 GiB. Default: 64 MiB. A
+    /// batch is in memory until it is done, and waits alone in a mailbox that is smaller.
+    pub fn batch_bytes_max(mut self, len_bytes: usize) -> Options {
+        self.batch_bytes_max = len_bytes;
         self
     }
 
@@ -369,6 +386,8 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
         }
         within("key_len_max", self.key_len_max as u64, 1, limits::KEY_LEN_MAX as u64)?;
         within("value_len_max", self.value_len_max as u64, 0, limits::VALUE_LEN_MAX as u64)?;
+        within("batch_entries_max", self.batch_entries_max as u64, 1, limits::BATCH_ENTRIES_LIMIT)?;
+        within("batch_bytes_max", self.batch_bytes_max as u64, 1, limits::BATCH_BYTES_LIMIT)?;
         within(
             "data_file_len_max",
             self.data_file_len_max,

@@ -51,6 +51,16 @@ pub(crate) enum Bug {
     OutputsUnsynced,
     /// CM1: what superseded the records left out need not be durable.
     SupersedersUnsynced,
+    /// B1: a batch that fits into one commit group is spread over several.
+    BatchInPieces,
+    /// B1: a batch is decided before its intents are durable.
+    DecidedEarly,
+    /// B1: a decision counts before it is durable.
+    DecisionUnsynced,
+    /// B1: an open makes the intents of a batch count that nobody decided.
+    AbortsForgotten,
+    /// §5: readers are not told that a batch is being published.
+    BatchSeenHalf,
     /// H1: a hint of another state of its data file is believed.
     StaleHintBelieved,
     /// H1: a scan that meets a damaged hint goes on without that file.

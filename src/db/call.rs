@@ -65,6 +65,8 @@ pub(super) enum Prepared<'a, T> {
     Ready(Call<'a, T>),
     /// Told when awaited.
     Refused(Error),
+    /// Nothing has to be asked.
+    Known(T),
     Done,
 }
 
@@ -73,7 +75,7 @@ impl<T> Prepared<'_, T> {
     pub(super) fn request(&mut self) -> Option<&mut Request> {
         match self {
             Prepared::Ready(call) => call.unsent.as_mut().map(|(request, _)| request),
-            Prepared::Refused(_) | Prepared::Done => None,
+            Prepared::Refused(_) | Prepared::Known(_) | Prepared::Done => None,
         }
     }
 }
@@ -81,17 +83,21 @@ impl<T> Prepared<'_, T> {
 impl<T> Prepared<'_, T> {
     /// An argument that came later is refused; an earlier refusal stays.
     pub(super) fn refuse(&mut self, error: Error) {
-        if matches!(self, Prepared::Ready(_)) {
+        if matches!(self, Prepared::Ready(_) | Prepared::Known(_)) {
             *self = Prepared::Refused(error);
         }
     }
 }
 
-impl<T> Future for Prepared<'_, T> {
+impl<T: Unpin> Future for Prepared<'_, T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         match &mut *self {
+            Prepared::Known(_) => match std::mem::replace(&mut *self, Prepared::Done) {
+                Prepared::Known(answer) => Poll::Ready(Ok(answer)),
+                _ => Poll::Pending,
+            },
             Prepared::Ready(call) => {
                 let polled = Pin::new(call).poll(cx);
                 if polled.is_ready() {

@@ -8,7 +8,7 @@ use super::call::Call;
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::limits::READ_NOW_LEN_MAX;
-use crate::mailbox::{Part, Request, reply_slot};
+use crate::mailbox::{Request, ValuePart, reply_slot};
 use crate::types::KeyspaceId;
 
 impl Db {
@@ -64,8 +64,8 @@ impl Shared {
             let (key, range) = (Bytes::copy_from_slice(key), range.clone());
             let request = Request::GetRange { hash, keyspace, key, range, reply };
             match Call::new(self, shard, request, receiver).await? {
-                Some(Part::Bytes(part)) => return Ok(Some(part)),
-                Some(Part::Coded) => {}
+                Some(ValuePart::Bytes(part)) => return Ok(Some(part)),
+                Some(ValuePart::Coded) => {}
                 None => return Ok(None),
             }
         }

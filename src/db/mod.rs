@@ -1,10 +1,12 @@
 //! The caller's side: a handle that routes keys, drops requests into mailboxes, and awaits replies.
 
+mod batch;
 mod blocking;
 mod call;
 mod compact;
 mod directory;
 mod examine;
+mod get_many;
 mod get_range;
 mod keyspace;
 mod keyspaces;
@@ -16,6 +18,7 @@ mod read;
 mod repair;
 mod salvage;
 mod scan;
+mod transaction;
 mod ttl;
 mod update;
 mod value;
@@ -27,6 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::batch::{Write, WriteBatch};
 pub use self::blocking::{Blocking, BlockingIter};
 use self::call::Call;
 pub use self::keyspace::{Keyspace, OpenKeyspace};
@@ -36,12 +40,13 @@ pub use self::put::Put;
 pub use self::range_del::DelRange;
 use self::read::ReadNow;
 pub use self::scan::{Cursor, Page, Scan, ScanKeys};
+pub use self::transaction::Transaction;
 pub use self::update::Update;
 pub use self::value::IntoValue;
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::codec::Codecs;
-use crate::mailbox::{Body, Durable, Entry, Mailbox, Request, reply_slot};
+use crate::mailbox::{Body, Durable, Entry, Mailbox, Peers, Request, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
 use crate::report::RepairReport;
@@ -91,12 +96,15 @@ pub(crate) struct Shared {
     codecs: Arc<Codecs>,
     key_len_max: usize,
     value_len_max: usize,
+    batch_entries_max: usize,
+    batch_bytes_max: usize,
     io_name: &'static str,
     worker_count: usize,
     /// What opening had to repair.
     salvaged: Option<RepairReport>,
     keyspaces: Keyspaces,
     lifecycle: Arc<Lifecycle>,
+    peers: Arc<Peers>,
 }
 
 /// A key space of the store as a handle uses it (N1).
@@ -175,30 +183,6 @@ impl Db {
     /// close, `InvalidArgument` for a key out of bounds.
     pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Bytes>> {
         self.shared.get(self.space.id, key.as_ref()).await
-    }
-
-    /// Returns the values of `keys`, in their order; cold records are read at the same time.
-    ///
-    /// # Errors
-    /// As [`Db::get`]; the first error is returned.
-    ///
-    /// # Example: a missing key is `None`
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = ringcask::Db::open(dir.path()).await?;
-    /// db.put("a", "1").await?;
-    /// assert_eq!(db.get_many(["a", "b"]).await?, [Some("1".into()), None]);
-    /// # db.close().await }).unwrap();
-    /// ```
-    pub async fn get_many<K: AsRef<[u8]>>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<Option<Bytes>>> {
-        let gets = keys
-            .into_iter()
-            .map(|key| async move { self.shared.get(self.space.id, key.as_ref()).await });
-        futures::future::try_join_all(gets).await
     }
 
     /// Whether `key` is present.
@@ -353,6 +337,7 @@ impl Shared {
         for shard in &self.partitions {
             shard.mailbox.close();
         }
+        self.peers.publications().close();
     }
 
     fn hash(&self, keyspace: KeyspaceId, key: &[u8]) -> KeyHash {

@@ -1,5 +1,6 @@
 //! Opening a store: choose how the disk is reached, find the directory, start the workers.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::codec::{Codecs, Keyring};
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::log::manifest::Manifest;
-use crate::mailbox::{Doorbell, Inbox, Mailbox, Ticks, mailbox};
+use crate::mailbox::{Doorbell, Inbox, Mailbox, Peers, Ticks, mailbox};
 use crate::options::{
     Compaction, Durability, EncryptionKeys, Io, OnOpenProgress, OpenProgress, Options,
 };
@@ -25,7 +26,7 @@ use crate::partition::{PartitionConfig, ScrubRate};
 use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{KeyspaceId, PartitionId};
-use crate::worker::{self, Loading, Opened, Setup, Ticker, WorkerPlan};
+use crate::worker::{self, Batches, Loading, Opened, Setup, Signals, Ticker, WorkerPlan};
 
 impl Options {
     /// Opens the store at `path`, creating it if there is none.
@@ -151,6 +152,7 @@ fn partition_config(
     access: &Access,
     identity: &StoreIdentity,
     worker_count: usize,
+    peers: Arc<Peers>,
 ) -> Result<PartitionConfig> {
     let partition_count = identity.partition_count as usize;
     Ok(PartitionConfig {
@@ -165,6 +167,7 @@ fn partition_config(
         compaction: compaction_of_worker(&options.compaction, worker_count),
         scrub: scrub_of_partition(options, access, partition_count),
         open_files_max: (open_files_max(options) / partition_count).max(1),
+        peers,
     })
 }
 
@@ -177,13 +180,13 @@ fn start(
     lock: StoreLock,
 ) -> Result<(Shared, Report)> {
     let identity = &StoreIdentity::of(&manifest);
-    let cores = worker::available_cores();
-    let partition_count = identity.partition_count as usize;
+    let (cores, partition_count) = (worker::available_cores(), identity.partition_count as usize);
     let worker_count = options.workers.unwrap_or(cores.len().max(1)).min(partition_count);
-    let config = partition_config(options, access, identity, worker_count)?;
+    let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
+    let peers = peers(&doorbells, partition_count);
+    let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
-    let doorbells: Vec<Arc<Doorbell>> = (0..worker_count).map(|_| Arc::default()).collect();
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
         .map(|partition| {
             let doorbell = &doorbells[partition % worker_count];
@@ -207,11 +210,13 @@ fn start(
 
     let lifecycle = Arc::new(Lifecycle::new(lock, worker_count));
     let (loaded_sender, loaded) = crossbeam_channel::unbounded();
-    let (go_sender, go) = crossbeam_channel::bounded(worker_count);
+    let ((go_sender, go), (committed_sender, committed)) =
+        (crossbeam_channel::bounded(worker_count), crossbeam_channel::bounded(worker_count));
+    let signals = Signals { committed, go };
     for plan in plans {
         let ending = lifecycle.clone();
         let loaded = loaded_sender.clone();
-        let spawned = worker::spawn(plan, setup.clone(), loaded, go.clone(), move |outcome| {
+        let spawned = worker::spawn(plan, setup.clone(), loaded, signals.clone(), move |outcome| {
             ending.worker_ended(outcome);
         });
         if let Err(source) = spawned {
@@ -222,9 +227,9 @@ fn start(
         }
     }
     drop(loaded_sender);
-    let on_progress = options.on_open_progress.as_ref();
+    let waits = Waits { loaded, committed: committed_sender, worker_count };
     let started =
-        collect(&loaded, worker_count, partition_count, on_progress).and_then(|collected| {
+        collect(&waits, partition_count, options.on_open_progress.as_ref()).and_then(|collected| {
             let mut schedules = Vec::new();
             if let Durability::Interval(interval) = options.durability {
                 schedules.push((Ticks::SYNC, interval));
@@ -244,7 +249,7 @@ fn start(
         Err(error) => {
             // Workers leave when they find that nobody lets them go; until then they hold files, and
             // the lock, which whoever gets this error may want at once.
-            drop(go_sender);
+            drop((go_sender, waits));
             let _same_error = futures::executor::block_on(lifecycle.closed());
             return Err(error);
         }
@@ -269,11 +274,14 @@ fn start(
         codecs,
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
+        batch_entries_max: options.batch_entries_max,
+        batch_bytes_max: options.batch_bytes_max,
         io_name: access.name,
         worker_count,
         salvaged: None,
         keyspaces,
         lifecycle,
+        peers,
     };
     Ok((shared, report))
 }
@@ -318,9 +326,34 @@ struct Collected {
     report: Report,
 }
 
-fn collect(
-    loaded: &crossbeam_channel::Receiver<Result<Loading>>,
+/// The partitions as they reach each other, each by the doorbell of its worker.
+fn peers(doorbells: &[Arc<Doorbell>], partition_count: usize) -> Arc<Peers> {
+    let of_partition = |partition: usize| doorbells[partition % doorbells.len()].clone();
+    Arc::new(Peers::new((0..partition_count).map(of_partition)))
+}
+
+/// How `open` and its workers wait for each other.
+struct Waits {
+    loaded: crossbeam_channel::Receiver<Result<Loading>>,
+    committed: crossbeam_channel::Sender<Arc<HashSet<u64>>>,
     worker_count: usize,
+}
+
+impl Waits {
+    /// Every partition is read: says which of the unsettled batches happened (BA1).
+    fn settle(&self, batches: &Batches) {
+        let unsettled: HashSet<u64> = batches.unsettled.iter().copied().collect();
+        let decided = batches.decided.iter().copied();
+        let committed = Arc::new(decided.filter(|batch| unsettled.contains(batch)).collect());
+        for _worker in 0..self.worker_count {
+            // One that has ended has said why.
+            let _ended = self.committed.try_send(Arc::clone(&committed));
+        }
+    }
+}
+
+fn collect(
+    waits: &Waits,
     partition_count: usize,
     on_progress: Option<&OnOpenProgress>,
 ) -> Result<Collected> {
@@ -328,9 +361,11 @@ fn collect(
     let mut strays = Vec::new();
     let mut progress = vec![LoadProgress::default(); partition_count];
     let mut report = Report::default();
-    let mut left = worker_count;
+    let mut batches = Batches::default();
+    let mut unread = waits.worker_count;
+    let mut left = waits.worker_count;
     while left > 0 {
-        let told = loaded.recv().map_err(|_all_gone| {
+        let told = waits.loaded.recv().map_err(|_all_gone| {
             Error::new(ErrorKind::Io, "a worker ended before it had loaded its partitions")
         })??;
         match told {
@@ -339,6 +374,14 @@ fn collect(
                 if let Some(on_progress) = on_progress {
                     // Here and not on a worker: it is the caller's code (W7).
                     on_progress.call(total_of(&progress));
+                }
+            }
+            Loading::Read(Batches { unsettled, decided }) => {
+                batches.unsettled.extend(unsettled);
+                batches.decided.extend(decided);
+                unread -= 1;
+                if unread == 0 {
+                    waits.settle(&batches);
                 }
             }
             Loading::Done(opened) => {

@@ -1,8 +1,9 @@
 //! The hop-free read: a get answered on the caller's thread (G1, G2).
 //!
 //! Look up under the table's read lock, load the table of open files while the entry is known to be
-//! there, read without blocking, check both checksums and the whole key, decode the value. Whatever is not plain success
-//! goes to the worker, who alone may call something damaged.
+//! there, read without blocking, check both checksums and the whole key, decode the value. Whatever is not
+//! plain success goes to the worker, who alone may call something damaged. A look-up while a batch is published
+//! may show a part of it, so it goes to the worker too, who answers between batches (B1).
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -37,9 +38,16 @@ pub(super) fn read_now(
     key: (KeyspaceId, &[u8]),
     is_use: bool,
 ) -> ReadNow {
+    let epoch = view.epoch();
+    if epoch % 2 == 1 {
+        return ReadNow::Hop;
+    }
     // Before the look-up: the other way round a range could be worked off in between (RG2).
     let cover = view.ranges.cover(key.0, key.1);
     let found = view.keydir.lookup_as(hash, is_use, |location| (location, view.files.load()));
+    if view.epoch() != epoch {
+        return ReadNow::Hop;
+    }
     let Some((location, files)) = found else {
         view.gets_hop_free.add(1);
         view.gets_missing.add(1);

@@ -81,7 +81,7 @@ impl<'a, T> Update<'a, T> {
     }
 }
 
-impl<T> Future for Update<'_, T> {
+impl<T: Unpin> Future for Update<'_, T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
@@ -162,6 +162,20 @@ impl Db {
             let body = Some(body(&self.shared, self.space.id, key, new)?);
             let change = Change::Swap { expected: expected.into(), body, reply };
             Ok((change, self.shared.replaced(self.space)?))
+        })
+    }
+
+    /// As [`compare_and_swap`](Self::compare_and_swap), or deletes without a value; what is there by then has its
+    /// time to live from what it replaces.
+    pub(super) fn swap_keeping_ttl(
+        &self,
+        key: &[u8],
+        expected: Expected,
+        new: Option<Bytes>,
+    ) -> Update<'_, Swap> {
+        Update::new(&self.shared, self.space, key, |reply| {
+            let body = new.map(|new| body(&self.shared, self.space.id, key, new)).transpose()?;
+            Ok((Change::Swap { expected, body, reply }, self.shared.changed(self.space)?))
         })
     }
 

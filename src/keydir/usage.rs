@@ -84,6 +84,17 @@ impl Usage {
         });
     }
 
+    /// The record at `location`, which was counted and not alive, is the newest of its key after all.
+    pub(crate) fn revived(&mut self, location: Location, old: Option<Location>) {
+        self.live(location);
+        self.forget(old);
+    }
+
+    /// What was at `old` is dead, without a tombstone that is counted.
+    pub(crate) fn superseded(&mut self, old: Option<Location>) {
+        self.forget(old);
+    }
+
     /// The record at `from` was copied to `to`, which counts now.
     pub(crate) fn moved(&mut self, from: Location, to: Location) {
         self.live(to);

@@ -13,7 +13,10 @@
 //! - **M3** Nothing in here blocks a thread.
 
 mod admission;
+mod batch;
 mod doorbell;
+mod peers;
+mod publications;
 mod reply;
 mod request;
 mod update;
@@ -23,9 +26,14 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll};
 
 pub(crate) use admission::{Admission, Ticket};
+pub use batch::BatchDone;
+pub(crate) use batch::{
+    Batch, BatchEntry, Condition, EntryChange, Message, Part, Participation, conflict,
+};
 pub(crate) use doorbell::{Doorbell, Ticks};
+pub(crate) use peers::{Agreement, Deciding, Peers, batch_id};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
-pub(crate) use request::{Body, Durable, Entry, PageOf, Part, Request, Stored};
+pub(crate) use request::{Body, Durable, Entry, GetMany, PageOf, Request, Stored, ValuePart};
 pub(crate) use update::{Change, Expiry, Update, When};
 pub use update::{Expected, Swap};
 

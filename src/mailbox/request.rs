@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ReplySender, Update};
+use super::{Batch, ReplySender, Update};
 use crate::error::Result;
 use crate::log::codec::{Codecs, Encoded};
 use crate::log::data_file::DataFile;
@@ -208,10 +208,17 @@ impl Entry {
 }
 
 /// What came of asking for a part of a value.
-pub(crate) enum Part {
+pub(crate) enum ValuePart {
     Bytes(Bytes),
     /// What is stored has to be decoded as a whole.
     Coded,
+}
+
+/// Keys of one partition that are looked up at one moment.
+pub(crate) struct GetMany {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) keys: Vec<(KeyHash, Bytes)>,
+    pub(crate) reply: ReplySender<Result<Vec<Option<Stored>>>>,
 }
 
 pub(crate) enum Request {
@@ -238,6 +245,8 @@ pub(crate) enum Request {
     },
     /// Decided with the newest state of the key at hand.
     Update(Box<Update>),
+    /// All of it happens, or nothing.
+    Batch(Box<Batch>),
     Get {
         hash: KeyHash,
         keyspace: KeyspaceId,
@@ -250,8 +259,9 @@ pub(crate) enum Request {
         keyspace: KeyspaceId,
         key: Bytes,
         range: Range<u64>,
-        reply: ReplySender<Result<Option<Part>>>,
+        reply: ReplySender<Result<Option<ValuePart>>>,
     },
+    GetMany(Box<GetMany>),
     Sync {
         reply: ReplySender<Result<()>>,
     },
@@ -286,7 +296,9 @@ impl Request {
             | Request::Del { body, .. }
             | Request::RangeDel { body, .. } => body.len(),
             Request::Update(update) => update.key.len() + update.change.len_bytes(),
+            Request::Batch(batch) => batch.len_bytes(),
             Request::Get { key, .. } | Request::GetRange { key, .. } => key.len(),
+            Request::GetMany(many) => many.keys.iter().map(|(_, key)| key.len()).sum(),
             Request::Sync { .. }
             | Request::Page { .. }
             | Request::HintBroken { .. }

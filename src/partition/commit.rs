@@ -23,6 +23,7 @@ use crate::io::WriteMode;
 use crate::keydir::Location;
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::planted::{Bug, is_planted};
+use crate::types::{ExpiresAt, KeyHash};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
@@ -237,35 +238,64 @@ impl Partition {
     fn commit_publish(&mut self, mut group: Group, start: u64) {
         let slot = self.active.as_ref().map(|active| active.slot);
         let mut evicted = 0;
+        let place = |at: u32, len: u32, has_expiry: bool| {
+            let slot = slot.expect("a published record is in the active file");
+            Location { slot, offset: (start + u64::from(at)) as u32, len, has_expiry }
+        };
+        if group.has_batch {
+            self.view.turn_epoch();
+        }
+        // Of the batch whose records come now.
+        let mut were_there = 0;
         for Pending { effect, answer } in &mut group.pending {
-            match *effect {
+            let was_there = match *effect {
                 Effect::Put { hash, at, len, expires_at } => {
-                    let slot = slot.expect("a published record is in the active file");
-                    let offset = (start + u64::from(at)) as u32;
-                    let has_expiry = expires_at.is_some();
-                    let location = Location { slot, offset, len, has_expiry };
-                    let old = self.keydir.upsert(hash, location);
-                    self.expiries.set(hash, expires_at);
-                    self.usage.put(location, old.filter(|_| !is_planted(Bug::DeadUncounted)));
                     *self.staged_keys.slot(hash) -= 1;
+                    let location = place(at, len, expires_at.is_some());
+                    self.publish_put(hash, location, expires_at, true)
                 }
                 Effect::Del { hash, len } => {
-                    let slot = slot.expect("a published tombstone is in the active file");
-                    let old = self.keydir.remove(hash);
-                    self.usage.del(slot, len, old);
                     *self.staged_keys.slot(hash) -= 1;
-                    if let Answer::WasThere(_, was_there) = answer {
-                        *was_there = old.is_some() && !self.is_expired(hash);
-                    }
-                    evicted += u64::from(matches!(answer, Answer::Evicted) && old.is_some());
-                    self.expiries.set(hash, None);
+                    let was_there = self.publish_del(hash, place(0, len, false), true);
+                    evicted += u64::from(matches!(answer, Answer::Evicted) && was_there);
+                    was_there
                 }
                 Effect::RangeDel { index, len } => {
-                    let slot = slot.expect("a published tombstone is in the active file");
-                    self.usage.del(slot, len, None);
+                    self.usage.del(place(0, len, false).slot, len, None);
                     self.ranges_published(&group.ranges[index as usize]);
+                    false
                 }
-                Effect::None => {}
+                Effect::Intent { batch, entry, at, len } => {
+                    let location = place(at, len, false);
+                    self.usage.records(location.slot, 1, u64::from(len));
+                    self.batch_intent_durable(batch, Some((entry, location)));
+                    false
+                }
+                Effect::Seen { batch } => {
+                    self.batch_intent_durable(batch, None);
+                    false
+                }
+                Effect::Copy { batch, entry, at, len } => {
+                    self.batch_copied(batch, entry, Some(place(at, len, false)));
+                    false
+                }
+                Effect::Decision { batch, len } => {
+                    self.usage.records(place(0, len, false).slot, 1, u64::from(len));
+                    self.batch_decided(batch);
+                    false
+                }
+                Effect::Resolve { batch, len } => {
+                    self.usage.records(place(0, len, false).slot, 1, u64::from(len));
+                    self.batch_resolve_written(batch);
+                    false
+                }
+                Effect::None => false,
+            };
+            match answer {
+                Answer::WasThere(_, answer) => *answer = was_there,
+                Answer::Part => were_there += u64::from(was_there),
+                Answer::Batch(answer) => answer.done.were_there = std::mem::take(&mut were_there),
+                Answer::Done(_) | Answer::Decided(_) | Answer::Evicted => {}
             }
             self.evict_published(*effect, answer);
         }
@@ -273,6 +303,10 @@ impl Partition {
             self.ranges_show(group.ranges.len());
         }
         self.evict_tell(evicted);
+        if group.has_batch {
+            self.view.turn_epoch();
+        }
+        self.batch_resolves_durable();
         self.view.counters.keys_mortal.set(self.expiries.len() as u64);
         self.view.show_usage(&self.usage);
         if let Some(staged_at) = group.staged_at {
@@ -282,6 +316,40 @@ impl Partition {
             pending.answer.send();
         }
         self.groups.recycle(group.buf);
+    }
+
+    /// The record at `location` is the newest of its key from now on; whether the key was there before. One that
+    /// is not `new` was counted already, as nothing.
+    pub(super) fn publish_put(
+        &mut self,
+        hash: KeyHash,
+        location: Location,
+        expires_at: Option<ExpiresAt>,
+        is_new: bool,
+    ) -> bool {
+        let location = Location { has_expiry: expires_at.is_some(), ..location };
+        let was_expired = self.is_expired(hash);
+        let old = self.keydir.upsert(hash, location);
+        self.expiries.set(hash, expires_at);
+        if is_new {
+            self.usage.put(location, old.filter(|_| !is_planted(Bug::DeadUncounted)));
+        } else {
+            self.usage.revived(location, old);
+        }
+        old.is_some() && !was_expired
+    }
+
+    /// The key is deleted, by the tombstone at `location`; whether it was there.
+    pub(super) fn publish_del(&mut self, hash: KeyHash, location: Location, is_new: bool) -> bool {
+        let old = self.keydir.remove(hash);
+        if is_new {
+            self.usage.del(location.slot, location.len, old);
+        } else {
+            self.usage.superseded(old);
+        }
+        let was_there = old.is_some() && !self.is_expired(hash);
+        self.expiries.set(hash, None);
+        was_there
     }
 
     /// A write failed: its header is zeroed, so that what did reach the disk can never come alive, and then

@@ -275,6 +275,9 @@ impl Partition {
         if self.upkeep.has_hints_due() {
             return;
         }
+        if self.batches.has_resolving() {
+            return self.batch_request_sync(); // Until then some files are held (BA3).
+        }
         let facts = self.file_facts();
         let Some(forced) = &mut self.upkeep.compactor.forced else { return };
         let only = forced.only.take();
@@ -477,7 +480,7 @@ impl Partition {
     }
 
     /// Whether the log is on disk up to where it ended in `file`.
-    fn is_durable_through(&self, file: FileId, end: u64) -> bool {
+    pub(super) fn is_durable_through(&self, file: FileId, end: u64) -> bool {
         match &self.active {
             Some(active) if active.data.id == file => active.durable >= end,
             // The log has moved on, which takes a sync of what it leaves (W4).
@@ -667,7 +670,8 @@ impl Partition {
 
     fn file_facts(&self) -> Vec<FileFacts> {
         let compactor = &self.upkeep.compactor;
-        let facts = self.files.iter().filter_map(|(slot, data)| {
+        let files = self.files.iter().filter(|(_, data)| !self.batches.holds(data.id));
+        let facts = files.filter_map(|(slot, data)| {
             let sealed = self.listed.sealed.binary_search_by_key(&data.id, |sealed| sealed.id);
             let sealed = &self.listed.sealed[sealed.ok()?];
             let usage = self.usage.file(slot);

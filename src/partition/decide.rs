@@ -59,12 +59,7 @@ pub(super) fn decide(update: Update, found: &Found, codecs: &Codecs) -> Option<(
             (write, answer(move |done| reply.send(done.map(|()| is_met))))
         }
         Change::Swap { expected, body, reply } => {
-            let is_met = match (&expected, found) {
-                (Expected::Absent, found) => matches!(found, Found::Absent),
-                (Expected::Value(value), Found::Record(old)) => old.value == *value,
-                (Expected::Seqno(seqno), Found::Record(old)) => old.seqno.0 == *seqno,
-                (Expected::Value(_) | Expected::Seqno(_), _) => false,
-            };
+            let is_met = is_as_expected(&expected, found);
             let swap = if is_met { Swap::Done } else { Swap::Mismatch(old) };
             let write = match body {
                 Some(body) if is_met => put(body),
@@ -123,6 +118,16 @@ pub(super) fn decide(update: Update, found: &Found, codecs: &Codecs) -> Option<(
         }
     };
     Some(decided)
+}
+
+/// Whether a key is as somebody expects it to be.
+pub(super) fn is_as_expected(expected: &Expected, found: &Found) -> bool {
+    match (expected, found) {
+        (Expected::Absent, found) => matches!(found, Found::Absent),
+        (Expected::Value(value), Found::Record(old)) => old.value == *value,
+        (Expected::Seqno(seqno), Found::Record(old)) => old.seqno.0 == *seqno,
+        (Expected::Value(_) | Expected::Seqno(_), _) => false,
+    }
 }
 
 /// Length of the longest value that the change may write, as it is stored.

@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::log::data_file::DataFile;
 use crate::log::format::FormatError;
-use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, RecordKind};
+use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader, RecordKind, SEAL_LEN};
 use crate::mailbox::{Body, Durable};
 use crate::options::{Capacity, Eviction};
 use crate::planted::{Bug, is_planted};
@@ -37,7 +37,7 @@ use crate::types::{KeyHash, KeyspaceId};
 /// Of a record so much is read first: nearly always all of its key.
 const HEAD_LEN: usize = 1 << 10;
 /// Longest beginning of a record that holds its key.
-const HEAD_LEN_MAX: usize = RECORD_HEADER_LEN_MAX + KEY_LEN_MAX;
+const HEAD_LEN_MAX: usize = RECORD_HEADER_LEN_MAX + KEY_LEN_MAX + SEAL_LEN;
 /// Victims that could not be read, which are left out: more damage than this is past helping.
 const UNREADABLE_MAX: usize = 64;
 
@@ -304,7 +304,7 @@ impl Partition {
         victim: &Candidate,
     ) -> Option<Result<(KeyspaceId, Bytes), FormatError>> {
         let len = victim.location.len as usize;
-        let len_max = len.min(self.head_len_max());
+        let len_max = len.min(HEAD_LEN_MAX);
         for head_len in [HEAD_LEN.min(len_max), len_max] {
             let mut head = vec![0; head_len];
             data.fill_now(&mut head, u64::from(victim.location.offset))?;
@@ -314,11 +314,6 @@ impl Partition {
             }
         }
         None
-    }
-
-    /// Of an encrypted record the end is needed too: it has what the key is opened with.
-    fn head_len_max(&self) -> usize {
-        if self.config.codecs.overhead() == 0 { HEAD_LEN_MAX } else { usize::MAX }
     }
 
     /// The key in the beginning of a victim's record. Its value is not looked at; that it is the key of
@@ -332,10 +327,11 @@ impl Partition {
         let place = data.identity.at(u64::from(victim.location.offset));
         let (header, _) = RecordHeader::decode(head, place)?;
         let (start, len) = (header.header_len(), usize::from(header.key_len));
-        let end = start + len + if header.is_sealed() { header.value_len as usize } else { 0 };
+        // What an encrypted key is opened with stands behind it.
+        let end = start + len + if header.is_sealed() { SEAL_LEN } else { 0 };
         let body = head.get(start..end).ok_or(FormatError::Incomplete { need: end })?;
-        let (stored_key, stored_value) = body.split_at(len);
-        let key = self.config.codecs.key(&header, stored_key, stored_value)?;
+        let (stored_key, seal) = body.split_at(len);
+        let key = self.config.codecs.key(&header, stored_key, seal)?;
         let key = &key[..];
         let hash = self.hasher.hash(header.keyspace, key);
         if (KeyHash { route: 0, ..hash }) == victim.hash {
@@ -347,7 +343,7 @@ impl Partition {
 
     fn evict_read(&mut self, victim: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
-        let len = (victim.location.len as usize).min(self.head_len_max());
+        let len = (victim.location.len as usize).min(HEAD_LEN_MAX);
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(len as u64);
         if let Some(evictor) = &mut self.evictor {

@@ -16,7 +16,7 @@ use crate::log::data_file::DataFile;
 use crate::log::format::FormatError;
 use crate::log::format::record::{RECORD_HEADER_LEN_MAX, RecordHeader};
 use crate::log::part::{Begun, PartReader};
-use crate::mailbox::{Part, ReplySender};
+use crate::mailbox::{ReplySender, ValuePart};
 use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// Longest beginning of a record that holds its key.
@@ -30,7 +30,7 @@ pub(crate) struct RangeRequest {
     pub(super) range: Range<u64>,
     /// Of the ranges that were deleted, as of the look-up (RG2).
     pub(super) cover: Seqno,
-    pub(super) reply: ReplySender<Result<Option<Part>>>,
+    pub(super) reply: ReplySender<Result<Option<ValuePart>>>,
 }
 
 /// A record that is being read for it.
@@ -108,9 +108,9 @@ impl Partition {
                 if !self.config.expiry.hides(header.expires_at())
                     && header.seqno >= request.cover =>
             {
-                Ok(Some(Part::Bytes(part.into())))
+                Ok(Some(ValuePart::Bytes(part.into())))
             }
-            Ok(Walked::Coded) => Ok(Some(Part::Coded)),
+            Ok(Walked::Coded) => Ok(Some(ValuePart::Coded)),
             Ok(Walked::Part(..) | Walked::OtherKey) => {
                 self.view.gets_missing.add(1);
                 Ok(None)

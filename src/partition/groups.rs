@@ -15,7 +15,7 @@ use crate::log::data_file::{FileBounds, FileIds};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
 use crate::log::format::record::{RecordHeader, encode_record, move_records};
-use crate::mailbox::ReplySender;
+use crate::mailbox::{BatchDone, ReplySender};
 use crate::ranges::RangeDel;
 use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
@@ -48,19 +48,45 @@ pub(super) enum Effect {
         index: u32,
         len: u32,
     },
+    /// An entry of a batch, which counts when it is decided.
+    Intent {
+        batch: u64,
+        entry: usize,
+        at: u32,
+        len: u32,
+    },
+    /// The same once it is decided, as a record like any other.
+    Copy {
+        batch: u64,
+        entry: usize,
+        at: u32,
+        len: u32,
+    },
+    /// Nothing, of a batch that only looked.
+    Seen {
+        batch: u64,
+    },
+    Decision {
+        batch: u64,
+        len: u32,
+    },
+    Resolve {
+        batch: u64,
+        len: u32,
+    },
 }
 
 impl Effect {
-    pub(super) fn has_record(self) -> bool {
-        !matches!(self, Effect::None)
-    }
-
-    /// Of the key that it is about, if it is about one.
+    /// The key that the record changes when its group is published, if it is about one.
     pub(super) fn hash(self) -> Option<KeyHash> {
         match self {
-            Effect::None | Effect::RangeDel { .. } => None,
             Effect::Put { hash, .. } | Effect::Del { hash, .. } => Some(hash),
+            _ => None,
         }
+    }
+
+    pub(super) fn has_record(self) -> bool {
+        !matches!(self, Effect::None | Effect::Seen { .. })
     }
 }
 
@@ -73,6 +99,17 @@ pub(super) enum Answer {
     Evicted,
     /// Whatever else was decided.
     Decided(Box<dyn FnOnce(Result<()>)>),
+    /// A later record of the group answers for this one too, or a partition that waits for both.
+    Part,
+    /// For a batch whose records are all in the group; how many of its keys were there is known when it is
+    /// published.
+    Batch(Box<BatchAnswer>),
+}
+
+/// What a batch did, and who is told.
+pub(super) struct BatchAnswer {
+    pub(super) done: BatchDone,
+    pub(super) reply: ReplySender<Result<BatchDone>>,
 }
 
 impl Answer {
@@ -82,6 +119,8 @@ impl Answer {
             Answer::WasThere(reply, was_there) => reply.send(Ok(was_there)),
             Answer::Evicted => {}
             Answer::Decided(reply) => reply(Ok(())),
+            Answer::Part => {}
+            Answer::Batch(answer) => answer.reply.send(Ok(answer.done)),
         }
     }
 
@@ -91,6 +130,8 @@ impl Answer {
             Answer::WasThere(reply, _) => reply.send(Err(error.clone())),
             Answer::Evicted => {}
             Answer::Decided(reply) => reply(Err(error.clone())),
+            Answer::Part => {}
+            Answer::Batch(answer) => answer.reply.send(Err(error.clone())),
         }
     }
 }
@@ -112,6 +153,8 @@ pub(super) struct Group {
     pub(super) pending: Vec<Pending>,
     pub(super) ranges: Vec<RangeDel>,
     pub(super) needs_sync: bool,
+    /// What belongs together is published together, for readers too.
+    pub(super) has_batch: bool,
     pub(super) staged_at: Option<Instant>,
 }
 
@@ -131,6 +174,7 @@ impl Group {
             pending: Vec::new(),
             ranges: Vec::new(),
             needs_sync: false,
+            has_batch: false,
             staged_at: None,
         }
     }
@@ -190,11 +234,22 @@ impl Group {
     pub(super) fn covers(&self, key: (KeyspaceId, &[u8])) -> bool {
         self.ranges.iter().any(|range| range.covers(key.0, key.1))
     }
+}
 
-    pub(super) fn fail(self, error: &Error) {
-        for pending in self.pending {
-            pending.answer.fail(error);
-        }
+/// What records take that go into one group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Need {
+    pub(super) len: u64,
+    pub(super) records: usize,
+    pub(super) key_bytes: u64,
+}
+
+impl Need {
+    /// Whether a group can hold them at all.
+    pub(super) fn fits(self) -> bool {
+        self.records <= 1
+            || (self.records <= limits::GROUP_RECORDS_MAX
+                && self.len + GROUP_HEADER_LEN as u64 <= limits::GROUP_LEN_MAX as u64)
     }
 }
 
@@ -296,16 +351,21 @@ impl Groups {
     /// (W5), or the file may be full.
     pub(super) fn room_for(&self, len: u64, key_len: u64, bounds: FileBounds) -> Room {
         let alone = len > limits::GROUP_ALONE_LEN_BYTES as u64;
-        let full = self.open.len() + len > limits::GROUP_LEN_MAX as u64
-            || self.open.record_count as usize >= limits::GROUP_RECORDS_MAX
+        self.room(Need { len, records: 1, key_bytes: key_len }, alone, bounds)
+    }
+
+    fn room(&self, need: Need, alone: bool, bounds: FileBounds) -> Room {
+        let full = self.open.len() + need.len > limits::GROUP_LEN_MAX as u64
+            || self.open.record_count as usize + need.records > limits::GROUP_RECORDS_MAX
             || (self.open.record_count == 1 && self.open.buf.len() > limits::GROUP_ALONE_LEN_BYTES);
         let closes = self.open.has_records() && (alone || full);
         // What the file will hold once the open group with this record and a closing mark are in it.
         let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
         let group_len = self.open.len() + if closes { GROUP_HEADER_LEN as u64 } else { 0 };
-        let file_len = end + group_len + len + GROUP_HEADER_LEN as u64;
+        let file_len = end + group_len + need.len + GROUP_HEADER_LEN as u64;
         let file_is_fresh = self.target_end.is_none() && !self.open.has_records();
-        let (records, key_bytes) = (self.target_records + 1, self.target_key_bytes + key_len);
+        let records = self.target_records + need.records as u64;
+        let key_bytes = self.target_key_bytes + need.key_bytes;
         if !file_is_fresh && !bounds.admit(file_len, records, key_bytes) {
             Room::NextFile
         } else if closes {
@@ -317,7 +377,21 @@ impl Groups {
 
     /// Makes the open group one that can take a record of `len` bytes.
     pub(super) fn make_room(&mut self, len: u64, key_len: u64, bounds: FileBounds) {
-        match self.room_for(len, key_len, bounds) {
+        self.enter(self.room_for(len, key_len, bounds));
+        self.target_records += 1;
+        self.target_key_bytes += key_len;
+    }
+
+    /// Makes the open group one that can take all of these records: they may share it even where a record of
+    /// their length would have to be alone.
+    pub(super) fn make_room_together(&mut self, need: Need, bounds: FileBounds) {
+        self.enter(self.room(need, false, bounds));
+        self.target_records += need.records as u64;
+        self.target_key_bytes += need.key_bytes;
+    }
+
+    fn enter(&mut self, room: Room) {
+        match room {
             Room::Here => {}
             Room::NextGroup => self.close_open(),
             Room::NextFile => {
@@ -325,8 +399,6 @@ impl Groups {
                 self.begin_file();
             }
         }
-        self.target_records += 1;
-        self.target_key_bytes += key_len;
     }
 
     /// The file of the group at the head of the queue.

@@ -138,6 +138,12 @@ fn outcome(effect: Effect) -> Option<(KeyHash, Option<u32>)> {
         Effect::Del { hash, .. } => Some((without_route(hash), None)),
         // What a range hides is there until it is worked off, and leaves as what expires does.
         Effect::RangeDel { .. } | Effect::None => None,
+        // The keys of a batch are locked: nothing else is staged of them before they are published.
+        Effect::Intent { .. }
+        | Effect::Copy { .. }
+        | Effect::Seen { .. }
+        | Effect::Decision { .. }
+        | Effect::Resolve { .. } => None,
     }
 }
 
@@ -225,7 +231,7 @@ mod tests {
                         match effect {
                             Effect::Put { hash, len, .. } => drop(keydir.insert(hash, len)),
                             Effect::Del { hash, .. } => drop(keydir.remove(&hash)),
-                            Effect::RangeDel { .. } | Effect::None => {}
+                            _ => {}
                         }
                         ledger.published(effect);
                     }
@@ -245,7 +251,7 @@ mod tests {
                     match *effect {
                         Effect::Put { hash, len, .. } => drop(after.insert(hash, len)),
                         Effect::Del { hash, .. } => drop(after.remove(&hash)),
-                        Effect::RangeDel { .. } | Effect::None => {}
+                        _ => {}
                     }
                 }
                 let sum = |keys: &HashMap<KeyHash, u32>| {

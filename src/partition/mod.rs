@@ -12,11 +12,13 @@
 //!   newer file is acknowledged before the older one is synced, cut and listed.
 //! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
 
+mod batch;
 mod commit;
 mod compaction;
 mod decide;
 mod eviction;
 mod expiry;
+mod get_many;
 mod get_range;
 mod groups;
 mod handles;
@@ -30,6 +32,7 @@ pub(crate) mod recovery;
 pub(crate) mod repair;
 mod rotation;
 mod scrub;
+mod settle;
 mod space;
 mod update;
 mod upkeep;
@@ -45,10 +48,12 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use self::batch::Batches;
 use self::commit::{Here, InFlight};
 use self::eviction::Evictor;
+use self::get_many::ManyRead;
 use self::get_range::{RangeRead, RangeRequest};
-use self::groups::{Group, Groups};
+use self::groups::{Effect, Group, Groups, Pending};
 use self::handles::Opened;
 use self::ledger::Amount;
 use self::listing::ChangeFailure;
@@ -69,7 +74,7 @@ use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
-use crate::mailbox::{Inbox, ReplySender, Request, Stored, Ticks};
+use crate::mailbox::{GetMany, Inbox, Peers, ReplySender, Request, Stored, Ticks};
 use crate::options::{Capacity, Compaction};
 use crate::ranges::Ranges;
 use crate::route::KeyHasher;
@@ -94,6 +99,8 @@ pub(crate) struct PartitionConfig {
     pub(crate) scrub: Option<ScrubRate>,
     /// Sealed files that stay open.
     pub(crate) open_files_max: usize,
+    /// All partitions of the store.
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// How fast a partition's files are scrubbed.
@@ -125,6 +132,10 @@ pub(crate) enum Event {
         data: Arc<DataFile>,
         opened: Opened,
         result: std::io::Result<Vec<u8>>,
+    },
+    ManyRead {
+        request: GetMany,
+        reads: Vec<ManyRead>,
     },
     /// The record that the next write of a key waits for.
     RecordRead {
@@ -202,11 +213,13 @@ pub(crate) struct Partition {
     evictor: Option<Box<Evictor>>,
 
     parked: Parked,
+    batches: Batches,
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
     reads_in_flight_bytes: usize,
     pages_in_flight: usize,
     parts_in_flight: usize,
+    many_in_flight: usize,
 
     poisoned: Option<Error>,
     /// Closing has come to its last step, after which nothing is written.
@@ -220,6 +233,11 @@ struct StagedKeys(Box<[u32; 4096]>);
 impl StagedKeys {
     fn slot(&mut self, hash: KeyHash) -> &mut u32 {
         &mut self.0[(hash.bucket >> 20) as usize % 4096]
+    }
+
+    /// Whether the key may be among them.
+    fn is_any(&self, hash: KeyHash) -> bool {
+        self.0[(hash.bucket >> 20) as usize % 4096] > 0
     }
 }
 
@@ -270,11 +288,13 @@ impl Partition {
             staged_keys: StagedKeys(Box::new([0; 4096])),
             unsynced: false,
             parked: Parked::default(),
+            batches: Batches::default(),
             reads_waiting: VecDeque::new(),
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
             pages_in_flight: 0,
             parts_in_flight: 0,
+            many_in_flight: 0,
             poisoned: None,
             sealing: false,
             finished: false,
@@ -285,6 +305,7 @@ impl Partition {
 
     /// Takes requests while there is room for what they stage; true if it took any.
     pub(crate) fn drain(&mut self, ops: &mut Ops) -> bool {
+        self.batch_messages(ops);
         let (mut requests, mut bytes) = (0, 0);
         while requests < crate::limits::DRAIN_REQUESTS_MAX && self.has_room() {
             let Some(request) = self.inbox.take() else { break };
@@ -317,6 +338,7 @@ impl Partition {
                 self.range_del(body, is_drop, durable, reply);
             }
             Request::Update(update) => self.update(update, ops),
+            Request::Batch(batch) => self.batch(*batch, ops),
             Request::Get { hash, keyspace, key, reply } => {
                 self.get(ReadRequest { hash, keyspace, key, cover: Seqno(0), reply }, ops);
             }
@@ -324,6 +346,7 @@ impl Partition {
                 let cover = Seqno(0);
                 self.get_range(RangeRequest { hash, keyspace, key, range, cover, reply }, ops);
             }
+            Request::GetMany(request) => self.get_many(*request, ops),
             Request::Sync { reply } => self.sync(reply),
             Request::Page { of, offset, len, reply } => self.page(of, offset, len, reply, ops),
             Request::HintBroken { data, hint, reply } => {
@@ -349,6 +372,7 @@ impl Partition {
                 self.handles_keep(&data, opened);
                 self.read_done(request, location, &data, result, ops);
             }
+            Event::ManyRead { request, reads } => self.many_done(request, reads, ops),
             Event::RecordRead { hash, location, data, opened, result } => {
                 self.update_read(hash, location, &data, opened, result, ops);
             }
@@ -369,10 +393,11 @@ impl Partition {
         self.range_waiting_advance();
         loop {
             self.update_advance(ops);
+            self.batch_advance(ops);
             self.evict_advance(ops);
             self.commit_advance(ops);
             // A group that is through already leaves nobody to wake who waited for it.
-            if !self.update_can_advance() {
+            if !self.update_can_advance() && !self.batches.can_advance() {
                 break;
             }
         }
@@ -388,6 +413,9 @@ impl Partition {
             self.groups.request_sync();
         }
         if ticks.has(Ticks::UPKEEP) {
+            if self.id.0 == 0 {
+                self.config.peers.publications().tick();
+            }
             self.upkeep_tick();
         }
     }
@@ -396,6 +424,7 @@ impl Partition {
     pub(crate) fn has_work(&self) -> bool {
         (!self.inbox.is_empty() && self.has_room())
             || (self.inbox.is_closed() && self.is_idle() && !self.finished)
+            || self.config.peers.has(self.id)
             || self.upkeep_has_work()
             || self.evict_is_due()
     }
@@ -414,9 +443,10 @@ impl Partition {
         self.groups.staged_bytes() < crate::limits::STAGED_BYTES_MAX
             && self.groups.open_pending_count() < crate::limits::GROUP_RECORDS_MAX
             && self.reads_waiting.len() + self.parked.requests() < crate::limits::DRAIN_REQUESTS_MAX
-            && self.parked.bytes() < crate::limits::STAGED_BYTES_MAX
+            && self.parked.bytes() + self.batches.bytes() < crate::limits::STAGED_BYTES_MAX
             && self.pages_in_flight < crate::limits::PAGES_IN_FLIGHT_MAX
             && self.range_work.waiting_count() < crate::limits::DRAIN_REQUESTS_MAX
+            && self.many_in_flight < crate::limits::GET_MANY_IN_FLIGHT_MAX
             && self.parts_in_flight < crate::limits::PARTS_IN_FLIGHT_MAX
             && !self.evict_is_behind()
     }
@@ -430,7 +460,9 @@ impl Partition {
             && self.reads_in_flight == 0
             && self.reads_waiting.is_empty()
             && self.parked.is_empty()
+            && self.batches.is_idle()
             && self.pages_in_flight == 0
+            && self.many_in_flight == 0
             && self.parts_in_flight == 0
             && self.evict_is_idle()
     }
@@ -450,25 +482,41 @@ impl Partition {
         self.poisoned = Some(error.clone());
         let in_flight = std::mem::replace(&mut self.in_flight, InFlight::None);
         if let InFlight::Group(group) | InFlight::Undo(group, _) = in_flight {
-            self.fail_group(group, &error);
+            // Its sync failed, or what reached the disk could not be zeroed.
+            self.fail_group(group, &error, true);
         }
         self.fail_staged(&error);
     }
 
     fn fail_staged(&mut self, error: &Error) {
         for group in self.groups.take_all() {
-            self.fail_group(group, error);
+            self.fail_group(group, error, false);
         }
         self.update_fail(error);
         self.range_work.fail_waiting(error);
+        self.batch_fail(error);
     }
 
-    fn fail_group(&mut self, group: Group, error: &Error) {
-        for pending in &group.pending {
-            self.unstaged(pending);
+    /// Tells everybody who waits for a group; if it is in doubt, nobody knows what the drive has of it.
+    fn fail_group(&mut self, group: Group, error: &Error, is_in_doubt: bool) {
+        for pending in group.pending {
+            self.fail_pending(pending, error, is_in_doubt);
         }
         self.range_work.unstage(group.ranges.len());
-        group.fail(error);
+    }
+
+    fn fail_pending(&mut self, pending: Pending, error: &Error, is_in_doubt: bool) {
+        match pending.effect {
+            Effect::Put { .. } | Effect::Del { .. } => self.unstaged(&pending),
+            Effect::Intent { batch, .. } | Effect::Seen { batch } => {
+                self.batch_failed(batch, error);
+            }
+            Effect::Copy { batch, entry, .. } => self.batch_copied(batch, entry, None),
+            Effect::Decision { batch, .. } => self.batch_undecided(batch, error, is_in_doubt),
+            // The next open finds that there is none, and the copies with their numbers.
+            Effect::Resolve { .. } | Effect::RangeDel { .. } | Effect::None => {}
+        }
+        pending.answer.fail(error);
     }
 }
 
@@ -481,6 +529,7 @@ impl Drop for Partition {
         }
         // Behind what was said above, for whoever finds no files and asks why.
         self.view.leave();
+        self.config.peers.close(self.id);
     }
 }
 

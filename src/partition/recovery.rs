@@ -5,11 +5,12 @@
 //! pages are dropped so that what is read is what the drive has, it is cut where its log ends, sealed
 //! and listed (F4). All of it can be interrupted anywhere and done again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::rotation::{seal_file, too_many_files};
+use super::settle::BatchesFound;
 use super::{PartitionConfig, PartitionView};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::io::{File, Fs};
 use crate::keydir::{Aging, Expiries, FileSlot, Keydir, KeydirLoader, Location, Usage};
 use crate::limits::FILES_LEN_MAX;
 use crate::log::codec::Codecs;
-use crate::log::data_file::{DataFile, FileTable, Owner, StoreIdentity};
+use crate::log::data_file::{DataFile, FileBounds, FileTable, Owner, StoreIdentity};
 use crate::log::files::{FilesList, SealedFile};
 use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
@@ -131,20 +132,54 @@ pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesLis
     }
 }
 
-/// Loads partition `id` of the store at `root`.
-pub(crate) fn recover(
-    fs: &Fs,
+/// A partition that is read, and in which batches may be left that all partitions together have to settle.
+pub(crate) struct Loaded<'a> {
+    recovery: Recovery<'a>,
+    strays: Vec<PathBuf>,
+    aging: Aging,
+}
+
+impl Loaded<'_> {
+    /// Batches with intents here that are not resolved.
+    pub(crate) fn unsettled(&self) -> Vec<u64> {
+        self.recovery.loading.batches.unsettled()
+    }
+
+    /// Batches that are decided here.
+    pub(crate) fn decisions(&self) -> &[u64] {
+        self.recovery.loading.batches.decisions()
+    }
+
+    /// Makes the intents of these batches count; those of all others never will (BA1, BA2).
+    pub(crate) fn settle(mut self, committed: &HashSet<u64>) -> Result<Recovered> {
+        if let Some(what) = self.recovery.loading.unknown {
+            let why = format!("it holds {what} that this build does not know");
+            return Err(Error::newer(&self.recovery.dir, why));
+        }
+        if let Some((why, slot, offset)) = self.recovery.loading.undecodable.take() {
+            let data = self.recovery.files.get(slot);
+            return Err(why.at(data.map_or(&self.recovery.dir, |data| &data.path), offset));
+        }
+        self.recovery.settle(committed)?;
+        self.recovery.hide_ranges()?;
+        self.recovery.finish(self.strays, self.aging)
+    }
+}
+
+/// Reads partition `id` of the store at `root`.
+pub(crate) fn load<'a>(
+    fs: &'a Fs,
     root: &Path,
     id: PartitionId,
     config: &PartitionConfig,
     tell: &mut dyn FnMut(LoadProgress),
-) -> Result<Recovered> {
+) -> Result<Loaded<'a>> {
     let dir = layout::partition_dir(root, id);
     let identity = &config.identity;
     let mut recovery = Recovery {
         fs,
         listed: read_files(fs, &dir, id, identity)?,
-        dir: &dir,
+        dir: dir.clone(),
         id,
         owner: Owner {
             identity: identity.clone(),
@@ -162,11 +197,13 @@ pub(crate) fn recover(
             clock: config.expiry.clone(),
             expiring: HashMap::new(),
             ranges: Vec::new(),
+            batches: BatchesFound::default(),
             unknown: None,
             codecs: config.codecs.clone(),
             undecodable: None,
             keyspace_max: KeyspaceId(0),
         },
+        bounds: config.bounds,
         files: FileTable::default(),
         hints_due: Vec::new(),
         opened: 0,
@@ -198,20 +235,20 @@ pub(crate) fn recover(
         // a power cut brings back has these files (C2).
         fs.sync_dir(&dir).map_err(|source| Error::io("sync", &dir, source))?;
     }
-    recovery.hide_ranges()?;
-    recovery.finish(strays, config.capacity.aging())
+    Ok(Loaded { recovery, strays, aging: config.capacity.aging() })
 }
 
-struct Recovery<'a> {
-    fs: &'a Fs,
-    dir: &'a Path,
+pub(super) struct Recovery<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) dir: PathBuf,
     id: PartitionId,
-    owner: Owner,
-    listed: FilesList,
-    loading: Loading,
-    files: FileTable,
+    pub(super) owner: Owner,
+    pub(super) bounds: FileBounds,
+    pub(super) listed: FilesList,
+    pub(super) loading: Loading,
+    pub(super) files: FileTable,
     /// Files that were read themselves.
-    hints_due: Vec<FileId>,
+    pub(super) hints_due: Vec<FileId>,
     /// Descriptors of data files, of which so many may stay open.
     opened: usize,
     open_files_max: usize,
@@ -221,7 +258,7 @@ struct Recovery<'a> {
 }
 
 /// What records become while they are read.
-struct Loading {
+pub(super) struct Loading {
     id: PartitionId,
     hasher: KeyHasher,
     map: PartitionMap,
@@ -232,6 +269,7 @@ struct Loading {
     expiring: HashMap<KeyHash, (Seqno, ExpiresAt)>,
     /// Range tombstones, which hide older records of whatever file.
     ranges: Vec<RangeDel>,
+    pub(super) batches: BatchesFound,
     /// The format has it and this build cannot honour it: loading it would give wrong answers.
     unknown: Option<&'static str>,
     codecs: Arc<Codecs>,
@@ -244,9 +282,12 @@ struct Loading {
 
 impl Loading {
     /// A record of a file that is read itself.
-    fn take_record(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
+    pub(super) fn take_record(&mut self, slot: FileSlot, record: &RecordAt<'_>) {
         let header = record.header;
         self.usage.records(slot, 1, u64::from(record.len));
+        if header.is_of_batch() {
+            return self.batches.take(slot, record);
+        }
         if matches!(header.kind, RecordKind::Del | RecordKind::RangeDel) {
             self.usage.shadow(slot, 1, u64::from(record.len));
         }
@@ -304,6 +345,7 @@ impl Loading {
             }),
             RecordKind::Del => None,
             RecordKind::RangeDel | RecordKind::BatchDecision | RecordKind::BatchResolve => {
+                // Of a batch none has a hint entry (BA3).
                 self.unknown.get_or_insert("a record of a kind");
                 return;
             }
@@ -328,9 +370,9 @@ impl Recovery<'_> {
     /// Files that `FILES` does not name are leftovers of an interrupted step, or came back in a power
     /// cut; they are never read (F1). Files that are not ours stay.
     fn find_strays(&mut self) -> Result<Vec<PathBuf>> {
-        let io = |source| Error::io("list", self.dir, source);
+        let io = |source| Error::io("list", &self.dir, source);
         let mut strays = Vec::new();
-        for entry in self.fs.read_dir(self.dir).map_err(io)? {
+        for entry in self.fs.read_dir(&self.dir).map_err(io)? {
             let Some((id, kind)) = layout::parse_file_name(&entry.name.to_string_lossy()) else {
                 continue;
             };
@@ -386,7 +428,7 @@ impl Recovery<'_> {
 
     fn load_hint(&mut self, slot: FileSlot, data: &DataFile, sealed: &SealedFile) -> bool {
         // Entries that were taken before a hint turns out damaged do no harm: the file says the same.
-        let totals = read_hint(self.fs, self.dir, &self.owner, sealed, |hint| {
+        let totals = read_hint(self.fs, &self.dir, &self.owner, sealed, |hint| {
             let visited = hint.visit(&mut |entry| self.loading.take(slot, &entry))?;
             self.loading.take_ranges(&hint.summary().ranges);
             // Not needed here, and some five bytes in a hundred: damaged, they would stay so for good.
@@ -395,7 +437,7 @@ impl Recovery<'_> {
             Ok(visited.and(index).and(filter).map(|_sound| found))
         });
         let Some((totals, len)) = totals else { return false };
-        if let Some(hint) = hint_of(self.dir, &self.owner, sealed, len, None) {
+        if let Some(hint) = hint_of(&self.dir, &self.owner, sealed, len, None) {
             data.set_hint(hint);
         }
         let usage = &mut self.loading.usage;
@@ -460,7 +502,7 @@ impl Recovery<'_> {
         self.list_without_tail()
     }
 
-    fn count(&mut self, sealed: &SealedFile) {
+    pub(super) fn count(&mut self, sealed: &SealedFile) {
         self.log_bytes += sealed.len;
         self.report.files += 1;
         self.report.records += sealed.records;
@@ -479,15 +521,15 @@ impl Recovery<'_> {
         }
     }
 
-    fn list_without_tail(&mut self) -> Result<()> {
+    pub(super) fn list_without_tail(&mut self) -> Result<()> {
         self.listed.active = None;
         self.fs
-            .replace_file(self.dir, layout::FILES, &self.listed.encode())
+            .replace_file(&self.dir, layout::FILES, &self.listed.encode())
             .map_err(|source| Error::io("replace", &self.dir.join(layout::FILES), source))
     }
 
     fn open(&mut self, id: FileId, write: bool) -> Result<(FileSlot, Arc<DataFile>, Arc<File>)> {
-        let path = layout::data_file_path(self.dir, id);
+        let path = layout::data_file_path(&self.dir, id);
         let opened = if write { self.fs.open_write(&path) } else { self.fs.open_read(&path) };
         let file = opened.map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
@@ -500,7 +542,7 @@ impl Recovery<'_> {
         let key = read_key(&file);
         self.owner.codecs.check_key(key).map_err(|why| why.at(&path, 0))?;
         let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
-        let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(self.dir))?;
+        let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(&self.dir))?;
         self.opened += 1;
         if self.opened > self.open_files_max {
             data.give_up();
@@ -511,7 +553,7 @@ impl Recovery<'_> {
     /// Takes back what was loaded and is older than a range over it. A range may be in any file and hide
     /// records of any other, so that shows only now; and what was loaded has no keys, so files are asked again,
     /// as far as ranges reach.
-    fn hide_ranges(&mut self) -> Result<()> {
+    pub(super) fn hide_ranges(&mut self) -> Result<()> {
         let ranges = std::mem::take(&mut self.loading.ranges);
         if ranges.is_empty() {
             return Ok(());
@@ -526,7 +568,7 @@ impl Recovery<'_> {
             };
             let surroundings = Surroundings {
                 fs: self.fs.clone(),
-                dir: self.dir.to_owned(),
+                dir: self.dir.clone(),
                 owner: self.owner.clone(),
                 hasher: self.loading.hasher.clone(),
                 ranges: ranges.clone(),
@@ -546,16 +588,9 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn finish(mut self, strays: Vec<PathBuf>, aging: Aging) -> Result<Recovered> {
-        let Loading { loader, mut usage, unknown, undecodable, expiring, keyspace_max, .. } =
-            self.loading;
-        if let Some(what) = unknown {
-            let why = format!("it holds {what} that this build does not know");
-            return Err(Error::newer(self.dir, why));
-        }
-        if let Some((why, slot, offset)) = undecodable {
-            return Err(why.at(self.files.get(slot).map_or(self.dir, |data| &data.path), offset));
-        }
+    pub(super) fn finish(mut self, strays: Vec<PathBuf>, aging: Aging) -> Result<Recovered> {
+        let next_seqno = self.next_seqno()?;
+        let Loading { loader, mut usage, expiring, keyspace_max, .. } = self.loading;
         let keydir = loader.finish(aging, |location| usage.live(location));
         let mut expiries = Expiries::default();
         for (hash, (_, expires_at)) in expiring {
@@ -571,25 +606,17 @@ impl Recovery<'_> {
         view.show_usage(&usage);
         self.report.keys = keydir.len();
         self.report.keyspace_max = keyspace_max;
-        let mut spent = self.seqno_max.max(self.listed.seqno_floor);
-        if is_planted(Bug::SeqnoReset) {
-            spent = Seqno(0);
-        }
-        let next_seqno = spent.0.checked_add(SEQNO_STEP).map(Seqno).ok_or_else(|| {
-            let what = format!("sequence number {spent} is beyond any that was ever given");
-            Error::corrupt(&self.dir.join(layout::FILES), 0, what)
-        })?;
         Ok(Recovered {
             id: self.id,
             owner: self.owner,
-            dir: self.dir.to_owned(),
+            has_reserve: self.fs.exists(&self.dir.join(layout::RESERVE)).unwrap_or(false),
+            dir: self.dir,
             fs: self.fs.clone(),
             keydir,
             expiries,
             usage,
             files: self.files,
             hints_due: self.hints_due,
-            has_reserve: self.fs.exists(&self.dir.join(layout::RESERVE)).unwrap_or(false),
             listed: self.listed,
             next_seqno,
             view,
@@ -605,6 +632,20 @@ pub(super) fn read_key(file: &File) -> KeyId {
     let count = file.read_at(&mut bytes, 0).unwrap_or_default();
     let header = DataHeader::decode(bytes.get(..count).unwrap_or_default());
     header.map_or(KeyId::NONE, |(header, _)| header.key)
+}
+
+impl Recovery<'_> {
+    /// The first number that was never given (F5).
+    pub(super) fn next_seqno(&self) -> Result<Seqno> {
+        let mut spent = self.seqno_max.max(self.listed.seqno_floor);
+        if is_planted(Bug::SeqnoReset) {
+            spent = Seqno(0);
+        }
+        spent.0.checked_add(SEQNO_STEP).map(Seqno).ok_or_else(|| {
+            let what = format!("sequence number {spent} is beyond any that was ever given");
+            Error::corrupt(&self.dir.join(layout::FILES), 0, what)
+        })
+    }
 }
 
 fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) -> Result<FilesList> {

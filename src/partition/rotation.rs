@@ -100,7 +100,7 @@ impl Partition {
         if self.active.is_some() && self.poisoned.is_none() {
             self.seal(ops);
         } else if !self.upkeep.has_hints_due() || self.poisoned.is_some() {
-            self.finished = true;
+            self.finished = self.config.peers.close_if_empty(self.id);
         }
     }
 
@@ -140,7 +140,10 @@ impl Partition {
     pub(super) fn rotate_done(&mut self, rotated: Option<Result<Rotated, ChangeFailure>>) {
         self.in_flight = InFlight::None;
         match rotated {
-            Some(Ok(rotated)) => self.rotate_succeeded(rotated),
+            Some(Ok(rotated)) => {
+                self.rotate_succeeded(rotated);
+                self.batch_resolves_durable();
+            }
             // The next write tries again with another file. The old one may be sealed already, so nothing
             // is written to it any more; sealing it again gives the same bytes.
             Some(Err(ChangeFailure::Again(error))) => self.rotate_failed(&error),

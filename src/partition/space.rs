@@ -148,7 +148,7 @@ impl Partition {
         let has_dels = groups.iter().any(|group| group.pending.iter().any(is_del));
         if error.kind() != ErrorKind::NoSpace || !has_dels || !self.reserve_release() {
             for group in groups {
-                self.fail_group(group, error);
+                self.fail_group(group, error, false);
             }
             return None;
         }
@@ -166,8 +166,11 @@ impl Partition {
         retry.staged_at = retry.staged_at.or(group.staged_at);
         let mut rest = &group.buf[GROUP_HEADER_LEN..];
         let mut place = before.at(group.start + GROUP_HEADER_LEN as u64);
-        // Perhaps by what is told to have failed now.
-        let is_decided = |pending: &Pending| matches!(pending.answer, Answer::Decided(_));
+        // The others may be decided by what is told to have failed now, or belong to it.
+        let is_alone = |pending: &Pending| match pending.answer {
+            Answer::Done(_) | Answer::WasThere(..) => true,
+            Answer::Decided(_) | Answer::Part | Answer::Batch(_) | Answer::Evicted => false,
+        };
         for pending in group.pending {
             let record = pending.effect.has_record().then(|| {
                 let record = decode_record(rest, place).expect("the group was encoded here");
@@ -176,7 +179,7 @@ impl Partition {
                 record
             });
             match (pending.effect, record) {
-                (Effect::Del { .. }, Some(record)) if !is_decided(&pending) => {
+                (Effect::Del { .. }, Some(record)) if is_alone(&pending) => {
                     retry.push(now, &record.header, [record.key, record.value]);
                     retry.pending.push(pending);
                 }
@@ -186,11 +189,8 @@ impl Partition {
                     retry.ranges.push(group.ranges[index as usize].clone());
                     retry.pending.push(Pending { effect, ..pending });
                 }
-                (Effect::None, _) if !is_decided(&pending) => retry.pending.push(pending),
-                _ => {
-                    self.unstaged(&pending);
-                    pending.answer.fail(error);
-                }
+                (Effect::None, _) if is_alone(&pending) => retry.pending.push(pending),
+                _ => self.fail_pending(pending, error, false),
             }
         }
     }

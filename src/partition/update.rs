@@ -15,8 +15,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::batch::Lock;
 use super::commit::InFlight;
-use super::decide::{Found, Old, Write, decide, value_len_max};
+use super::decide::{Found, Old, Write, decide, is_as_expected, value_len_max};
 use super::groups::{Effect, Room};
 use super::handles::{Opened, read};
 use super::write::record_len;
@@ -35,15 +36,18 @@ use crate::types::{KeyHash, KeyspaceId, Seqno};
 #[derive(Default)]
 pub(super) struct Parked {
     keys: HashMap<KeyHash, Queue>,
+    /// Those whose head waits for a group; the others are told when their time has come.
+    for_groups: HashMap<KeyHash, (KeyspaceId, Bytes)>,
     requests: usize,
     bytes: usize,
 }
 
-struct Queue {
-    waits_for: WaitsFor,
-    keyspace: KeyspaceId,
-    key: Bytes,
-    requests: VecDeque<Request>,
+type Queue = VecDeque<Waiting>;
+
+/// What waits for its turn with a key.
+enum Waiting {
+    Write(Request),
+    Lock(Lock),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,9 +67,18 @@ enum Newest {
     Published(Option<Location>),
 }
 
-impl Queue {
-    fn key(&self) -> (KeyspaceId, &[u8]) {
-        (self.keyspace, &self.key)
+impl Waiting {
+    fn sought(&self) -> Sought<'_> {
+        match self {
+            Waiting::Write(Request::Update(update)) => update.sought(),
+            Waiting::Lock(lock) => lock.sought(),
+            Waiting::Write(_) => unreachable!("only what looks first waits for the state of a key"),
+        }
+    }
+
+    fn full_key(&self) -> (KeyspaceId, Bytes) {
+        let Sought { keyspace, key, .. } = self.sought();
+        (keyspace, Bytes::copy_from_slice(key))
     }
 }
 
@@ -87,34 +100,50 @@ impl Parked {
     }
 
     pub(super) fn push(&mut self, hash: KeyHash, request: Request) {
-        if let Some(queue) = self.keys.get_mut(&hash) {
+        self.put_in(hash, Waiting::Write(request), VecDeque::push_back);
+    }
+
+    /// Puts a batch's claim to a key behind whatever waits for the key.
+    pub(super) fn push_lock(&mut self, lock: Lock) {
+        self.put_in(lock.hash, Waiting::Lock(lock), VecDeque::push_back);
+    }
+
+    /// A queue for a key that has none, held by whoever looks at the key now.
+    pub(super) fn begin(&mut self, hash: KeyHash) {
+        self.keys.insert(hash, Queue::new());
+    }
+
+    /// Puts what came to its turn back to the head of its key's queue.
+    fn park(&mut self, hash: KeyHash, waiting: Waiting, waits_for: WaitsFor) {
+        self.keys.entry(hash).or_default();
+        if waits_for == WaitsFor::Group {
+            self.for_groups.insert(hash, waiting.full_key());
+        }
+        self.put_in(hash, waiting, VecDeque::push_front);
+    }
+
+    fn put_in(
+        &mut self,
+        hash: KeyHash,
+        waiting: Waiting,
+        put: fn(&mut VecDeque<Waiting>, Waiting),
+    ) {
+        let Some(queue) = self.keys.get_mut(&hash) else { return };
+        if let Waiting::Write(request) = &waiting {
             self.requests += 1;
             self.bytes += request.len_bytes();
-            queue.requests.push_back(request);
         }
+        put(queue, waiting);
     }
 
-    /// Puts `update` at the head of its key's queue.
-    fn park(&mut self, update: Box<Update>, waits_for: WaitsFor) {
-        let hash = update.hash;
-        let queue = self.keys.entry(hash).or_insert_with(|| Queue {
-            waits_for,
-            keyspace: update.keyspace,
-            key: update.key.clone(),
-            requests: VecDeque::new(),
-        });
-        queue.waits_for = waits_for;
-        let request = Request::Update(update);
-        self.requests += 1;
-        self.bytes += request.len_bytes();
-        queue.requests.push_front(request);
-    }
-
-    fn pop(&mut self, hash: KeyHash) -> Option<Request> {
-        let request = self.keys.get_mut(&hash)?.requests.pop_front()?;
-        self.requests -= 1;
-        self.bytes -= request.len_bytes();
-        Some(request)
+    fn pop(&mut self, hash: KeyHash) -> Option<Waiting> {
+        let waiting = self.keys.get_mut(&hash)?.pop_front()?;
+        self.for_groups.remove(&hash);
+        if let Waiting::Write(request) = &waiting {
+            self.requests -= 1;
+            self.bytes -= request.len_bytes();
+        }
+        Some(waiting)
     }
 }
 
@@ -129,12 +158,12 @@ impl Partition {
 
     /// Goes on with whoever waited for a group that is no longer on its way.
     pub(super) fn update_advance(&mut self, ops: &mut Ops) {
-        if self.parked.is_empty() {
+        if self.parked.for_groups.is_empty() {
             return;
         }
-        let waiting = self.parked.keys.iter();
-        let waiting = waiting.filter(|(_, queue)| queue.waits_for == WaitsFor::Group);
-        let over = waiting.filter(|(hash, queue)| !self.is_on_its_way(**hash, queue.key()));
+        let waiting = self.parked.for_groups.iter();
+        let over =
+            waiting.filter(|(hash, (space, key))| !self.is_on_its_way(**hash, (*space, key)));
         let over: Vec<KeyHash> = over.map(|(hash, _)| *hash).collect();
         for hash in over {
             self.unpark(hash, ops);
@@ -143,14 +172,22 @@ impl Partition {
 
     /// Whether [`update_advance`](Self::update_advance) would find something to do.
     pub(super) fn update_can_advance(&self) -> bool {
-        self.parked.keys.iter().any(|(hash, queue)| {
-            queue.waits_for == WaitsFor::Group && !self.is_on_its_way(*hash, queue.key())
-        })
+        let mut waiting = self.parked.for_groups.iter();
+        waiting.any(|(hash, (space, key))| !self.is_on_its_way(*hash, (*space, key)))
     }
 
     /// Handles what waits for a key, until one of them has to wait again.
-    fn unpark(&mut self, hash: KeyHash, ops: &mut Ops) {
-        while let Some(request) = self.parked.pop(hash) {
+    pub(super) fn unpark(&mut self, hash: KeyHash, ops: &mut Ops) {
+        while let Some(waiting) = self.parked.pop(hash) {
+            let request = match waiting {
+                Waiting::Write(request) => request,
+                Waiting::Lock(lock) => {
+                    if self.lock_try(lock, ops) {
+                        return;
+                    }
+                    continue;
+                }
+            };
             match request {
                 Request::Put { hash, body, expires_at, durable, reply } => {
                     self.put(hash, &body, expires_at, durable, reply);
@@ -188,7 +225,7 @@ impl Partition {
         }
         match self.newest(update.hash, update.full_key()) {
             Newest::OnItsWay => {
-                self.parked.park(update, WaitsFor::Group);
+                self.park(update, WaitsFor::Group);
                 false
             }
             Newest::Open(effect) => self.update_from_open(update, effect),
@@ -240,10 +277,10 @@ impl Partition {
                 let record = &self.groups.open().buf[at as usize..][..len as usize];
                 let record = Bytes::copy_from_slice(record);
                 let view = View { config: &self.config, cover: Seqno(0) };
-                let read = found(&record, identity.at(at.into()), &update, view);
+                let read = found(&record, identity.at(at.into()), update.sought(), view);
                 read.expect("the record was encoded here")
             }
-            Effect::Del { .. } | Effect::RangeDel { .. } | Effect::None => Found::Absent,
+            _ => Found::Absent,
         };
         let value_len = value_len_max(&update.change, &found);
         let len = RECORD_HEADER_LEN_MAX + update.key.len() + value_len;
@@ -254,7 +291,7 @@ impl Partition {
             true
         } else {
             self.groups.close_open();
-            self.parked.park(update, WaitsFor::Group);
+            self.park(update, WaitsFor::Group);
             false
         }
     }
@@ -269,12 +306,28 @@ impl Partition {
         let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
         data.note_used(self.view.clock.load(Ordering::Relaxed));
         let view = View { config: &self.config, cover: self.cover(update.full_key()) };
-        if let Some(found) = read_now(&data, location, &update, view) {
+        if let Some(found) = read_now(&data, location, update.sought(), view) {
             self.update_decide(*update, &found);
             return true;
         }
         let hash = update.hash;
-        self.parked.park(update, WaitsFor::Record);
+        self.park(update, WaitsFor::Record);
+        self.record_read(hash, location, data, ops);
+        false
+    }
+
+    fn park(&mut self, update: Box<Update>, waits_for: WaitsFor) {
+        self.parked.park(update.hash, Waiting::Write(Request::Update(update)), waits_for);
+    }
+
+    /// Reads the record that the head of a key's queue waits for.
+    fn record_read(
+        &mut self,
+        hash: KeyHash,
+        location: Location,
+        data: Arc<DataFile>,
+        ops: &mut Ops,
+    ) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
         self.view.counters.reads.add(1);
@@ -285,7 +338,6 @@ impl Partition {
             let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
             (index, Event::RecordRead { hash, location, data, opened, result })
         }));
-        false
     }
 
     pub(super) fn update_read(
@@ -300,46 +352,101 @@ impl Partition {
         self.handles_keep(data, opened);
         self.reads_in_flight -= 1;
         self.reads_in_flight_bytes -= location.len as usize;
-        let Some(Request::Update(update)) = self.parked.pop(hash) else {
+        let Some(waiting) = self.parked.pop(hash) else {
             return; // Poisoned meanwhile: everybody was told.
         };
-        let newest = self.newest(hash, update.full_key());
-        let is_newest =
-            matches!(newest, Newest::Published(Some(_))) && self.is_at(hash, location, data);
-        let refused = match result {
-            // The entry moved on while its record was read: compaction does that. Or a range was deleted.
-            _ if !is_newest => Ok(None),
-            Err(source) => {
-                let attempt = format!("read {} bytes at {} of", location.len, location.offset);
-                Err(Error::io(&attempt, &data.path, source))
-            }
-            Ok(bytes) => {
-                let view = View { config: &self.config, cover: self.cover(update.full_key()) };
-                let place = data.place(u64::from(location.offset));
-                match found(&Bytes::from(bytes), place, &update, view) {
-                    Ok(found) => Ok(Some(found)),
-                    Err(what) => {
-                        let error = what.at(&data.path, u64::from(location.offset));
-                        tracing::error!(partition = self.id.0, %error, "damaged record");
-                        Err(error)
-                    }
-                }
-            }
-        };
-        let is_over = match refused {
-            Ok(Some(found)) => {
+        let read = self.judge_read(hash, location, data, result, waiting.sought());
+        let is_over = match (waiting, read) {
+            (Waiting::Write(Request::Update(update)), Ok(Some(found))) => {
                 self.update_decide(*update, &found);
                 true
             }
-            Ok(None) => self.update_try(update, ops),
-            Err(error) => {
+            (Waiting::Write(Request::Update(update)), Ok(None)) => self.update_try(update, ops),
+            (Waiting::Write(Request::Update(update)), Err(error)) => {
                 update.change.fail(&error);
                 true
             }
+            (Waiting::Lock(lock), Ok(None)) => !self.lock_try(lock, ops),
+            (Waiting::Lock(lock), Ok(Some(found))) => !self.lock_decide(&lock, Ok(&found)),
+            (Waiting::Lock(lock), Err(error)) => !self.lock_decide(&lock, Err(error)),
+            (Waiting::Write(_), _) => unreachable!("only what looks first waits for a record"),
         };
         if is_over {
             self.unpark(hash, ops);
         }
+    }
+
+    /// What a record that was read says; `None` if it is to be looked for again.
+    fn judge_read(
+        &mut self,
+        hash: KeyHash,
+        location: Location,
+        data: &DataFile,
+        result: std::io::Result<Vec<u8>>,
+        sought: Sought<'_>,
+    ) -> Result<Option<Found>, Error> {
+        let newest = self.newest(hash, (sought.keyspace, sought.key));
+        let is_newest =
+            matches!(newest, Newest::Published(Some(_))) && self.is_at(hash, location, data);
+        if !is_newest {
+            // The entry moved on while its record was read: compaction does that. Or a range was deleted.
+            return Ok(None);
+        }
+        let bytes = result.map_err(|source| {
+            let attempt = format!("read {} bytes at {} of", location.len, location.offset);
+            Error::io(&attempt, &data.path, source)
+        })?;
+        let view = View { config: &self.config, cover: self.cover((sought.keyspace, sought.key)) };
+        let place = data.place(u64::from(location.offset));
+        found(&Bytes::from(bytes), place, sought, view).map(Some).map_err(|what| {
+            let error = what.at(&data.path, u64::from(location.offset));
+            tracing::error!(partition = self.id.0, %error, "damaged record");
+            error
+        })
+    }
+
+    /// Gives the key to the batch whose turn it is, once its condition can be looked at; false if the batch
+    /// is over, and the next in the queue has its turn.
+    pub(super) fn lock_try(&mut self, lock: Lock, ops: &mut Ops) -> bool {
+        if !self.batches.is_waiting(lock.batch) {
+            return false;
+        }
+        if lock.condition.is_none() {
+            return self.lock_decide(&lock, Ok(&Found::Present));
+        }
+        let full_key = (lock.sought().keyspace, lock.sought().key);
+        let location = match self.newest(lock.hash, full_key) {
+            Newest::Published(location) => location,
+            on_its_way => {
+                // Only what is published was seen by whoever set the condition.
+                if matches!(on_its_way, Newest::Open(_)) {
+                    self.groups.close_open();
+                }
+                self.parked.park(lock.hash, Waiting::Lock(lock), WaitsFor::Group);
+                return true;
+            }
+        };
+        let location =
+            location.filter(|location| !(location.has_expiry && self.is_expired(lock.hash)));
+        let Some(location) = location else { return self.lock_decide(&lock, Ok(&Found::Absent)) };
+        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
+        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        let view = View { config: &self.config, cover: self.cover(full_key) };
+        if let Some(found) = read_now(&data, location, lock.sought(), view) {
+            return self.lock_decide(&lock, Ok(&found));
+        }
+        let hash = lock.hash;
+        self.parked.park(hash, Waiting::Lock(lock), WaitsFor::Record);
+        self.record_read(hash, location, data, ops);
+        true
+    }
+
+    fn lock_decide(&mut self, lock: &Lock, found: Result<&Found, Error>) -> bool {
+        let condition = lock.condition.as_ref();
+        let is_met = found.map(|found| {
+            condition.is_none_or(|condition| is_as_expected(&condition.expected, found))
+        });
+        self.batches.locked(lock.batch, lock.hash, is_met)
     }
 
     fn update_decide(&mut self, update: Update, found: &Found) {
@@ -373,12 +480,14 @@ impl Partition {
     /// Tells everybody who waits for the state of a key.
     pub(super) fn update_fail(&mut self, error: &Error) {
         let parked = std::mem::take(&mut self.parked);
-        for request in parked.keys.into_values().flat_map(|queue| queue.requests) {
-            match request {
-                Request::Put { reply, .. } => reply.send(Err(error.clone())),
-                Request::Del { reply, .. } => reply.send(Err(error.clone())),
-                Request::Update(update) => update.change.fail(error),
-                _ => unreachable!("only writes of a key wait for it"),
+        for waiting in parked.keys.into_values().flatten() {
+            match waiting {
+                Waiting::Write(Request::Put { reply, .. }) => reply.send(Err(error.clone())),
+                Waiting::Write(Request::Del { reply, .. }) => reply.send(Err(error.clone())),
+                Waiting::Write(Request::Update(update)) => update.change.fail(error),
+                // Its batch is told itself.
+                Waiting::Lock(_) => {}
+                Waiting::Write(_) => unreachable!("only writes of a key wait for it"),
             }
         }
     }
@@ -392,27 +501,45 @@ struct View<'a> {
     cover: Seqno,
 }
 
-/// What a record says of the key of `update`: it may be another's, have expired, or have been deleted with a
+/// What somebody wants to know of a key.
+#[derive(Clone, Copy)]
+pub(super) struct Sought<'a> {
+    pub(super) keyspace: KeyspaceId,
+    pub(super) key: &'a [u8],
+    /// Also the value, and not only that there is one.
+    pub(super) needs_value: bool,
+    /// What is stored is written again.
+    pub(super) keeps_value: bool,
+}
+
+impl Update {
+    fn sought(&self) -> Sought<'_> {
+        let (keyspace, key) = self.full_key();
+        let (needs_value, keeps_value) = (self.change.needs_value(), self.change.keeps_value());
+        Sought { keyspace, key, needs_value, keeps_value }
+    }
+}
+
+/// What a record says of the key that is sought: it may be another's, have expired, or have been deleted with a
 /// range.
 fn found(
     record: &Bytes,
     place: Place,
-    update: &Update,
+    sought: Sought<'_>,
     View { config, cover }: View<'_>,
 ) -> Result<Found, FormatError> {
-    let (keyspace, key) = update.full_key();
-    Ok(match check_record(&config.codecs, record, place, keyspace, key) {
+    Ok(match check_record(&config.codecs, record, place, sought.keyspace, sought.key) {
         Checked::Match { header, value }
             if !config.expiry.hides(header.expires_at()) && header.seqno >= cover =>
         {
-            let body = if update.change.keeps_value() {
+            let body = if sought.keeps_value {
                 let stored = record.slice(header.header_len()..value.end);
                 Some(Body::renewed(&config.codecs, &header, stored)?)
             } else {
                 None
             };
             let stored = record.slice(value);
-            let value = if !update.change.needs_value() {
+            let value = if !sought.needs_value {
                 Bytes::new()
             } else if let Some(decoded) = config.codecs.decode(&header, &stored)? {
                 Bytes::from(decoded)
@@ -428,12 +555,17 @@ fn found(
 }
 
 /// What the record says, if it is in the page cache and sound.
-fn read_now(data: &DataFile, location: Location, update: &Update, view: View<'_>) -> Option<Found> {
+fn read_now(
+    data: &DataFile,
+    location: Location,
+    sought: Sought<'_>,
+    view: View<'_>,
+) -> Option<Found> {
     let len = location.len as usize;
     if len > READ_NOW_LEN_MAX {
         return None;
     }
     let mut bytes = vec![0; len];
     data.fill_now(&mut bytes, u64::from(location.offset))?;
-    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), update, view).ok()
+    found(&Bytes::from(bytes), data.place(u64::from(location.offset)), sought, view).ok()
 }

@@ -49,6 +49,8 @@ pub(super) struct Upkeep {
     hint: Option<Box<HintJob>>,
     /// Tried again when time has passed.
     hints_failed: Vec<FileId>,
+    /// Wait for batches to be settled (BA3).
+    hints_held: Vec<FileId>,
     pub(super) compactor: Compactor,
     pub(super) scrubber: Scrubber,
     released: Released,
@@ -92,6 +94,13 @@ impl Upkeep {
     /// These files are to get hints, if they are still there by then.
     pub(super) fn hints_wanted(&mut self, files: Vec<FileId>) {
         self.hints_due.extend(files);
+    }
+
+    /// Nothing holds these files any more.
+    pub(super) fn files_settled(&mut self, files: &[FileId]) {
+        let due = self.hints_held.extract_if(.., |file| files.contains(file));
+        self.hints_due.extend(due);
+        self.compactor.look();
     }
 
     /// The file is gone: its names may be removed, and its descriptor closed once nobody reads it (G3).
@@ -139,6 +148,7 @@ impl Partition {
         let failed = std::mem::take(&mut self.upkeep.hints_failed);
         self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
+        self.batch_request_sync();
         self.reserve_look();
         self.evict_tick();
         self.upkeep.scrubber.tick();
@@ -228,6 +238,11 @@ impl Partition {
     fn next_hint(&mut self) -> Option<Box<HintJob>> {
         loop {
             let id = self.upkeep.hints_due.pop_front()?;
+            if self.batches.holds(id) {
+                self.upkeep.hints_held.push(id);
+                self.batch_request_sync();
+                continue;
+            }
             let sealed = self.listed.sealed.iter().find(|sealed| sealed.id == id);
             let data = self.files.iter().find(|(_, data)| data.id == id);
             if let (Some(sealed), Some((_, data))) = (sealed, data) {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::error::Error;
 use crate::keydir::{KeydirReader, Usage};
 use crate::log::data_file::FileTable;
+use crate::planted::{Bug, is_planted};
 use crate::ranges::SharedRanges;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
 
@@ -20,6 +21,8 @@ pub(crate) struct PartitionView {
     pub(crate) files: ArcSwap<FileTable>,
     /// Moves when a file is opened: what its reads are dated by, to find the one longest unused.
     pub(crate) clock: AtomicU64,
+    /// Odd while a batch is published: whoever looks meanwhile may see a part of it, and asks the worker.
+    epoch: AtomicU64,
     failure: OnceLock<Error>,
     /// The worker is gone, and with it the table of files.
     is_gone: AtomicBool,
@@ -35,6 +38,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) put_value_bytes: Counter,
     pub(crate) put_stored_bytes: Counter,
     pub(crate) dels: Counter,
+    pub(crate) batches: Counter,
     pub(crate) expired: Counter,
     pub(crate) range_dels: Counter,
     pub(crate) range_dels_pending: Counter,
@@ -86,11 +90,26 @@ impl PartitionView {
             ranges: SharedRanges::default(),
             files: ArcSwap::from_pointee(files.clone()),
             clock: AtomicU64::new(1),
+            epoch: AtomicU64::new(0),
             failure: OnceLock::new(),
             is_gone: AtomicBool::new(false),
             counters: WorkerCounters::default(),
             gets_hop_free: Striped::default(),
             gets_missing: Striped::default(),
+        }
+    }
+
+    /// Which batches were published: a reader who finds it even, and the same afterwards, has seen each of
+    /// them whole or not at all. What a look-up in the keydir shows of a batch was put there after the epoch
+    /// became odd, and the look-up's lock orders the two.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Called by the worker before and after it publishes a batch.
+    pub(crate) fn turn_epoch(&self) {
+        if !is_planted(Bug::BatchSeenHalf) {
+            self.epoch.store(self.epoch.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
         }
     }
 
@@ -138,6 +157,7 @@ impl PartitionView {
             put_value_bytes: counters.put_value_bytes.get(),
             put_stored_bytes: counters.put_stored_bytes.get(),
             dels: counters.dels.get(),
+            batches: counters.batches.get(),
             expired: counters.expired.get(),
             range_dels: counters.range_dels.get(),
             range_dels_pending: counters.range_dels_pending.get(),

@@ -128,15 +128,37 @@ impl Partition {
         expires_at: Option<ExpiresAt>,
         durable: Durable,
     ) -> (u32, u32) {
-        let seqno = self.next_seqno;
-        self.next_seqno = Seqno(seqno.0 + 1);
-        let header = header(seqno, kind, body, expires_at);
+        let header = record_header(kind, body, expires_at, None);
+        self.stage_record(header, body, durable)
+    }
+
+    /// As [`stage`](Self::stage), with a header that says more; its sequence number is given here.
+    pub(super) fn stage_record(
+        &mut self,
+        header: RecordHeader,
+        body: &Body,
+        durable: Durable,
+    ) -> (u32, u32) {
         let mut key_len = u64::from(header.key_len);
-        if kind == RecordKind::RangeDel {
+        if header.kind == RecordKind::RangeDel {
             key_len += u64::from(header.value_len); // A hint has ranges whole.
         }
         let len = header.record_len().into();
         self.groups.make_room(len, key_len, self.bounds);
+        self.stage_here(header, body, durable)
+    }
+
+    /// Into the open group, which has room.
+    pub(super) fn stage_here(
+        &mut self,
+        header: RecordHeader,
+        body: &Body,
+        durable: Durable,
+    ) -> (u32, u32) {
+        let header = RecordHeader { seqno: self.take_seqno(), ..header };
+        if header.kind == RecordKind::RangeDel {
+            self.batches.note_range(header.seqno);
+        }
         let identity = self.owner.identity_of(self.groups.target_file());
         let group = self.groups.open();
         if group.staged_at.is_none() {
@@ -147,6 +169,13 @@ impl Partition {
         (at, header.record_len())
     }
 
+    /// Never given again (F5).
+    pub(super) fn take_seqno(&mut self) -> Seqno {
+        let seqno = self.next_seqno;
+        self.next_seqno = Seqno(seqno.0 + 1);
+        seqno
+    }
+
     pub(super) fn note_durable(&mut self, durable: Durable) {
         if durable == Durable::Sync {
             self.groups.open().needs_sync = true;
@@ -154,19 +183,20 @@ impl Partition {
     }
 }
 
-fn header(
-    seqno: Seqno,
+/// What a record says besides its key and value; its sequence number is given when it is staged.
+pub(super) fn record_header(
     kind: RecordKind,
     body: &Body,
     expires_at: Option<ExpiresAt>,
+    batch: Option<u64>,
 ) -> RecordHeader {
     RecordHeader {
-        seqno,
+        seqno: Seqno(0),
         kind,
         keyspace: body.keyspace,
         codec: body.codec,
         expires_at_ms: expires_at.map(ExpiresAt::as_ms),
-        batch: None,
+        batch,
         raw_len: body.raw_len,
         key_len: body.key_len,
         value_len: body.value_len() as u32,
@@ -176,5 +206,5 @@ fn header(
 
 /// Length of the record that a put becomes.
 pub(super) fn record_len(body: &Body, expires_at: Option<ExpiresAt>) -> u32 {
-    header(Seqno(0), RecordKind::Put, body, expires_at).record_len()
+    record_header(RecordKind::Put, body, expires_at, None).record_len()
 }

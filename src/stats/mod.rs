@@ -117,6 +117,9 @@ partition_stats! {
     put_stored_bytes,
     /// Deletions asked for, of keys that were there or not.
     dels,
+    /// Batches and transactions that the partition saw through, or tried to. What they write counts as records
+    /// put and deletions too.
+    batches,
     /// Keys that have a time to live; each takes some seventy bytes more.
     keys_mortal,
     /// Keys that were taken out because they had expired.

@@ -17,7 +17,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub(crate) use pool::{Loading, Opened, Setup, WorkerPlan, available_cores, ring_error, spawn};
+pub(crate) use pool::{
+    Batches, Loading, Opened, Setup, Signals, WorkerPlan, available_cores, ring_error, spawn,
+};
 pub(crate) use ticker::Ticker;
 
 use crate::error::Result;

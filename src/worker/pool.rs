@@ -1,5 +1,6 @@
 //! Starting workers: which core, which partitions, and what happens when one cannot start or ends.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::Worker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, Driver, Fs, uring_denied_hint};
 use crate::mailbox::{Doorbell, Inbox};
-use crate::partition::recovery::{self, LoadProgress, Report};
+use crate::partition::recovery::{self, LoadProgress, Loaded, Recovered, Report};
 use crate::partition::{Partition, PartitionConfig, PartitionView};
 use crate::types::PartitionId;
 
@@ -36,8 +37,25 @@ pub(crate) struct Setup {
 pub(crate) enum Loading {
     /// One more file is loaded of partition `id`, or none yet.
     Progress { id: PartitionId, progress: LoadProgress },
-    /// All of the worker's partitions are.
+    /// All of the worker's partitions are read.
+    Read(Batches),
+    /// All of them are loaded.
     Done(Vec<Opened>),
+}
+
+/// What the logs of one worker's partitions say of batches that are not settled.
+#[derive(Default)]
+pub(crate) struct Batches {
+    /// With intents that nothing resolves.
+    pub(crate) unsettled: Vec<u64>,
+    pub(crate) decided: Vec<u64>,
+}
+
+/// A partition while its worker opens it.
+enum Opening<'a> {
+    /// What other partitions know decides what counts in it.
+    Waiting(Box<Loaded<'a>>),
+    Recovered(Box<Recovered>),
 }
 
 /// A partition that one worker has loaded.
@@ -54,18 +72,27 @@ pub(crate) fn available_cores() -> Vec<CoreId> {
     core_affinity::get_core_ids().unwrap_or_default()
 }
 
-/// Starts a worker. It reports what it loaded to `loaded`, waits for `go`, serves until its mailboxes
-/// are closed, and then calls `ended`. If `go` is dropped it leaves at once.
+/// What a worker waits for while it opens its partitions; if they are dropped it leaves at once.
+#[derive(Clone)]
+pub(crate) struct Signals {
+    /// Every partition is read: the batches that happened, of those that any has unsettled.
+    pub(crate) committed: Receiver<Arc<HashSet<u64>>>,
+    /// Every partition is loaded.
+    pub(crate) go: Receiver<()>,
+}
+
+/// Starts a worker. It reports what it loaded to `loaded`, waits for its signals, serves until its mailboxes
+/// are closed, and then calls `ended`.
 pub(crate) fn spawn(
     plan: WorkerPlan,
     setup: Setup,
     loaded: Sender<Result<Loading>>,
-    go: Receiver<()>,
+    signals: Signals,
     ended: impl FnOnce(Result<()>) + Send + 'static,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name(format!("ringcask-{}", plan.index)).spawn(move || {
         let failed = loaded.clone();
-        let run = AssertUnwindSafe(|| run(plan, &setup, &loaded, &go));
+        let run = AssertUnwindSafe(|| run(plan, &setup, &loaded, &signals));
         let outcome = catch_unwind(run).unwrap_or_else(|_panic| {
             Err(Error::new(
                 ErrorKind::Poisoned,
@@ -85,7 +112,7 @@ fn run(
     plan: WorkerPlan,
     setup: &Setup,
     loaded: &Sender<Result<Loading>>,
-    go: &Receiver<()>,
+    signals: &Signals,
 ) -> Result<()> {
     let WorkerPlan { index, core, driver, doorbell, partitions } = plan;
     let uring = matches!(driver, Driver::Uring);
@@ -97,23 +124,44 @@ fn run(
                 tracing::debug!(worker = index, core = core.id, "could not pin a worker");
             }
         }
-        let mut ready = Vec::new();
-        let mut opened = Vec::new();
-        for (partition_index, (id, inbox)) in partitions.into_iter().enumerate() {
+        let mut opening = Vec::new();
+        let mut batches = Batches::default();
+        for (id, inbox) in partitions {
             let mut tell = |progress| {
                 // The opener has left if another worker failed.
                 let _opener_left = loaded.send(Ok(Loading::Progress { id, progress }));
             };
-            let mut recovered =
-                recovery::recover(&setup.fs, &setup.root, id, &setup.config, &mut tell)?;
+            let read = recovery::load(&setup.fs, &setup.root, id, &setup.config, &mut tell)?;
+            let unsettled = read.unsettled();
+            batches.decided.extend_from_slice(read.decisions());
+            // What takes most memory while it waits is rarely what has to wait.
+            let state = if unsettled.is_empty() {
+                Opening::Recovered(Box::new(read.settle(&HashSet::new())?))
+            } else {
+                Opening::Waiting(Box::new(read))
+            };
+            batches.unsettled.extend(unsettled);
+            opening.push((id, inbox, state));
+        }
+        let told = loaded.send(Ok(Loading::Read(batches))).is_ok();
+        let Some(committed) = signals.committed.recv().ok().filter(|_| told) else {
+            return Ok(()); // Another worker could not start.
+        };
+        let mut ready = Vec::new();
+        let mut opened = Vec::new();
+        for (partition_index, (id, inbox, state)) in opening.into_iter().enumerate() {
+            let mut recovered = match state {
+                Opening::Waiting(read) => read.settle(&committed)?,
+                Opening::Recovered(recovered) => *recovered,
+            };
             let (view, strays) = (recovered.view().clone(), recovered.take_strays());
             opened.push(Opened { id, view, strays, report: recovered.report });
             let config = setup.config.clone();
             ready.push(Partition::new(recovered, config, partition_index, disk.clone(), inbox));
         }
         let told = loaded.send(Ok(Loading::Done(opened))).is_ok();
-        if !told || go.recv().is_err() {
-            return Ok(()); // Another worker could not start.
+        if !told || signals.go.recv().is_err() {
+            return Ok(());
         }
         Worker::new(ready, disk, doorbell).await
     };
