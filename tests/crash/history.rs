@@ -64,6 +64,8 @@ pub(crate) struct History {
     events: Vec<(u64, Event)>,
     /// How many writes of each partition were sent, acknowledged, durable, when the session began.
     begin: [Progress; PARTITION_COUNT],
+    /// Writes of several partitions that happen together: of each its last one.
+    batches: Vec<Vec<Place>>,
     /// For what fails half way: what each key may hold.
     pub(crate) oracle: Oracle,
 }
@@ -123,7 +125,54 @@ impl Sent {
     }
 }
 
+/// A batch, for telling how it ended: its places, and what it does to which key.
+pub(crate) struct SentBatch {
+    places: Vec<Place>,
+    writes: Vec<(usize, Vec<u8>, Option<Vec<u8>>)>,
+}
+
 impl History {
+    /// Notes a batch that is about to be sent: one step of each partition's history.
+    pub(crate) fn send_batch(
+        &mut self,
+        at: u64,
+        writes: Vec<(usize, Vec<u8>, Option<Vec<u8>>)>,
+    ) -> SentBatch {
+        let mut places = Vec::new();
+        for partition in 0..PARTITION_COUNT {
+            let of_partition = writes.iter().filter(|(of, ..)| *of == partition);
+            let changes: Vec<_> =
+                of_partition.map(|(_, key, value)| (key.clone(), value.clone())).collect();
+            if changes.is_empty() {
+                continue;
+            }
+            let timeline = &mut self.partitions[partition];
+            timeline.push(&changes);
+            let place = Place { partition, count: timeline.states.len() };
+            self.events.push((at, Event::Sent(place)));
+            places.push(place);
+        }
+        for (_, key, value) in &writes {
+            self.oracle.attempt(key, value.as_deref());
+        }
+        self.batches.push(places.clone());
+        SentBatch { places, writes }
+    }
+
+    /// A batch was acknowledged, as durable.
+    pub(crate) fn acknowledge_batch(&mut self, at: u64, sent: &SentBatch) {
+        for place in &sent.places {
+            self.events.extend([(at, Event::Written(*place)), (at, Event::Durable(*place))]);
+        }
+        for (_, key, value) in &sent.writes {
+            self.oracle.acknowledge(key, true);
+            match value {
+                Some(value) => self.visible.insert(key.clone(), value.clone()),
+                None => self.visible.remove(key),
+            };
+        }
+    }
+
     /// Notes a write that is about to be sent; those of one partition in the order of their sending.
     pub(crate) fn send(
         &mut self,
@@ -247,6 +296,32 @@ impl History {
                 ),
             }
         }
+        self.check_batches(found, bounds, what);
+    }
+
+    /// B1: of a batch over partitions each partition holds its part, or none does.
+    fn check_batches(&self, found: &Found, bounds: &Bounds, what: &str) {
+        let held = |partition: usize| -> Vec<usize> {
+            let timeline = &self.partitions[partition];
+            let counts = bounds[partition].clone();
+            counts
+                .filter(|count| timeline.state_after(*count) == found.partitions[partition])
+                .collect()
+        };
+        let is_whole = |counts: [usize; PARTITION_COUNT]| {
+            self.batches.iter().all(|places| {
+                let mut holds = places.iter().map(|place| counts[place.partition] >= place.count);
+                let first = holds.next();
+                holds.all(|holds| Some(holds) == first)
+            })
+        };
+        let (first, second) = (held(0), held(1));
+        let mut pairs = first.iter().flat_map(|a| second.iter().map(|b| [*a, *b]));
+        assert!(
+            pairs.any(is_whole),
+            "B1: {what}: a part of a batch: partitions hold {first:?} and {second:?} writes, batches are {:?}",
+            self.batches
+        );
     }
 }
 

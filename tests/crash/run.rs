@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use ringcask::sim::{Moment, SimDisk};
-use ringcask::{Db, Durability, Error, ErrorKind, Result};
+use ringcask::{Db, Durability, Error, ErrorKind, Result, WriteBatch};
 
 use crate::history::{History, PARTITION_COUNT, Sent};
 use crate::script::{End, KEY_COUNT, Session, Settings, Step};
@@ -83,6 +83,7 @@ impl Player<'_> {
             }
             Step::DelRange { from, to, durable } => self.del_range(*from, *to, *durable),
             Step::Together(writes) => wait(self.write(writes)),
+            Step::Batch(writes) => self.batch(writes),
             Step::Sync => {
                 let (result, at) = wait(timed(self.disk, self.db.sync()));
                 if self.expect(result).is_some() {
@@ -180,13 +181,36 @@ impl Player<'_> {
         }
     }
 
-    fn note(&mut self, step: &Step) -> (Sent, bool) {
-        let (key, value, durable) = match *step {
-            Step::Put { key, len, durable } => (key, Some(self.value(len)), durable),
-            Step::Del { key } => (key, None, !self.settings.buffered),
+    fn batch(&mut self, steps: &[Step]) {
+        let mut batch = WriteBatch::new();
+        let mut writes = Vec::new();
+        for step in steps {
+            let (key, value, _) = self.change(step);
+            batch = match &value {
+                Some(value) => batch.put(&key, value),
+                None => batch.del(&key),
+            };
+            writes.push((self.db.partition_of(&key), key, value));
+        }
+        let sent = self.history.send_batch(self.disk.ops(), writes);
+        let write = self.db.write(batch).durability(Durability::Sync);
+        let (answer, at) = wait(timed(self.disk, write));
+        if self.expect(answer).is_some() {
+            self.history.acknowledge_batch(at, &sent);
+        }
+    }
+
+    /// What a step makes of which key, and whether it is durable when it is acknowledged.
+    fn change(&self, step: &Step) -> (Vec<u8>, Option<Vec<u8>>, bool) {
+        match *step {
+            Step::Put { key, len, durable } => (key_of(key), Some(self.value(len)), durable),
+            Step::Del { key } => (key_of(key), None, !self.settings.buffered),
             _ => panic!("{step:?} is not a write"),
-        };
-        let key = key_of(key);
+        }
+    }
+
+    fn note(&mut self, step: &Step) -> (Sent, bool) {
+        let (key, value, durable) = self.change(step);
         let partition = self.db.partition_of(&key);
         (self.history.send(self.disk.ops(), partition, key, value), durable)
     }

@@ -28,6 +28,8 @@ pub(crate) enum Step {
     },
     /// Writes to different keys, sent before any is answered.
     Together(Vec<Step>),
+    /// Writes to different keys, of which all happen or none.
+    Batch(Vec<Step>),
     Sync,
     Compact,
     /// Compacts every second file: what deletes and replaces goes where what it shadows stays (C1).
@@ -129,8 +131,20 @@ pub(crate) fn tour() -> Vec<Session> {
     let ranged = (0..KEY_COUNT).map(|key| put(key, 300));
     let unsynced = Step::DelRange { from: 0, to: 3, durable: false };
     let cleared = [del_range(2, 7), put(3, 10), del(5), put(8, 900), unsynced, buffered(1, 30)];
+    let batch = Step::Batch(vec![put(1, 300), del(2), put(3, 20), put(4, 700), del(5)]);
+    let other = Step::Batch((0..KEY_COUNT).map(|key| put(key, 90)).collect());
     vec![
         session(plain, first.into_iter().chain([burst.clone(), Step::Read]).collect(), End::Kill),
+        session(
+            Settings { prewrite: true, ..plain },
+            vec![batch.clone(), buffered(1, 30), other.clone(), Step::Compact, batch.clone()],
+            End::Kill,
+        ),
+        session(
+            Settings { background: true, buffered: true, ..plain },
+            vec![other, batch, buffered(3, 60), Step::Read],
+            End::Close,
+        ),
         session(
             Settings { prewrite: true, ..plain },
             more.into_iter().chain([burst.clone(), put(1, 10), Step::Read]).collect(),
@@ -197,8 +211,10 @@ pub(crate) fn brief() -> Vec<Session> {
     let prewrite = Settings { prewrite: true, ..plain };
     let background = Settings { background: true, ..plain };
     let half = Step::CompactHalf { odd: true };
+    let batch = Step::Batch(vec![put(0, 40), put(1, 600), del(2), put(3, 30), put(4, 10)]);
     let steps = [
         (plain, vec![put(0, 20), buffered(1, 600), burst, put(4, 2000), Step::Read], End::Kill),
+        (plain, vec![batch.clone(), buffered(2, 50), batch, Step::Read], End::Kill),
         (prewrite, small.chain([Step::Sync, Step::Compact, Step::Read]).collect(), End::Close),
         (background, overwrite.chain([beside, Step::Read]).collect(), End::Close),
         (
@@ -236,7 +252,8 @@ fn random_step(random: &mut fastrand::Rng) -> Step {
             let key = random.u8(..KEY_COUNT);
             random_write(random, key)
         }
-        60..80 => Step::Together(random_writes(random)),
+        60..72 => Step::Together(random_writes(random)),
+        72..80 => Step::Batch(random_writes(random)),
         80..87 => Step::Sync,
         87..90 => Step::Compact,
         90..93 => Step::CompactHalf { odd: random.bool() },

@@ -11,6 +11,7 @@ mod support;
 
 mod accounting;
 mod blocking;
+mod batch;
 mod clock;
 mod compaction;
 mod compaction_faults;
@@ -40,6 +41,7 @@ mod scan;
 mod scan_files;
 mod scrub;
 mod stats;
+mod transaction;
 mod update;
 mod values;
 mod verify;

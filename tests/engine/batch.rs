@@ -1,0 +1,465 @@
+//! Batches: all of one happens or nothing, in one partition or across many, whoever looks and whatever fails.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use ringcask::sim::Cut;
+use ringcask::{Compaction, Db, Durability, ErrorKind, Options, WriteBatch};
+
+use crate::support::{
+    EIO, ENOSPC, Store, accounts, bytes_of, contents, each_disk, get, seed, wait,
+};
+
+/// A batch over every partition of `db`, `per_partition` keys in each, all with this value.
+fn over_all(db: &Db, per_partition: usize, value: &[u8]) -> (WriteBatch, Vec<String>) {
+    let keys = keys_in(db, per_partition);
+    let batch = keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, value));
+    (batch, keys)
+}
+
+fn keys_in(db: &Db, per_partition: usize) -> Vec<String> {
+    let partitions = db.stats().partitions.len();
+    let mut counts = vec![0; partitions];
+    let mut keys = Vec::new();
+    for n in 0.. {
+        if counts.iter().all(|count| *count == per_partition) {
+            break;
+        }
+        let key = format!("key {n}");
+        let count = &mut counts[db.partition_of(key.as_bytes())];
+        if *count < per_partition {
+            *count += 1;
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn four(store: &Store) -> Options {
+    store.options().partitions(4)
+}
+
+#[test]
+fn a_batch_does_what_its_entries_say_and_counts_them() {
+    each_disk(|store| {
+        for partitions in [1, 3] {
+            let dir = Store::sim(1);
+            let store = if partitions == 1 { store } else { &dir };
+            let db = store.open_with(store.options().partitions(partitions));
+            wait(db.put("there", "0")).unwrap();
+            wait(db.put("gone", "0")).unwrap();
+            let batch = WriteBatch::new()
+                .put("there", "1")
+                .put("new", "2")
+                .del("gone")
+                .del("never")
+                .put("twice", "a")
+                .del("twice")
+                .put("twice", "b");
+            assert_eq!(batch.len(), 7);
+            let done = wait(db.write(&batch)).unwrap();
+            assert_eq!((done.puts, done.dels, done.were_there), (3, 2, 2));
+            assert_eq!(get(&db, "there").unwrap(), "1");
+            assert_eq!(get(&db, "new").unwrap(), "2");
+            assert_eq!(get(&db, "twice").unwrap(), "b");
+            assert_eq!(get(&db, "gone"), None);
+            assert_eq!(db.stats().total().keys, 3);
+            // It can be sent again.
+            let done = wait(db.write(batch)).unwrap();
+            assert_eq!((done.puts, done.dels, done.were_there), (3, 2, 3));
+            wait(db.close()).unwrap();
+            let db = store.open();
+            assert_eq!(contents(&db).len(), 3);
+            assert_eq!(get(&db, "twice").unwrap(), "b");
+            wait(db.close()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_empty_batch_is_done_at_once() {
+    let store = Store::sim(seed());
+    let db = store.open();
+    let mut batch = WriteBatch::new().put("k", "v");
+    batch.clear();
+    assert!(batch.is_empty());
+    assert_eq!(wait(db.write(batch)).unwrap().puts, 0);
+    assert!(store.data_files().is_empty());
+    wait(db.close()).unwrap();
+    let error = wait(db.write(WriteBatch::new())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_batch_with_anything_invalid_writes_nothing() {
+    let store = Store::sim(seed());
+    let options = four(&store).key_len_max(20).value_len_max(100);
+    let db = store.open_with(options.batch_entries_max(5).batch_bytes_max(1000));
+    let good = || WriteBatch::new().put("a", "1").put("b", "2");
+    for (batch, word) in [
+        (good().put("", "x"), "empty"),
+        (good().del(""), "empty"),
+        (good().put("k".repeat(21), "x"), "key_len_max"),
+        (good().put("k", vec![0; 101]), "value_len_max"),
+        (good().put_with_ttl("k", "v", Duration::ZERO), "time to live"),
+        (good().del("1").del("2").del("3").del("4"), "batch_entries_max is 5"),
+        (good().put("k", vec![0; 1000]), "batch_bytes_max is 1000"),
+    ] {
+        let error = wait(db.write(batch)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(contents(&db).is_empty());
+    wait(db.close()).unwrap();
+}
+
+/// Breaks if a batch over partitions is left behind in a shape that an open, a hint, a compaction or an account
+/// takes for something else.
+#[test]
+fn a_batch_over_partitions_survives_close_kill_spoiled_hints_and_compaction() {
+    each_disk(|store| {
+        let options = || store.options().compaction(Compaction::off());
+        let db = store.open_with(options().partitions(4));
+        let (batch, keys) = over_all(&db, 5, b"first");
+        wait(db.write(batch)).unwrap();
+        let dels = keys[..10].iter().fold(WriteBatch::new(), WriteBatch::del);
+        assert_eq!(wait(db.write(dels)).unwrap().were_there, 10);
+        let expected = contents(&db);
+        assert_eq!(expected.len(), 10);
+        wait(db.close()).unwrap();
+
+        let report = wait(store.options().verify(store.path())).unwrap();
+        assert!(report.is_sound() && report.misrouted_records == 0, "{report:?}");
+        store.spoil_hints();
+        let db = store.open_with(options());
+        assert_eq!(contents(&db), expected);
+        let total = accounts(&db);
+        wait(db.close()).unwrap();
+        let db = store.open_with(options());
+        assert_eq!(accounts(&db), total, "K5");
+        // The first one makes every resolve durable; the second finds that no decision is needed any more.
+        wait(db.compact()).unwrap();
+        wait(db.compact()).unwrap();
+        assert_eq!(contents(&db), expected);
+        assert_eq!(db.stats().total().dead_bytes, 0, "intents, decisions and resolves go");
+        wait(db.close()).unwrap();
+        assert_eq!(contents(&store.open()), expected);
+    });
+}
+
+/// Breaks if part of a batch too large for one commit group is visible, or survives, without the rest.
+#[test]
+fn a_batch_larger_than_a_commit_group_is_one_all_the_same() {
+    let seed = seed();
+    let store = Store::sim(seed);
+    let db = store.open_one();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let values: Vec<Vec<u8>> = (0..7).map(|_| bytes_of(&mut random, 1 << 20)).collect();
+    let batch = || {
+        let puts = values.iter().enumerate();
+        puts.fold(WriteBatch::new(), |batch, (n, value)| batch.put(n.to_string(), value))
+    };
+    assert_eq!(wait(db.write(batch())).unwrap().puts, 7);
+    let found = contents(&db);
+    assert!(found.values().eq(&values));
+    let done = wait(db.write(batch().del("0"))).unwrap();
+    assert_eq!((done.puts, done.dels, done.were_there), (6, 1, 7));
+    wait(db.close()).unwrap();
+    store.spoil_hints();
+    let db = store.open();
+    assert_eq!(contents(&db).len(), 6);
+    wait(db.close()).unwrap();
+}
+
+/// Breaks if two batches wait for each other's keys, or a single write for both.
+#[test]
+fn batches_over_the_same_keys_and_partitions_do_not_wait_for_each_other_for_ever() {
+    each_disk(|store| {
+        let db = store.open_with(four(store).mailbox_requests_max(2));
+        let keys = keys_in(&db, 3);
+        let writes = (0..60_usize).map(|n| {
+            let db = &db;
+            let mut keys = keys.clone();
+            let turn = n % keys.len();
+            keys.rotate_left(turn);
+            async move {
+                let value = n.to_string();
+                let batch =
+                    keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, &value[..]));
+                let (batch, single) =
+                    futures::join!(db.write(batch), db.put_if_present(&keys[n % 5], "single"));
+                batch.and(single)
+            }
+        });
+        for written in wait(join_all(writes)) {
+            written.unwrap();
+        }
+        let mut last: Vec<_> = contents(&db).into_values().filter(|v| v != b"single").collect();
+        last.dedup();
+        assert_eq!(last.len(), 1, "every batch was whole");
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if the decision of a batch depends on who waits for it.
+#[test]
+fn a_batch_whose_future_is_dropped_happens_whole_or_not_at_all() {
+    each_disk(|store| {
+        let db = store.open_with(four(store));
+        for polls in 0..3 {
+            let (batch, keys) = over_all(&db, 2, format!("{polls}").as_bytes());
+            let mut write = Box::pin(db.write(batch));
+            let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            for _ in 0..polls {
+                let _pending = write.as_mut().poll(cx);
+            }
+            drop(write);
+            // Behind the batch in every queue.
+            let batch = keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, "after"));
+            let done = wait(db.write(batch)).unwrap();
+            assert!(done.were_there == 0 || done.were_there == 8, "{done:?}");
+        }
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if closing forgets batches in flight, or waits for ever for one.
+#[test]
+fn closing_sees_batches_through() {
+    each_disk(|store| {
+        let db = store.open_with(four(store));
+        let batches: Vec<_> =
+            (0..20).map(|n| over_all(&db, 2, n.to_string().as_bytes()).0).collect();
+        let writes = join_all(batches.into_iter().map(|batch| db.write(batch)));
+        let (written, closed) = wait(async { futures::join!(writes, db.close()) });
+        closed.unwrap();
+        for written in &written {
+            match written {
+                Ok(done) => assert_eq!(done.puts, 8),
+                Err(error) => assert!(error.is_closed(), "{error}"),
+            }
+        }
+        let db = store.open();
+        let mut found: Vec<_> = contents(&db).into_values().collect();
+        let is_any = written.iter().any(Result::is_ok);
+        assert_eq!(found.len(), if is_any { 8 } else { 0 });
+        found.dedup();
+        assert!(found.len() <= 1);
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Every operation of the disk fails once, another at each run. Breaks if a participant that fails leaves the
+/// others with half a batch, or with locked keys, or if somebody goes on who cannot know what was decided.
+#[test]
+fn whatever_fails_a_batch_happens_whole_or_not_at_all() {
+    for (errno, kinds) in [
+        (EIO, [ErrorKind::Io, ErrorKind::Poisoned]),
+        (ENOSPC, [ErrorKind::NoSpace, ErrorKind::Poisoned]),
+    ] {
+        let mut failed = 0;
+        for nth in 0.. {
+            let store = Store::sim(seed());
+            let db = store.open_with(four(&store).workers(1));
+            let (batch, keys) = over_all(&db, 2, b"old");
+            wait(db.write(batch)).unwrap();
+            let disk = store.disk();
+            let at = disk.ops() + nth;
+            disk.fail_op(at, errno, false);
+            let (batch, _) = over_all(&db, 2, b"new");
+            let written = wait(db.write(batch));
+            if disk.ops() <= at {
+                break;
+            }
+            disk.clear_faults();
+            let values = |db: &Db| -> Vec<_> {
+                let mut values: Vec<_> = keys.iter().map(|key| get(db, key).unwrap()).collect();
+                values.dedup();
+                values
+            };
+            match &written {
+                Ok(_) => assert_eq!(values(&db), ["new"], "operation {nth}"),
+                Err(error) => {
+                    failed += 1;
+                    assert!(kinds.contains(&error.kind()), "operation {nth}: {error}");
+                    assert_eq!(values(&db), ["old"], "operation {nth}");
+                }
+            }
+            let is_poisoned = written.is_err_and(|error| error.kind() == ErrorKind::Poisoned);
+            for key in &keys {
+                let put = wait(db.put(key, "put"));
+                assert!(put.is_ok() || is_poisoned, "operation {nth}: {put:?}");
+            }
+            let after = store.on(disk.power_cut(Cut::KeepAll));
+            let again = after.open();
+            let found = values(&again);
+            assert!(is_poisoned || found == ["put"], "operation {nth}: {found:?}");
+            let mut batches = found.clone();
+            batches.retain(|value| value != "put");
+            batches.dedup();
+            assert!(batches.len() <= 1, "operation {nth}: {found:?}");
+            wait(again.close()).unwrap();
+        }
+        assert!(failed > 3, "at least the intents of every partition: {failed}");
+    }
+}
+
+/// The power goes before every operation of the disk. Breaks if a part of a batch is found by the next open, or by
+/// the one after that, which itself was cut short.
+#[test]
+fn a_crash_at_any_moment_leaves_all_of_a_batch_or_nothing() {
+    for partitions in [1, 4] {
+        crash_at_any_moment(partitions);
+    }
+}
+
+fn crash_at_any_moment(partitions: u32) {
+    let mut outcomes = [0; 2];
+    for nth in 0.. {
+        let store = Store::sim(seed());
+        let db = store.open_with(store.options().partitions(partitions).workers(1));
+        let (batch, keys) = over_all(&db, 3, b"old");
+        wait(db.write(batch)).unwrap();
+        let disk = store.disk();
+        let at = disk.ops() + nth;
+        disk.crash_at(at);
+        let (batch, _) = over_all(&db, 3, b"new");
+        let written = wait(db.write(batch));
+        if !disk.crashed() {
+            assert!(nth >= u64::from(partitions), "{nth}");
+            break;
+        }
+        for cut in [Cut::DropUnsynced, Cut::KeepAll, Cut::Random { seed: nth }] {
+            // Every third operation, and over all moments each of them.
+            for again in (nth % 3..).step_by(3) {
+                let store = store.on(disk.power_cut(cut));
+                store.disk().crash_at(again);
+                let half = wait(store.options().open(store.path()));
+                let is_whole = !store.disk().crashed();
+                drop(half);
+                let store = store.on(store.disk().power_cut(cut));
+                let db = store.open();
+                let mut found: Vec<_> = keys.iter().map(|key| get(&db, key).unwrap()).collect();
+                found.dedup();
+                assert_eq!(found.len(), 1, "before operation {nth}, then {again}: {found:?}");
+                assert!(written.is_err() || found == ["new"]);
+                outcomes[usize::from(found[0] == "new")] += 1;
+                wait(db.close()).unwrap();
+                if is_whole {
+                    break;
+                }
+            }
+        }
+    }
+    println!("old, new: {outcomes:?}");
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+/// Writers put one number under all keys, batch after batch, some over all partitions and some over one; readers
+/// look at all keys at once. Breaks if a reader sees two batches mixed, or waits for ever for a quiet moment.
+#[test]
+fn get_many_sees_every_batch_whole() {
+    each_disk(|store| {
+        let db = store.open_with(four(store));
+        let (batch, keys) = over_all(&db, 3, b"0");
+        wait(db.write(batch)).unwrap();
+        std::thread::scope(|scope| {
+            let (db, keys) = (&db, &keys);
+            for writer in 0..2 {
+                scope.spawn(move || {
+                    for n in 0..60 {
+                        let value = format!("{writer} {n}");
+                        wait(db.write(over_all(db, 3, value.as_bytes()).0)).unwrap();
+                    }
+                });
+            }
+            for _reader in 0..2 {
+                scope.spawn(move || {
+                    for _ in 0..60 {
+                        let mut found = wait(db.get_many(keys)).unwrap();
+                        found.dedup();
+                        assert_eq!(found.len(), 1, "{found:?}");
+                    }
+                });
+            }
+        });
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if somebody who reads and forgets it keeps writers waiting, or keeps the store from closing.
+#[test]
+fn a_get_many_that_is_never_polled_again_is_in_nobodys_way() {
+    let store = Store::blocking();
+    let db = store.open_with(four(&store));
+    let (batch, keys) = over_all(&db, 2, b"0");
+    wait(db.write(batch)).unwrap();
+    let mut kept = Vec::new();
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    for n in 0..20_u32 {
+        let (batch, _) = over_all(&db, 2, &n.to_le_bytes());
+        let mut write = Box::pin(db.write(batch));
+        let _pending = write.as_mut().poll(cx);
+        let mut read = Box::pin(db.get_many(&keys));
+        let _pending = read.as_mut().poll(cx);
+        kept.push(read);
+        wait(write).unwrap();
+    }
+    wait(db.close()).unwrap();
+}
+
+/// So many keys that publishing them takes as long as a read does. Breaks if readers are not told that a batch is
+/// half way: together they would see two batches, and one after the other less of a batch than before.
+#[test]
+fn a_batch_in_one_partition_is_seen_whole() {
+    each_disk(|store| {
+        let db = store.open_one();
+        let (batch, keys) = over_all(&db, 500, b"0");
+        wait(db.write(batch)).unwrap();
+        std::thread::scope(|scope| {
+            let (db, keys) = (&db, &keys);
+            scope.spawn(move || {
+                for n in 1..150_u32 {
+                    let (batch, _) = over_all(db, 500, n.to_string().as_bytes());
+                    wait(db.write(batch).durability(Durability::Buffered)).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                let mut newest = 0;
+                for n in 0..300 {
+                    if n % 2 == 0 {
+                        let mut found = wait(db.get_many(keys)).unwrap();
+                        found.dedup();
+                        assert_eq!(found.len(), 1, "{found:?}");
+                        continue;
+                    }
+                    for key in keys {
+                        let value = get(db, key).unwrap();
+                        let number: u32 = std::str::from_utf8(&value).unwrap().parse().unwrap();
+                        assert!(number >= newest, "{number} after {newest}");
+                        newest = number;
+                    }
+                }
+            });
+        });
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if a batch is acknowledged before its decision, or its intents, or its only group, are on disk.
+#[test]
+fn an_acknowledged_batch_survives_a_power_cut() {
+    for partitions in [1, 2, 4] {
+        let store = Store::sim(seed());
+        let db = store.open_with(store.options().partitions(partitions));
+        for value in ["old", "new"] {
+            let (batch, keys) = over_all(&db, 3, value.as_bytes());
+            wait(db.write(batch)).unwrap();
+            let after = store.on(store.disk().power_cut(Cut::DropUnsynced));
+            let again = after.open();
+            assert!(keys.iter().all(|key| get(&again, key).is_some_and(|found| found == value)));
+            wait(again.close()).unwrap();
+        }
+        wait(db.close()).unwrap();
+    }
+}
