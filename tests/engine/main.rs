@@ -10,8 +10,8 @@
 mod support;
 
 mod accounting;
-mod blocking;
 mod batch;
+mod blocking;
 mod clock;
 mod compaction;
 mod compaction_faults;
