@@ -700,7 +700,7 @@ fn records_that_are_not_those_of_the_sealed_file_get_no_hint() {
         write(small(), &header, &other);
     }
     let mut records = small();
-    records.push(RecordHeader { kind: RecordKind::RangeDel, ..put_header(1100) }, b"");
+    records.push(put_header(1100), b"");
     let sealed = records.sealed;
     write(records, &header, &sealed);
 }
