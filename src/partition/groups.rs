@@ -117,9 +117,8 @@ impl Answer {
         match self {
             Answer::Done(reply) => reply.send(Ok(())),
             Answer::WasThere(reply, was_there) => reply.send(Ok(was_there)),
-            Answer::Evicted => {}
             Answer::Decided(reply) => reply(Ok(())),
-            Answer::Part => {}
+            Answer::Part | Answer::Evicted => {}
             Answer::Batch(answer) => answer.reply.send(Ok(answer.done)),
         }
     }
@@ -128,9 +127,8 @@ impl Answer {
         match self {
             Answer::Done(reply) => reply.send(Err(error.clone())),
             Answer::WasThere(reply, _) => reply.send(Err(error.clone())),
-            Answer::Evicted => {}
             Answer::Decided(reply) => reply(Err(error.clone())),
-            Answer::Part => {}
+            Answer::Part | Answer::Evicted => {}
             Answer::Batch(answer) => answer.reply.send(Err(error.clone())),
         }
     }

@@ -136,14 +136,15 @@ fn outcome(effect: Effect) -> Option<(KeyHash, Option<u32>)> {
     match effect {
         Effect::Put { hash, len, .. } => Some((without_route(hash), Some(len))),
         Effect::Del { hash, .. } => Some((without_route(hash), None)),
-        // What a range hides is there until it is worked off, and leaves as what expires does.
-        Effect::RangeDel { .. } | Effect::None => None,
-        // The keys of a batch are locked: nothing else is staged of them before they are published.
-        Effect::Intent { .. }
+        // What a range hides is there until it is worked off, and leaves as what expires does. The keys of a batch
+        // over partitions are locked: nothing else is staged of them before they are published.
+        Effect::RangeDel { .. }
+        | Effect::Intent { .. }
         | Effect::Copy { .. }
         | Effect::Seen { .. }
         | Effect::Decision { .. }
-        | Effect::Resolve { .. } => None,
+        | Effect::Resolve { .. }
+        | Effect::None => None,
     }
 }
 

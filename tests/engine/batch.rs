@@ -308,12 +308,14 @@ fn whatever_fails_a_batch_happens_whole_or_not_at_all() {
 /// the one after that, which itself was cut short.
 #[test]
 fn a_crash_at_any_moment_leaves_all_of_a_batch_or_nothing() {
-    for partitions in [1, 4] {
-        crash_at_any_moment(partitions);
-    }
+    // In one partition it may be one operation of the disk, before which nothing new is there.
+    let [one, many] = [1, 4].map(crash_at_any_moment);
+    println!("old, new: {one:?}, {many:?}");
+    assert!(one[0] > 0 && many.iter().all(|count| *count > 0));
 }
 
-fn crash_at_any_moment(partitions: u32) {
+/// How often the old and the new values were found.
+fn crash_at_any_moment(partitions: u32) -> [u64; 2] {
     let mut outcomes = [0; 2];
     for nth in 0.. {
         let store = Store::sim(seed());
@@ -351,8 +353,7 @@ fn crash_at_any_moment(partitions: u32) {
             }
         }
     }
-    println!("old, new: {outcomes:?}");
-    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+    outcomes
 }
 
 /// Writers put one number under all keys, batch after batch, some over all partitions and some over one; readers
