@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::{Db, Shared};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::READ_NOW_LEN_MAX;
 use crate::mailbox::{Request, ValuePart, reply_slot};
 use crate::types::KeyspaceId;
@@ -53,9 +53,7 @@ impl Shared {
         range: Range<u64>,
     ) -> Result<Option<Bytes>> {
         self.check_key(key)?;
-        if self.lifecycle.is_closing() {
-            return Err(Error::closed());
-        }
+        self.check_open(keyspace)?;
         let hash = self.hash(keyspace, key);
         let shard = self.shard_of(hash);
         let len = self.partitions[shard].view.keydir.lookup(hash, |location| location.len);

@@ -237,7 +237,7 @@ impl Db {
         let key = key.as_ref();
         self.shared.check_place(self.space.id, key)?;
         let hash = self.shared.hash(self.space.id, key);
-        let body = Body::key_only(&self.shared.codecs, self.space.id, Bytes::copy_from_slice(key));
+        let body = Body::plain(self.space.id, key, Bytes::new());
         let (reply, receiver) = reply_slot();
         let request = Request::Del { hash, body, durable: self.shared.durable, reply };
         Call::new(&self.shared, self.shared.shard_of(hash), request, receiver).await

@@ -15,12 +15,15 @@ use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::mailbox::{GetMany, Stored};
+use crate::types::Seqno;
 
 /// One record of many.
 pub(crate) struct ManyRead {
     /// Which of the keys.
     index: usize,
     location: Location,
+    /// Below this sequence number the key is deleted, as of when it was looked up (RG2).
+    cover: Seqno,
     data: Arc<DataFile>,
     opened: Opened,
     result: std::io::Result<Vec<u8>>,
@@ -30,6 +33,7 @@ pub(crate) struct ManyRead {
 struct Wanted {
     index: usize,
     location: Location,
+    cover: Seqno,
     data: Arc<DataFile>,
 }
 
@@ -42,14 +46,15 @@ impl Partition {
 
     fn many_submit(&mut self, request: GetMany, ops: &mut Ops) {
         let mut wanted = Vec::new();
-        for (index, (hash, _)) in request.keys.iter().enumerate() {
+        for (index, (hash, key)) in request.keys.iter().enumerate() {
             if let Some(location) = self.keydir.get(*hash) {
                 let data =
                     self.files.get(location.slot).expect("K1: an entry points into a file").clone();
                 data.note_used(self.view.clock.load(Ordering::Relaxed));
                 self.view.counters.reads.add(1);
                 self.view.counters.read_bytes.add(u64::from(location.len));
-                wanted.push(Wanted { index, location, data });
+                let cover = self.cover((request.keyspace, key));
+                wanted.push(Wanted { index, location, cover, data });
             }
         }
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
@@ -84,7 +89,7 @@ impl Partition {
             ) {
                 Checked::Match { header, value }
                     if !self.config.expiry.hides(header.expires_at())
-                        && header.seqno >= self.cover((request.keyspace, key)) =>
+                        && header.seqno >= read.cover =>
                 {
                     let value = Bytes::from(bytes).slice(value);
                     let place = || (read.data.path.clone(), place);
@@ -130,8 +135,8 @@ async fn read_all(disk: &Disk, fs: &Fs, wanted: Vec<Wanted>) -> Vec<ManyRead> {
 }
 
 async fn read_one(disk: &Disk, fs: Fs, wanted: Wanted) -> ManyRead {
-    let Wanted { index, location, data } = wanted;
+    let Wanted { index, location, cover, data } = wanted;
     let (len, offset) = (location.len as usize, u64::from(location.offset));
     let (opened, result) = read(disk, fs, data.stored.clone(), len, offset).await;
-    ManyRead { index, location, data, opened, result }
+    ManyRead { index, location, cover, data, opened, result }
 }

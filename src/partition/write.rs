@@ -90,7 +90,9 @@ impl Partition {
             self.groups.wait(Answer::WasThere(reply, false));
             return;
         }
-        let (_, len) = self.stage(RecordKind::Del, body, None, durable);
+        // It came as it is, because whether a range is over its key had to be asked first.
+        let body = body.clone().encrypted(&self.config.codecs, RecordKind::Del);
+        let (_, len) = self.stage(RecordKind::Del, &body, None, durable);
         self.staged(Effect::Del { hash, len }, Answer::WasThere(reply, false));
     }
 
