@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::read::{self, ReadNow};
 use super::{Db, Shared};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mailbox::{Entry, GetMany, Request, reply_slot};
 use crate::types::{KeyHash, KeyspaceId};
 
@@ -94,9 +94,7 @@ impl Shared {
 
     /// Of each partition what it holds at one moment.
     async fn read_many(&self, many: &Many, is_held: bool) -> Result<Vec<Option<Entry>>> {
-        if self.lifecycle.is_closing() {
-            return Err(Error::closed());
-        }
+        self.check_open(many.keyspace)?;
         let mut found: Vec<Option<Entry>> = many.keys.iter().map(|_| None).collect();
         let mut cold = Vec::new();
         let epochs: Vec<u64> = many

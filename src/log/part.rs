@@ -42,14 +42,15 @@ impl PartReader {
         range: &Range<u64>,
     ) -> Result<Begun, FormatError> {
         let (header, _) = RecordHeader::decode(head, place)?;
+        // Before the key is compared, which may be encrypted.
+        if header.codec != Codec::default() {
+            return Ok(Begun::Coded);
+        }
         let start = header.header_len() + usize::from(header.key_len);
         let found = head.get(header.header_len()..start);
         let found = found.ok_or(FormatError::Incomplete { need: start })?;
         if found != key || header.keyspace != keyspace {
             return Ok(Begun::OtherKey);
-        }
-        if header.codec != Codec::default() {
-            return Ok(Begun::Coded);
         }
         let (start, len) = (start as u64, u64::from(header.value_len));
         let wanted = start + range.start.min(len)..start + range.end.min(len);
