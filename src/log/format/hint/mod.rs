@@ -177,8 +177,9 @@ impl HintSummary {
             && totals.tombstone_records <= sealed.records
             && totals.tombstone_bytes <= totals.record_bytes
             && totals.record_bytes <= sealed.len;
-        let is_emptiness_sound = (*entries == 0) == (sealed.records == range_records)
-            && (*entries == 0) == keys.is_none();
+        // Records of batches have no entries either.
+        let is_emptiness_sound =
+            (*entries == 0 || sealed.records > range_records) && (*entries == 0) == keys.is_none();
         if !is_range_sound {
             Err(FormatError::invalid("the data file of the hint has no sound range"))
         } else if !is_count_sound {
