@@ -286,15 +286,15 @@ impl Partition {
         part.entries.iter().find_map(|entry| self.dropped_refusal(entry.body.keyspace))
     }
 
-    /// Why the store has no room for one of the puts, if so. Each is looked at by itself: a batch may go over a
-    /// bound by what it holds.
+    /// Why the store has no room for what the batch does here, if so. A batch over partitions takes its room when
+    /// it is published: what others wrote since may be in it by then.
     fn batch_full_refusal(&self, entries: &[BatchEntry]) -> Option<Error> {
-        entries.iter().find_map(|entry| match entry.change {
+        self.full_refusal_of(entries.iter().map(|entry| match entry.change {
             EntryChange::Put { expires_at } => {
-                self.full_refusal(entry.hash, record_len(&entry.body, expires_at))
+                (entry.hash, Some(record_len(&entry.body, expires_at)))
             }
-            EntryChange::Del => None,
-        })
+            EntryChange::Del => (entry.hash, None),
+        }))
     }
 
     fn batch_prepare(&mut self, participation: Participation, part: Part, ops: &mut Ops) {

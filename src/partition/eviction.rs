@@ -159,15 +159,28 @@ impl Partition {
 
     /// Why a put is refused that makes the record of `hash` one of `len` bytes, if so.
     pub(super) fn full_refusal(&self, hash: KeyHash, len: u32) -> Option<Error> {
+        self.full_refusal_of([(hash, Some(len))])
+    }
+
+    /// The same of writes to different keys that happen together; without a length they delete.
+    pub(super) fn full_refusal_of(
+        &self,
+        writes: impl IntoIterator<Item = (KeyHash, Option<u32>)>,
+    ) -> Option<Error> {
         let evictor = self.evictor.as_deref()?;
         let capacity = evictor.capacity;
-        if capacity.bytes_max.is_some_and(|max| u64::from(len) > max) {
-            let what = format!("a record of {len} bytes is longer than");
-            return Some(self.full(&what, capacity, "bytes_max", "raise it"));
+        let mut growth = Amount::default();
+        for (hash, len) in writes {
+            if let Some(len) = len
+                && capacity.bytes_max.is_some_and(|max| u64::from(len) > max)
+            {
+                let what = format!("a record of {len} bytes is longer than");
+                return Some(self.full(&what, capacity, "bytes_max", "raise it"));
+            }
+            let published = || self.keydir.get(hash).map(|location| location.len);
+            let before = evictor.ledger.newest(hash, published);
+            growth = growth.plus(Amount::of(len).minus(Amount::of(before)));
         }
-        let published = || self.keydir.get(hash).map(|location| location.len);
-        let before = evictor.ledger.newest(hash, published);
-        let growth = Amount::of(Some(len)).minus(Amount::of(before));
         let excess = capacity.excess(self.held(evictor).plus(growth));
         let bound = match excess {
             Amount { entries, .. } if entries > 0 && growth.entries > 0 => "entries_max",

@@ -319,3 +319,33 @@ fn a_damaged_hint_is_ignored_and_made_anew() {
         }
     }
 }
+
+/// Breaks if a deletion is held against deleted ranges by the encrypted key: by chance it would delete a key that
+/// nobody has, and leave the one that was meant.
+#[test]
+fn a_deletion_beside_deleted_ranges_is_of_the_key_that_was_meant() {
+    each_disk(|store| {
+        let db = store.open_with(with(store, KEY));
+        let key = |n: u32| format!("z{n}");
+        for n in 0..40 {
+            wait(db.put(key(n), "1")).unwrap();
+            wait(db.put(format!("a{n}"), "1")).unwrap();
+        }
+        // Half of all the ways in which a key may come out.
+        let (ranges, dels) = wait(async {
+            let range = db.delete_range(&b"\x00"[..]..&b"y"[..]);
+            futures::join!(range, futures::future::join_all((0..20).map(|n| db.del(key(n)))))
+        });
+        ranges.unwrap();
+        assert!(dels.into_iter().all(|del| del.unwrap()));
+        for n in 0..20 {
+            assert!(wait(db.del(key(20 + n))).unwrap());
+            assert!(!wait(db.del(format!("a{n}"))).unwrap());
+        }
+        assert_eq!(contents(&db).len(), 0);
+        wait(db.close()).unwrap();
+        let db = store.open_with(with(store, KEY));
+        assert_eq!(contents(&db).len(), 0);
+        wait(db.close()).unwrap();
+    });
+}

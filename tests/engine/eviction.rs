@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use ringcask::{Compaction, Db, Durability, ErrorKind, Eviction, Options, Result, Swap};
+use ringcask::{
+    Compaction, Db, Durability, ErrorKind, Eviction, Options, Result, Swap, WriteBatch,
+};
 
 use crate::support::{Store, accounts, contents, each_disk, get, is_hint, seed, wait};
 
@@ -148,6 +150,66 @@ fn many_at_once_get_no_further_than_one_by_one() {
         let puts = wait(join_all((0..80).map(|n| db.put(format!("other {n}"), "v"))));
         assert_eq!(puts.iter().filter(|put| put.is_ok()).count() as u64, free);
         assert_eq!(contents(&db).len(), 50);
+        wait(db.close()).unwrap();
+    });
+}
+
+/// Breaks if each write of a batch is held against the bound by itself, or what it deletes makes no room.
+#[test]
+fn a_batch_has_room_as_a_whole_or_not_at_all() {
+    each_disk(|store| {
+        let db = store.open_with(one(store, Eviction::None).entries_max(10));
+        let puts = |from: u32, to: u32| {
+            (from..to).fold(WriteBatch::new(), |batch, n| batch.put(format!("{n}"), "v"))
+        };
+        wait(db.write(puts(0, 8))).unwrap();
+        assert_eq!(kind(wait(db.write(puts(8, 11)))), ErrorKind::Full);
+        assert_eq!(db.stats().total().keys, 8);
+        assert_eq!(get(&db, "8"), None);
+        wait(db.write(puts(8, 11).del("0"))).unwrap();
+        // What is there already takes no room.
+        wait(db.write(puts(1, 11))).unwrap();
+        assert_eq!(kind(wait(db.write(puts(11, 13).del("1")))), ErrorKind::Full);
+        assert_eq!((db.stats().total().keys, get(&db, "1").is_some()), (10, true));
+        wait(db.close()).unwrap();
+
+        for eviction in POLICIES {
+            let db = store.open_with(one(store, eviction).entries_max(10));
+            let batch = (0..60).fold(WriteBatch::new(), |batch, n| {
+                batch.put_with_ttl(format!("{eviction:?} {n}"), "v", HOUR)
+            });
+            match wait(db.write(batch)) {
+                // Nothing here expires that could go for it.
+                Err(error) => assert!(eviction == Eviction::Ttl && error.kind() == ErrorKind::Full),
+                Ok(_) => evicted_down_to(&db, 10),
+            }
+            assert!(db.stats().total().keys <= 10);
+            wait(db.close()).unwrap();
+        }
+    });
+}
+
+/// Over partitions a batch is intents, a decision and copies, and evictions come in between: breaks if one takes
+/// a key that a batch holds, or an older value of a key comes back for the newest that went.
+#[test]
+fn what_a_batch_over_partitions_wrote_may_go_and_stays_gone() {
+    each_disk(|store| {
+        let db = store.open_with(one(store, Eviction::Lru).partitions(3).entries_max(30));
+        for round in 0..20 {
+            let batch = (0..25).fold(WriteBatch::new(), |batch, n| {
+                batch.put(format!("{round} {n}"), "v").put(format!("{n}"), round.to_string())
+            });
+            wait(db.write(batch)).unwrap();
+            evicted_down_to(&db, 30);
+        }
+        let held = contents(&db);
+        let total = db.stats().total();
+        assert!(held.len() <= 30 && total.evicted >= 450, "{total:?}");
+        let is_newest = |(key, value): (&Vec<u8>, &Vec<u8>)| key.contains(&b' ') || value == b"19";
+        assert!(held.iter().all(is_newest), "an older value came back");
+        wait(db.close()).unwrap();
+        let db = store.open_with(store.options());
+        assert_eq!(contents(&db), held);
         wait(db.close()).unwrap();
     });
 }

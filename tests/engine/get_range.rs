@@ -46,6 +46,47 @@ fn a_part_is_a_slice_of_the_whole() {
     });
 }
 
+/// Breaks if what is stored is taken for the value, or an encrypted key for another's.
+#[cfg(all(feature = "lz4", feature = "encryption"))]
+#[test]
+fn a_part_of_what_is_stored_otherwise_is_a_part_of_the_value() {
+    let stores = [Store::sim(seed()), Store::sim(seed()), Store::sim(seed())];
+    let mut value = bytes_of(&mut fastrand::Rng::with_seed(seed()), 150_000);
+    value.extend(std::iter::repeat_n(7, 200_000));
+    let compression = ringcask::Compression::Lz4;
+    for (n, store) in stores.iter().enumerate() {
+        let options = store.options();
+        let options = match n {
+            0 => options.compression(compression),
+            1 => options.encryption_key([3; 32]),
+            _ => options.encryption_key([3; 32]).compression(compression),
+        };
+        let db = store.open_with(options);
+        wait(db.put("k", value.clone())).unwrap();
+        let part = wait(db.get_range("k", 149_000..151_000)).unwrap().unwrap();
+        assert!(part == value[149_000..151_000], "variant {n}");
+        assert_eq!(wait(db.get_range("missing", ..)).unwrap(), None);
+        wait(db.close()).unwrap();
+    }
+}
+
+/// Breaks if a range that was deleted hides the whole and not its parts.
+#[test]
+fn a_deleted_range_has_no_parts() {
+    each_disk(|store| {
+        let db = store.open_one();
+        wait(db.put("k1", vec![1; 100_000])).unwrap();
+        wait(db.put("k2", vec![2; 100])).unwrap();
+        wait(db.delete_prefix("k")).unwrap();
+        for key in ["k1", "k2"] {
+            assert_eq!(wait(db.get_range(key, 5..9)).unwrap(), None, "{key}");
+        }
+        wait(db.put("k1", vec![3; 100_000])).unwrap();
+        assert_eq!(wait(db.get_range("k1", 5..7)).unwrap().unwrap(), [3, 3].as_slice());
+        wait(db.close()).unwrap();
+    });
+}
+
 #[test]
 fn what_has_expired_has_no_parts() {
     let store = Store::sim(seed());

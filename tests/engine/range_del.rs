@@ -612,3 +612,26 @@ fn readers_never_see_a_key_that_was_cleared() {
     worked_off(&db);
     assert_eq!(db.stats().total().keys, 0);
 }
+
+/// Breaks if many keys that are read from the disk are held against the ranges there are when they have been read:
+/// one may have been worked off since they were looked up.
+#[test]
+fn many_keys_are_hidden_while_their_range_is_worked_off() {
+    let store = Store::sim(seed());
+    let db = store.open_with(quiet(&store));
+    store.disk().would_block(1.0);
+    for round in 0..30 {
+        let keys: Vec<String> = (0..3).map(|n| format!("{round} {n}")).collect();
+        wait(try_join_all(keys.iter().map(|key| db.put(key, "v")))).unwrap();
+        wait(db.clear()).unwrap();
+        loop {
+            let is_last = db.stats().total().range_dels_pending == 0;
+            let found = wait(db.get_many(&keys)).unwrap();
+            assert!(found.iter().all(Option::is_none), "round {round}");
+            if is_last {
+                break;
+            }
+        }
+    }
+    wait(db.close()).unwrap();
+}
