@@ -286,11 +286,12 @@ impl Job {
             None => Scan::start(opened_chain(&reader, &data, &sealed, &self.surroundings.owner)?),
         };
         let before = scan.end;
+        let codecs = self.surroundings.owner.codecs.clone();
         let mut outcome = Ok(());
         let is_read = scan
             .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
                 if outcome.is_ok() {
-                    outcome = self.take(slot, &data, &record);
+                    outcome = self.take(&codecs, slot, &data, &record);
                 }
             })
             .map_err(io)?;
@@ -308,18 +309,23 @@ impl Job {
     }
 
     /// Copies a record if it counts.
-    fn take(&mut self, slot: FileSlot, data: &DataFile, record: &RecordAt<'_>) -> Result<()> {
+    fn take(
+        &mut self,
+        codecs: &Codecs,
+        slot: FileSlot,
+        data: &DataFile,
+        record: &RecordAt<'_>,
+    ) -> Result<()> {
         let RecordAt { offset, header, key, value, .. } = *record;
-        let owner = self.surroundings.owner.clone();
-        let damaged = |why: FormatError| why.at(&data.path, offset);
-        let key = owner.codecs.key(header, key, value).map_err(damaged)?;
-        let hash = self.surroundings.hasher.hash(header.keyspace, &key);
-        let newest = self.surroundings.keydir.lookup(hash, |location| location);
-        let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
         if header.is_of_batch() {
             return Ok(()); // Settled long ago, or else the file would not be an input (BA3).
         }
-        let copy = || Copy::of(&owner.codecs, hash, &key, record).map_err(damaged);
+        let damaged = |why: FormatError| why.at(&data.path, offset);
+        let key = codecs.key(header, key, value).map_err(damaged)?;
+        let hash = self.surroundings.hasher.hash(header.keyspace, &key);
+        let newest = self.surroundings.keydir.lookup(hash, |location| location);
+        let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
+        let copy = || Copy::of(codecs, hash, &key, record).map_err(damaged);
         match header.kind {
             RecordKind::Put => {
                 let Some(from) = newest.filter(is_here) else {
