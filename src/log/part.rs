@@ -108,26 +108,15 @@ impl PartReader {
 mod tests {
     use super::*;
     use crate::log::format::data_header::FileIdentity;
-    use crate::log::format::record::{RecordKind, encode_record};
-    use crate::types::{FileId, PartitionId, Seqno, StoreId};
+    use crate::log::format::record::encode_record;
+    use crate::types::{FileId, PartitionId, StoreId};
 
     fn place() -> Place {
         FileIdentity::new(StoreId([7; 16]), PartitionId(1), FileId(2)).at(4096)
     }
 
     fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-        let header = RecordHeader {
-            seqno: Seqno(5),
-            kind: RecordKind::Put,
-            keyspace: KeyspaceId(0),
-            codec: Codec::default(),
-            expires_at_ms: None,
-            batch: None,
-            raw_len: None,
-            key_len: key.len() as u16,
-            value_len: value.len() as u32,
-            body_crc: body_crc(key, value),
-        };
+        let header = RecordHeader::put(5, key, value);
         let mut bytes = Vec::new();
         encode_record(&mut bytes, place(), &header, [key, value]);
         bytes

@@ -3,9 +3,9 @@
 use super::files::SealedFile;
 use super::format::data_header::{DataHeader, ExpectedFile, FileIdentity, FileKind};
 use super::format::group::{Chain, GROUP_HEADER_LEN, GroupHeader, PayloadCrc};
-use super::format::record::{Codec, RecordHeader, RecordKind, body_crc, encode_record};
+use super::format::record::{RecordHeader, encode_record};
 pub(super) use super::in_memory::ShortReads;
-use crate::types::{FileId, KeyspaceId, PartitionId, Seqno, StoreId};
+use crate::types::{FileId, PartitionId, Seqno, StoreId};
 
 pub(super) const EXPECTED: ExpectedFile = ExpectedFile {
     kind: FileKind::Data,
@@ -79,16 +79,8 @@ impl TestFile {
         let mut payload_crc = PayloadCrc::default();
         for (index, (key, value)) in pairs.iter().enumerate() {
             let header = RecordHeader {
-                seqno: Seqno(self.seqno),
-                kind: RecordKind::Put,
-                keyspace: KeyspaceId(0),
-                codec: Codec::default(),
                 expires_at_ms: (index % 2 == 1).then_some(1_900_000_000_000),
-                batch: None,
-                raw_len: None,
-                key_len: key.len() as u16,
-                value_len: value.len() as u32,
-                body_crc: body_crc(key, value),
+                ..RecordHeader::put(self.seqno, key, value)
             };
             self.seqno += 1;
             let place = self.identity.at(start + payload.len() as u64);

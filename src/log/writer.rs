@@ -159,10 +159,9 @@ mod tests {
     use super::*;
     use crate::io::{Fs, SimDisk};
     use crate::log::format::data_header::FileKind;
-    use crate::log::format::record::{Codec, RecordKind, body_crc};
+    use crate::log::format::record::RecordKind;
     use crate::log::tail::{SealedVerdict, read_sealed};
     use crate::log::test_file::EXPECTED;
-    use crate::types::KeyspaceId;
 
     fn header() -> DataHeader {
         DataHeader {
@@ -180,18 +179,7 @@ mod tests {
     }
 
     fn record(seqno: u64, kind: RecordKind, key: &[u8], value: &[u8]) -> RecordHeader {
-        RecordHeader {
-            seqno: Seqno(seqno),
-            kind,
-            keyspace: KeyspaceId(0),
-            codec: Codec::default(),
-            expires_at_ms: None,
-            batch: None,
-            raw_len: None,
-            key_len: key.len() as u16,
-            value_len: value.len() as u32,
-            body_crc: body_crc(key, value),
-        }
+        RecordHeader { kind, ..RecordHeader::put(seqno, key, value) }
     }
 
     fn new_file() -> Arc<File> {

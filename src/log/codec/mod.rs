@@ -330,18 +330,8 @@ mod tests {
     }
 
     fn header(compression: Method, raw_len: Option<u64>) -> RecordHeader {
-        RecordHeader {
-            seqno: Seqno(1),
-            kind: RecordKind::Put,
-            keyspace: KeyspaceId(0),
-            codec: Codec { compression, ..Codec::default() },
-            expires_at_ms: None,
-            batch: None,
-            raw_len,
-            key_len: 1,
-            value_len: 0,
-            body_crc: 0,
-        }
+        let codec = Codec { compression, ..Codec::default() };
+        RecordHeader { codec, raw_len, ..RecordHeader::put(1, b"k", b"") }
     }
 
     fn settings() -> Vec<Compression> {

@@ -8,7 +8,6 @@ use crate::log::format::record::{
     Codec, Compression as Method, Encryption, RecordHeader, RecordKind,
 };
 use crate::options::Compression;
-use crate::types::{KeyspaceId, Seqno};
 
 /// A few bytes may well stand for gigabytes; that those are taken only as they come out is for a unit test,
 /// because here memory is counted.
@@ -102,16 +101,6 @@ fn sealed_again(codecs: &Codecs, kind: RecordKind, key: &[u8], value: &[u8], num
 }
 
 fn header(compression: Method, raw_len: u64) -> RecordHeader {
-    RecordHeader {
-        seqno: Seqno(1),
-        kind: RecordKind::Put,
-        keyspace: KeyspaceId(0),
-        codec: Codec { compression, ..Codec::default() },
-        expires_at_ms: None,
-        batch: None,
-        raw_len: Some(raw_len),
-        key_len: 1,
-        value_len: 0,
-        body_crc: 0,
-    }
+    let codec = Codec { compression, ..Codec::default() };
+    RecordHeader { codec, raw_len: Some(raw_len), ..RecordHeader::put(1, b"k", b"") }
 }

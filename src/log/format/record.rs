@@ -178,6 +178,23 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// Of a put of the default keyspace with nothing special to it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::log) fn put(seqno: u64, key: &[u8], value: &[u8]) -> RecordHeader {
+        RecordHeader {
+            seqno: Seqno(seqno),
+            kind: RecordKind::Put,
+            keyspace: KeyspaceId(0),
+            codec: Codec::default(),
+            expires_at_ms: None,
+            batch: None,
+            raw_len: None,
+            key_len: key.len() as u16,
+            value_len: value.len() as u32,
+            body_crc: body_crc(key, value),
+        }
+    }
+
     /// The tombstone that shadows what this record does to the caller's `key`, unencrypted.
     pub(crate) fn tombstone(&self, key: &[u8]) -> RecordHeader {
         RecordHeader {
@@ -479,18 +496,7 @@ mod tests {
         0010000000000000 6b00000000000000";
 
     fn put_header(key: &[u8], value: &[u8]) -> RecordHeader {
-        RecordHeader {
-            seqno: Seqno(0x0102_0304_0506_0708),
-            kind: RecordKind::Put,
-            keyspace: KeyspaceId(0),
-            codec: Codec::default(),
-            expires_at_ms: None,
-            batch: None,
-            raw_len: None,
-            key_len: key.len() as u16,
-            value_len: value.len() as u32,
-            body_crc: body_crc(key, value),
-        }
+        RecordHeader::put(0x0102_0304_0506_0708, key, value)
     }
 
     fn del_header() -> RecordHeader {

@@ -139,18 +139,7 @@ fn data_header(expected: &ExpectedFile) -> DataHeader {
 }
 
 fn put_header(seqno: u64) -> RecordHeader {
-    RecordHeader {
-        seqno: Seqno(seqno),
-        kind: RecordKind::Put,
-        keyspace: KeyspaceId(0),
-        codec: Codec::default(),
-        expires_at_ms: None,
-        batch: None,
-        raw_len: None,
-        key_len: 0,
-        value_len: 100,
-        body_crc: 7,
-    }
+    RecordHeader { value_len: 100, body_crc: 7, ..RecordHeader::put(seqno, b"", b"") }
 }
 
 fn hash_of(keyspace: KeyspaceId, key: &[u8]) -> KeyHash {
