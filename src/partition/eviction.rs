@@ -276,7 +276,7 @@ impl Partition {
         }
         let Some(victim) = self.victim() else { return false };
         let location = victim.location;
-        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
+        let data = self.data_at(location);
         match self.key_now(&data, &victim) {
             Some(Ok((keyspace, key))) => self.evict(&victim, keyspace, key),
             Some(Err(what)) => self.evict_unreadable(victim, &data, &what),
@@ -357,8 +357,7 @@ impl Partition {
     fn evict_read(&mut self, victim: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let len = (victim.location.len as usize).min(HEAD_LEN_MAX);
-        self.view.counters.reads.add(1);
-        self.view.counters.read_bytes.add(len as u64);
+        self.count_read(len as u64);
         if let Some(evictor) = &mut self.evictor {
             evictor.reading.push(victim);
         }

@@ -3,7 +3,6 @@
 //! What was looked up stays readable, whatever is written or compacted meanwhile: the files are held.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -48,11 +47,8 @@ impl Partition {
         let mut wanted = Vec::new();
         for (index, (hash, key)) in request.keys.iter().enumerate() {
             if let Some(location) = self.keydir.get(*hash) {
-                let data =
-                    self.files.get(location.slot).expect("K1: an entry points into a file").clone();
-                data.note_used(self.view.clock.load(Ordering::Relaxed));
-                self.view.counters.reads.add(1);
-                self.view.counters.read_bytes.add(u64::from(location.len));
+                let data = self.data_to_read(location);
+                self.count_read(location.len.into());
                 let cover = self.cover((request.keyspace, key));
                 wanted.push(Wanted { index, location, cover, data });
             }
@@ -87,10 +83,7 @@ impl Partition {
                 request.keyspace,
                 key,
             ) {
-                Checked::Match { header, value }
-                    if !self.config.expiry.hides(header.expires_at())
-                        && header.seqno >= read.cover =>
-                {
+                Checked::Match { header, value } if self.config.shows(&header, read.cover) => {
                     let value = Bytes::from(bytes).slice(value);
                     let place = || (read.data.path.clone(), place);
                     found[read.index] = Some(Stored::new(header, value, place));

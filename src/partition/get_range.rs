@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -61,11 +60,9 @@ impl Partition {
             self.view.gets_missing.add(1);
             return request.reply.send(Ok(None));
         };
-        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
-        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        let data = self.data_to_read(location);
         self.parts_in_flight += 1;
-        self.view.counters.reads.add(1);
-        self.view.counters.read_bytes.add(location.len.into());
+        self.count_read(location.len.into());
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let mut walk = Walk { data: data.clone(), location, file: None, reader: None };
         ops.push(Box::pin(async move {
@@ -104,10 +101,7 @@ impl Partition {
                 let attempt = format!("read {} bytes at {offset} of", location.len);
                 Err(Error::io(&attempt, &data.path, source))
             }
-            Ok(Walked::Part(header, part))
-                if !self.config.expiry.hides(header.expires_at())
-                    && header.seqno >= request.cover =>
-            {
+            Ok(Walked::Part(header, part)) if self.config.shows(&header, request.cover) => {
                 Ok(Some(ValuePart::Bytes(part.into())))
             }
             Ok(Walked::Coded) => Ok(Some(ValuePart::Coded)),

@@ -74,6 +74,7 @@ use crate::log::data_file::{
     ActiveDataFile, DataFile, FileBounds, FileIds, FileTable, Owner, StoreIdentity,
 };
 use crate::log::files::FilesList;
+use crate::log::format::record::RecordHeader;
 use crate::mailbox::{GetMany, Inbox, Peers, ReplySender, Request, Stored, Ticks};
 use crate::options::{Capacity, Compaction};
 use crate::ranges::Ranges;
@@ -101,6 +102,14 @@ pub(crate) struct PartitionConfig {
     pub(crate) open_files_max: usize,
     /// All partitions of the store.
     pub(crate) peers: Arc<Peers>,
+}
+
+impl PartitionConfig {
+    /// Whether a record is one that readers see: it has not expired, and no range that was deleted has it.
+    /// `cover` is the sequence number below which the key is deleted, as of when the key was looked up (RG2).
+    pub(crate) fn shows(&self, header: &RecordHeader, cover: Seqno) -> bool {
+        !self.expiry.hides(header.expires_at()) && header.seqno >= cover
+    }
 }
 
 /// How fast a partition's files are scrubbed.
@@ -332,7 +341,7 @@ impl Partition {
                 self.put(hash, &body, expires_at, durable, reply);
             }
             Request::Del { hash, body, durable, reply } => {
-                self.del(hash, &body, durable, reply, ops);
+                self.del(hash, body, durable, reply, ops);
             }
             Request::RangeDel { body, is_drop, durable, reply } => {
                 self.range_del(body, is_drop, durable, reply);

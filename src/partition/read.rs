@@ -1,6 +1,7 @@
 //! Reads that need the worker: records that are not in the page cache, and whatever a caller's
 //! hop-free read was not sure about (G2).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -46,19 +47,35 @@ impl Partition {
     }
 
     fn read_submit(&mut self, request: ReadRequest, location: Location, ops: &mut Ops) {
-        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
+        let data = self.data_to_read(location);
         let (disk, index) = (self.disk.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
-        self.view.counters.reads.add(1);
-        self.view.counters.read_bytes.add(len as u64);
-        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        self.count_read(len as u64);
         let fs = self.fs.clone();
         ops.push(Box::pin(async move {
             let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
             (index, Event::Read { request, location, data, opened, result })
         }));
+    }
+
+    /// The file that an entry points into.
+    pub(super) fn data_at(&self, location: Location) -> Arc<DataFile> {
+        self.files.get(location.slot).expect("K1: an entry points into a file").clone()
+    }
+
+    /// The same of a file that is about to be read, which is a use of it.
+    pub(super) fn data_to_read(&self, location: Location) -> Arc<DataFile> {
+        let data = self.data_at(location);
+        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        data
+    }
+
+    /// A read by the worker, of so many bytes, is under way.
+    pub(super) fn count_read(&self, len: u64) {
+        self.view.counters.reads.add(1);
+        self.view.counters.read_bytes.add(len);
     }
 
     pub(super) fn read_done(
@@ -93,10 +110,7 @@ impl Partition {
         let place = data.place(u64::from(location.offset));
         let codecs = &self.config.codecs;
         match check_record(codecs, &bytes, place, request.keyspace, &request.key) {
-            Checked::Match { header, value }
-                if !self.config.expiry.hides(header.expires_at())
-                    && header.seqno >= request.cover =>
-            {
+            Checked::Match { header, value } if self.config.shows(&header, request.cover) => {
                 // Decoded by whoever asked: this thread has others to serve.
                 let value = Bytes::from(bytes).slice(value);
                 let place = || (data.path.clone(), u64::from(location.offset));

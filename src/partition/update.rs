@@ -11,7 +11,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -193,7 +192,7 @@ impl Partition {
                     self.put(hash, &body, expires_at, durable, reply);
                 }
                 Request::Del { hash, body, durable, reply } => {
-                    if !self.del(hash, &body, durable, reply, ops) {
+                    if !self.del(hash, body, durable, reply, ops) {
                         return;
                     }
                 }
@@ -303,8 +302,7 @@ impl Partition {
         location: Location,
         ops: &mut Ops,
     ) -> bool {
-        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
-        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        let data = self.data_to_read(location);
         let view = View { config: &self.config, cover: self.cover(update.full_key()) };
         if let Some(found) = read_now(&data, location, update.sought(), view) {
             self.update_decide(*update, &found);
@@ -330,8 +328,7 @@ impl Partition {
     ) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
-        self.view.counters.reads.add(1);
-        self.view.counters.read_bytes.add(len as u64);
+        self.count_read(len as u64);
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         ops.push(Box::pin(async move {
@@ -429,8 +426,7 @@ impl Partition {
         let location =
             location.filter(|location| !(location.has_expiry && self.is_expired(lock.hash)));
         let Some(location) = location else { return self.lock_decide(&lock, Ok(&Found::Absent)) };
-        let data = self.files.get(location.slot).expect("K1: an entry points into a file").clone();
-        data.note_used(self.view.clock.load(Ordering::Relaxed));
+        let data = self.data_to_read(location);
         let view = View { config: &self.config, cover: self.cover(full_key) };
         if let Some(found) = read_now(&data, location, lock.sought(), view) {
             return self.lock_decide(&lock, Ok(&found));
@@ -529,9 +525,7 @@ fn found(
     View { config, cover }: View<'_>,
 ) -> Result<Found, FormatError> {
     Ok(match check_record(&config.codecs, record, place, sought.keyspace, sought.key) {
-        Checked::Match { header, value }
-            if !config.expiry.hides(header.expires_at()) && header.seqno >= cover =>
-        {
+        Checked::Match { header, value } if config.shows(&header, cover) => {
             let body = if sought.keeps_value {
                 let stored = record.slice(header.header_len()..value.end);
                 Some(Body::renewed(&config.codecs, &header, stored)?)

@@ -52,7 +52,7 @@ impl Partition {
     pub(super) fn del(
         &mut self,
         hash: KeyHash,
-        body: &Body,
+        body: Body,
         durable: Durable,
         reply: ReplySender<Result<bool>>,
         ops: &mut Ops,
@@ -70,7 +70,7 @@ impl Partition {
     fn del_known(
         &mut self,
         hash: KeyHash,
-        body: &Body,
+        body: Body,
         durable: Durable,
         reply: ReplySender<Result<bool>>,
     ) {
@@ -91,7 +91,7 @@ impl Partition {
             return;
         }
         // It came as it is, because whether a range is over its key had to be asked first.
-        let body = body.clone().encrypted(&self.config.codecs, RecordKind::Del);
+        let body = body.encrypted(&self.config.codecs, RecordKind::Del);
         let (_, len) = self.stage(RecordKind::Del, &body, None, durable);
         self.staged(Effect::Del { hash, len }, Answer::WasThere(reply, false));
     }
