@@ -7,7 +7,7 @@ use ringcask::{ErrorKind, VerifyReport};
 use crate::expect::Expected;
 use crate::judge::ensure;
 use crate::layout::{Layout, image_of, options};
-use crate::log::{Log, Newest, Record, newest, padded};
+use crate::log::{GROUP_HEADER_LEN, Group, Log, Newest, Record, newest, padded};
 use crate::mutation::{Image, Source};
 use crate::support::{is_hint, wait};
 
@@ -93,8 +93,14 @@ impl<'a> Sound<'a> {
             // Without a list, and without a closing mark, it is a log that was cut short there.
             let end = whole.last().map_or(0, |group| group.end);
             let is_log = listed.is_none() && !(log.is_closed && bytes.ends_with(mark(log)));
-            // Behind damage in the last file, what no later group vouches for may be torn.
-            let vouched = log.groups.iter().map(|group| group.durable_through as usize).max();
+            // Behind damage in the last file, what no later group vouches for may be torn; one that is gone itself
+            // vouches for nothing.
+            let stands = |group: &&Group| {
+                let header = group.at..group.at + GROUP_HEADER_LEN;
+                bytes.get(header.clone()) == log.bytes.get(header)
+            };
+            let vouching = log.groups.iter().filter(stands);
+            let vouched = vouching.map(|group| group.durable_through as usize).max();
             let is_tail = !log.is_closed && expected.refuse.contains(file);
             for record in log.groups.iter().take(count).flat_map(|group| &group.records) {
                 let range = record.at..record.at + padded(record.len);
