@@ -268,9 +268,9 @@ fn a_crash_at_every_operation_keeps_every_promise() {
         }
     } else {
         Effort {
-            random_cuts: 1,
-            double_every: 512,
-            double_of_kills_every: 32,
+            random_cuts: 2,
+            double_every: 256,
+            double_of_kills_every: 16,
             triple_every: 50,
             variants_every: 8,
         }
@@ -279,7 +279,7 @@ fn a_crash_at_every_operation_keeps_every_promise() {
         sweep(&script::tour(), random.u64(..), effort, &counters);
         sweep(&script::evicting(), random.u64(..), effort, &counters);
     }
-    for _ in 0..if is_long() { 400 } else { 1 } {
+    for _ in 0..if is_long() { 400 } else { 2 } {
         sweep(&script::random(random), random.u64(..), effort, &counters);
     }
     counters.tell();
