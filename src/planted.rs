@@ -51,6 +51,8 @@ pub(crate) enum Bug {
     OutputsUnsynced,
     /// CM1: what superseded the records left out need not be durable.
     SupersedersUnsynced,
+    /// KR2: a key run covers files that it was not made from.
+    CoversTheUnmerged,
     /// B1: a batch that fits into one commit group is spread over several.
     BatchInPieces,
     /// B1: a batch is decided before its intents are durable.

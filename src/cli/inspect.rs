@@ -103,6 +103,8 @@ fn inspect_partition_file(
     match header.kind {
         FileKind::Data => inspect_data(path, &reader, len, &expected, printer)?,
         FileKind::Hint => inspect_hint(path, &reader, len, &expected, printer)?,
+        // Which files its keys are of is known only to the process that wrote it.
+        FileKind::KeyRun => {}
         FileKind::SealedHint => {
             let expected = ExpectedFile { kind: FileKind::Hint, ..expected };
             let codecs = printer.codecs;
@@ -224,6 +226,7 @@ impl Printer<'_> {
             FileKind::Data => "data file",
             FileKind::Hint => "hint file",
             FileKind::SealedHint => "encrypted hint file",
+            FileKind::KeyRun => "key run",
         };
         self.fields(
             what,

@@ -18,6 +18,7 @@ use crate::log::format::data_header::{
 use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
 use crate::log::format::record::{RecordHeader, decode_record};
 use crate::log::hint_file::{Hint, Runs};
+use crate::log::key_run::KeyRun;
 use crate::log::manifest::Manifest;
 use crate::log::scanner::ReadAt;
 use crate::log::stored_file::StoredFile;
@@ -226,6 +227,23 @@ impl ReadAt for File {
 #[derive(Clone, Default)]
 pub(crate) struct FileTable {
     slots: Vec<Option<Arc<DataFile>>>,
+    /// Only in what readers are shown.
+    sources: Arc<ScanSources>,
+}
+
+/// What a scan walks over to pass every key: each data file is in one of both.
+#[derive(Default)]
+pub(crate) struct ScanSources {
+    pub(crate) runs: Vec<CoveringRun>,
+    /// Those that no run covers.
+    pub(crate) files: Vec<Arc<DataFile>>,
+}
+
+/// A key run, and the data files that it stands for.
+#[derive(Clone)]
+pub(crate) struct CoveringRun {
+    pub(crate) run: Arc<KeyRun>,
+    pub(crate) files: Arc<[Arc<DataFile>]>,
 }
 
 impl FileTable {
@@ -255,6 +273,23 @@ impl FileTable {
     /// How many files have another key than this one, or none.
     pub(crate) fn not_under(&self, key: KeyId) -> u64 {
         self.iter().filter(|(_, data)| data.key != key).count() as u64
+    }
+
+    /// The same for readers, to whom these key runs stand for the files that they cover.
+    pub(crate) fn shown(&self, runs: &[Arc<KeyRun>]) -> FileTable {
+        let mut files: Vec<_> = self.iter().map(|(_, data)| data.clone()).collect();
+        let runs = runs.iter().filter_map(|run| {
+            let covered: Arc<[_]> = files.extract_if(.., |data| run.covers(data.id)).collect();
+            (!covered.is_empty()).then(|| CoveringRun { run: run.clone(), files: covered })
+        });
+        let runs = runs.collect();
+        let sources = Arc::new(ScanSources { runs, files });
+        FileTable { slots: self.slots.clone(), sources }
+    }
+
+    /// What scans walk over.
+    pub(crate) fn sources(&self) -> &ScanSources {
+        &self.sources
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -9,6 +9,7 @@
 //!     RESERVE
 //!     000000001.data
 //!     000000001.hint
+//!     000000002.keys
 //! ```
 //!
 //! ## Invariants
@@ -41,6 +42,7 @@ pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 const PARTITION_PREFIX: &str = "partition-";
 const DATA_SUFFIX: &str = ".data";
 const HINT_SUFFIX: &str = ".hint";
+const KEYS_SUFFIX: &str = ".keys";
 const ASIDE_SUFFIX: &str = ".damaged";
 
 pub(crate) fn partition_dir_name(partition: PartitionId) -> String {
@@ -55,6 +57,7 @@ pub(crate) fn file_name(file: FileId, kind: FileKind) -> String {
     let suffix = match kind {
         FileKind::Data => DATA_SUFFIX,
         FileKind::Hint | FileKind::SealedHint => HINT_SUFFIX,
+        FileKind::KeyRun => KEYS_SUFFIX,
     };
     format!("{file}{suffix}")
 }
@@ -67,6 +70,10 @@ pub(crate) fn hint_file_path(partition_dir: &Path, file: FileId) -> PathBuf {
     partition_dir.join(file_name(file, FileKind::Hint))
 }
 
+pub(crate) fn key_run_path(partition_dir: &Path, file: FileId) -> PathBuf {
+    partition_dir.join(file_name(file, FileKind::KeyRun))
+}
+
 /// The partition whose directory has this name.
 pub(crate) fn parse_partition_dir_name(name: &str) -> Option<PartitionId> {
     let digits = name.strip_prefix(PARTITION_PREFIX)?;
@@ -74,12 +81,15 @@ pub(crate) fn parse_partition_dir_name(name: &str) -> Option<PartitionId> {
     (partition.0 < limits::PARTITIONS_MAX && is_display_of(digits, partition)).then_some(partition)
 }
 
-/// The data or hint file that has this name.
+/// The data file, hint or key run that has this name.
 pub(crate) fn parse_file_name(name: &str) -> Option<(FileId, FileKind)> {
-    let (digits, kind) = match name.strip_suffix(DATA_SUFFIX) {
-        Some(digits) => (digits, FileKind::Data),
-        None => (name.strip_suffix(HINT_SUFFIX)?, FileKind::Hint),
-    };
+    let kinds = [
+        (DATA_SUFFIX, FileKind::Data),
+        (HINT_SUFFIX, FileKind::Hint),
+        (KEYS_SUFFIX, FileKind::KeyRun),
+    ];
+    let (digits, kind) =
+        kinds.iter().find_map(|(suffix, kind)| Some((name.strip_suffix(suffix)?, *kind)))?;
     let file = FileId(digits.parse().ok()?);
     (file != FileId::default() && is_display_of(digits, file)).then_some((file, kind))
 }
@@ -128,7 +138,7 @@ mod tests {
             assert_eq!(parse_partition_dir_name(&name), Some(partition), "{name}");
         }
         for number in [1, 17, 999_999_999, 1_000_000_000, u64::MAX] {
-            for kind in [FileKind::Data, FileKind::Hint] {
+            for kind in [FileKind::Data, FileKind::Hint, FileKind::KeyRun] {
                 let name = file_name(FileId(number), kind);
                 assert_eq!(parse_file_name(&name), Some((FileId(number), kind)), "{name}");
             }

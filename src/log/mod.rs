@@ -14,6 +14,7 @@
 //! scanner    a data file, front to back
 //! stretch    the keys in some groups of a data file
 //! hint_file  a data file's keys in order, so that it need not be scanned
+//! key_run    the keys of many data files in one order, for scans
 //! tail       what the end of a scan means
 //! salvage    a damaged data file, front to back: what in it is sound, what is not
 //! part       a part of a value, out of a record that is read in pieces
@@ -34,6 +35,7 @@ pub mod decoders;
 pub(crate) mod files;
 pub(crate) mod format;
 pub(crate) mod hint_file;
+pub(crate) mod key_run;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod part;

@@ -13,6 +13,7 @@ use crate::log::data_file::DataFile;
 use crate::log::format::FormatError;
 use crate::log::format::record::{Codec, Encryption, RecordHeader, RecordKind, SEAL_LEN, body_crc};
 use crate::log::hint_file::Hint;
+use crate::log::key_run::KeyRun;
 use crate::log::stored_file::StoredFile;
 use crate::stats::Compacted;
 use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
@@ -308,17 +309,21 @@ impl Request {
     }
 }
 
-/// The file that a page is of. The data file comes along with its hint, so that both stay readable while
-/// anybody reads them, whatever compaction does.
+/// The file that a page is of; it stays readable while anybody reads it, whatever compaction does.
 #[derive(Clone)]
-pub(crate) struct PageOf {
-    pub(crate) data: Arc<DataFile>,
-    /// `None` for a page of the data file itself.
-    pub(crate) hint: Option<Arc<Hint>>,
+pub(crate) enum PageOf {
+    Data(Arc<DataFile>),
+    /// Of the hint; upkeep is to be the last to let go of the data file (G3).
+    Hint(#[expect(dead_code, reason = "held, not read")] Arc<DataFile>, Arc<Hint>),
+    Keys(Arc<KeyRun>),
 }
 
 impl PageOf {
     pub(crate) fn stored(&self) -> &Arc<StoredFile> {
-        self.hint.as_ref().map_or(&self.data.stored, |hint| &hint.stored)
+        match self {
+            PageOf::Data(data) => &data.stored,
+            PageOf::Hint(_, hint) => &hint.stored,
+            PageOf::Keys(run) => &run.stored,
+        }
     }
 }

@@ -560,7 +560,7 @@ impl Partition {
             self.usage.shadow(*slot, output.shadow_records, output.shadow_bytes);
         }
         // Readers find a file before any entry points into it.
-        self.view.show_files(&self.files);
+        self.files_show();
         self.upkeep.compactor.stage = Stage::Moving(changes);
     }
 
@@ -608,7 +608,7 @@ impl Partition {
             self.upkeep.release(input.data, names);
         }
         done.records_dropped -= done.records_kept;
-        self.view.show_files(&self.files);
+        self.files_show();
         self.view.show_usage(&self.usage);
         let counters = &self.view.counters;
         counters.files.set(self.files.iter().count() as u64);

@@ -1,4 +1,4 @@
-//! Descriptors of data files, and of hints that scans read: as many as allowed stay open, those longest unused are given up.
+//! Descriptors of data files, and of hints and key runs that scans read: as many as allowed stay open, those longest unused are given up.
 //!
 //! A reader that finds a descriptor given up asks the worker, who opens the file again on a thread of its
 //! own. Nobody ever reads through a descriptor that is closed, or that is another file's by now: a reader
@@ -59,6 +59,7 @@ impl Partition {
             let hint = data.hint().map(|hint| hint.stored.clone());
             open.extend([Some(data.stored.clone()), hint].into_iter().flatten());
         }
+        open.extend(self.upkeep.key_runs.iter().map(|run| run.stored.clone()));
         open.retain(|stored| stored.is_open());
         let excess = open.len().saturating_sub(self.config.open_files_max);
         self.view

@@ -22,6 +22,7 @@ mod get_many;
 mod get_range;
 mod groups;
 mod handles;
+mod key_runs;
 mod ledger;
 mod listing;
 mod page;

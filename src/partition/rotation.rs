@@ -99,6 +99,8 @@ impl Partition {
         self.sealing = true;
         if self.active.is_some() && self.poisoned.is_none() {
             self.seal(ops);
+        } else if self.key_runs_leave() {
+            // Upkeep removes them first.
         } else if !self.upkeep.has_hints_due() || self.poisoned.is_some() {
             self.finished = self.config.peers.close_if_empty(self.id);
         }
@@ -178,7 +180,7 @@ impl Partition {
         counters.files.add(1);
         counters.log_bytes.add(DATA_HEADER_LEN as u64);
         self.prewrite.begin_file(ahead.is_some());
-        self.view.show_files(&self.files);
+        self.files_show();
         self.handles_trim();
         let open_id = self.config.open_id;
         self.active =

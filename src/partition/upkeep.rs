@@ -2,7 +2,7 @@
 //!
 //! One step at a time, on the worker's upkeep thread; between two steps the partition looks at what
 //! there is to do. Hints come first, because a file without one is slow to open and cannot be asked
-//! for its keys; scrubbing last, because nothing waits for it.
+//! for its keys; compaction and key runs take turns; scrubbing comes last, because nothing waits for it.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compaction::{Compactor, Stepped};
+use super::key_runs::{KeyRuns, Stepped as KeyRunStepped};
 use super::listing::ChangeFailure;
 use super::scrub::{Scrubbed, Scrubber};
 use super::{Event, Ops, Partition, ScrubRate};
 use crate::error::Result;
 use crate::io::{File, Fs};
 use crate::log::data_file::DataFile;
+use crate::log::key_run::KeyRun;
 use crate::types::FileId;
 use crate::upkeep::hints::HintJob;
 use crate::upkeep::range_del::{RangeJob, Step as RangeStep};
@@ -28,6 +30,7 @@ const READERS_WAIT: Duration = Duration::from_millis(20);
 pub(crate) enum UpkeepEvent {
     Hint(Option<(Box<HintJob>, Result<Option<u64>>)>),
     Compaction(Option<Stepped>),
+    KeyRun(Option<KeyRunStepped>),
     Rested,
     /// The outputs of a compaction are in `FILES`, and its inputs are not any more.
     Listed(Option<Result<(), ChangeFailure>>),
@@ -52,6 +55,7 @@ pub(super) struct Upkeep {
     /// Wait for batches to be settled (BA3).
     hints_held: Vec<FileId>,
     pub(super) compactor: Compactor,
+    pub(super) key_runs: KeyRuns,
     pub(super) scrubber: Scrubber,
     released: Released,
 }
@@ -61,6 +65,7 @@ pub(super) struct Upkeep {
 pub(crate) struct Released {
     names: Vec<PathBuf>,
     files: Vec<Arc<DataFile>>,
+    runs: Vec<Arc<KeyRun>>,
     handles: Vec<Arc<File>>,
     /// Nothing changed since readers were last seen to hold all of `files`.
     is_waiting: bool,
@@ -114,6 +119,18 @@ impl Upkeep {
         self.released.is_waiting = false;
     }
 
+    /// These names may be removed.
+    pub(super) fn release_names(&mut self, names: impl IntoIterator<Item = PathBuf>) {
+        self.released.names.extend(names);
+        self.released.is_waiting = false;
+    }
+
+    /// Scans have other runs now.
+    pub(super) fn release_runs(&mut self, runs: Vec<Arc<KeyRun>>) {
+        self.release_names(runs.iter().map(|run| run.stored.path.clone()).collect::<Vec<_>>());
+        self.released.runs.extend(runs);
+    }
+
     /// Descriptors that are closed once nobody reads through them (G3).
     pub(super) fn release_handles(&mut self, handles: Vec<Arc<File>>) {
         self.released.handles.extend(handles);
@@ -135,8 +152,14 @@ impl Partition {
             || self.hint_advance(ops)
             || self.range_advance(ops);
         if !is_busy {
+            if self.upkeep.key_runs.take_turn() && self.key_runs_advance(ops) {
+                return;
+            }
             self.compaction_advance(ops);
-            if !self.upkeep.is_busy && self.upkeep.compactor.is_idle() {
+            if self.upkeep.is_busy || self.key_runs_advance(ops) {
+                return;
+            }
+            if self.upkeep.compactor.is_idle() {
                 self.scrub_advance(ops);
             }
         }
@@ -170,6 +193,10 @@ impl Partition {
                 self.upkeep.is_busy = false;
                 self.compaction_stepped(stepped, ops);
             }
+            UpkeepEvent::KeyRun(stepped) => {
+                self.upkeep.is_busy = false;
+                self.key_run_stepped(stepped);
+            }
             UpkeepEvent::Ranges(ended) => {
                 self.upkeep.is_busy = false;
                 self.range_stepped(ended);
@@ -186,11 +213,12 @@ impl Partition {
             }
             UpkeepEvent::Released(held) => {
                 self.upkeep.is_busy = false;
-                let Released { names, files, handles, .. } = held.unwrap_or_default();
+                let Released { names, files, runs, handles, .. } = held.unwrap_or_default();
                 let released = &mut self.upkeep.released;
                 released.is_waiting = released.is_empty();
                 released.names.extend(names);
                 released.files.extend(files);
+                released.runs.extend(runs);
                 released.handles.extend(handles);
                 self.reserve_look();
             }
@@ -284,7 +312,10 @@ impl Partition {
 
 impl Released {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.files.is_empty() && self.handles.is_empty()
+        self.names.is_empty()
+            && self.files.is_empty()
+            && self.runs.is_empty()
+            && self.handles.is_empty()
     }
 
     /// Removes names, and closes what nobody reads; returns the rest.
@@ -305,6 +336,12 @@ impl Released {
                 hint.stored.keep_open(file);
             }
         }
+        for run in self.runs.iter().filter(|run| is_held(run)) {
+            // Without it the files are read that it covers.
+            if let Ok(file) = run.stored.open(fs) {
+                run.stored.keep_open(file);
+            }
+        }
         for name in self.names.drain(..) {
             match fs.remove_file(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -313,14 +350,18 @@ impl Released {
                 _ => {}
             }
         }
-        self.files.retain(is_held);
-        self.handles.retain(is_held);
+        self.forget_unheld();
         if !self.is_empty() {
             fs.rest(READERS_WAIT);
-            self.files.retain(is_held);
-            self.handles.retain(is_held);
+            self.forget_unheld();
         }
         self
+    }
+
+    fn forget_unheld(&mut self) {
+        self.files.retain(is_held);
+        self.runs.retain(is_held);
+        self.handles.retain(is_held);
     }
 }
 

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::error::Error;
 use crate::keydir::{KeydirReader, Usage};
 use crate::log::data_file::FileTable;
+use crate::log::key_run::KeyRun;
 use crate::planted::{Bug, is_planted};
 use crate::ranges::SharedRanges;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
@@ -26,6 +27,7 @@ pub(crate) struct PartitionView {
     failure: OnceLock<Error>,
     /// The worker is gone, and with it the table of files.
     is_gone: AtomicBool,
+    is_scanned_wide: AtomicBool,
     pub(crate) counters: WorkerCounters,
     pub(crate) gets_hop_free: Striped,
     pub(crate) gets_missing: Striped,
@@ -67,6 +69,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) rotations: Counter,
     pub(crate) hints: Counter,
     pub(crate) hint_bytes: Counter,
+    pub(crate) key_runs: Counter,
+    pub(crate) key_run_bytes: Counter,
     pub(crate) compactions: Counter,
     pub(crate) compactions_failed: Counter,
     pub(crate) throttled_nanos: Counter,
@@ -88,11 +92,12 @@ impl PartitionView {
         PartitionView {
             keydir,
             ranges: SharedRanges::default(),
-            files: ArcSwap::from_pointee(files.clone()),
+            files: ArcSwap::from_pointee(files.shown(&[])),
             clock: AtomicU64::new(1),
             epoch: AtomicU64::new(0),
             failure: OnceLock::new(),
             is_gone: AtomicBool::new(false),
+            is_scanned_wide: AtomicBool::new(false),
             counters: WorkerCounters::default(),
             gets_hop_free: Striped::default(),
             gets_missing: Striped::default(),
@@ -134,9 +139,22 @@ impl PartitionView {
         self.is_gone.load(Ordering::Acquire)
     }
 
-    /// For readers: the files there are now.
-    pub(crate) fn show_files(&self, files: &FileTable) {
-        self.files.store(Arc::new(files.clone()));
+    /// For readers: the files there are now, and the key runs that stand for some of them.
+    pub(crate) fn show_files(&self, files: &FileTable, runs: &[Arc<KeyRun>]) {
+        self.files.store(Arc::new(files.shown(runs)));
+    }
+
+    /// A scan had to merge many cursors.
+    pub(crate) fn note_wide_scan(&self) {
+        if !self.is_scanned_wide.load(Ordering::Relaxed) {
+            self.is_scanned_wide.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there was one since this was asked last.
+    pub(crate) fn take_wide_scan(&self) -> bool {
+        self.is_scanned_wide.load(Ordering::Relaxed)
+            && self.is_scanned_wide.swap(false, Ordering::Relaxed)
     }
 
     /// For stats: what the files hold now.
@@ -188,6 +206,8 @@ impl PartitionView {
             rotations: counters.rotations.get(),
             hints: counters.hints.get(),
             hint_bytes: counters.hint_bytes.get(),
+            key_runs: counters.key_runs.get(),
+            key_run_bytes: counters.key_run_bytes.get(),
             compactions: counters.compactions.get(),
             compactions_failed: counters.compactions_failed.get(),
             throttled_nanos: counters.throttled_nanos.get(),

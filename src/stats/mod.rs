@@ -181,6 +181,10 @@ partition_stats! {
     hints,
     /// Bytes of these.
     hint_bytes,
+    /// Key runs that there are: files in which the keys of many data files are in one order, for scans.
+    key_runs,
+    /// Bytes of these.
+    key_run_bytes,
     /// Compactions that went through.
     compactions,
     /// Compactions that failed; nothing is lost by one.

@@ -6,6 +6,7 @@
 
 pub(crate) mod compaction;
 pub(crate) mod hints;
+pub(crate) mod key_runs;
 pub(crate) mod prewrite;
 pub(crate) mod range_del;
 pub(crate) mod scrub;

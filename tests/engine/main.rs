@@ -29,6 +29,7 @@ mod full_disk;
 mod get_range;
 mod handles;
 mod hints;
+mod key_runs;
 mod keyspace;
 mod lifecycle;
 mod opening;

@@ -1,4 +1,5 @@
-//! The keys of one data file in order: by its hint, or by runs made from its log where it has none (H1).
+//! The keys of one data file in order: by its hint, or by runs made from its log where it has none (H1); or those
+//! of many by the key run that covers them.
 //!
 //! Whatever is in the page cache is read on the caller's thread, the rest by the worker.
 
@@ -9,7 +10,7 @@ use super::span::Span;
 use crate::db::Shared;
 use crate::db::call::Call;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::data_file::DataFile;
+use crate::log::data_file::{CoveringRun, DataFile};
 use crate::log::format::FormatError;
 use crate::log::format::data_header::DATA_HEADER_LEN;
 use crate::log::format::hint::index::Index;
@@ -18,6 +19,7 @@ use crate::log::format::record::{RecordHeader, RecordKind};
 use crate::log::hint_file::{
     Hint, HintBuilder, KeyAt, KeyCursor, NO_HASH, Parsed, RUN_RECORDS_MAX, Run, RunSet, Shape,
 };
+use crate::log::key_run;
 use crate::log::scanner::RecordAt;
 use crate::log::stretch::{STRETCH_LEN, StretchRead, read_stretch};
 use crate::mailbox::{PageOf, Request, reply_slot};
@@ -42,17 +44,19 @@ impl From<FormatError> for Trouble {
 /// A position in the keys of a file.
 pub(super) struct FileCursor {
     pub(super) shard: usize,
-    /// In front of `data`, so that upkeep is the last to let go of the file (G3).
     source: Source,
-    data: Arc<DataFile>,
     keys: KeyCursor,
     state: State,
     ahead: Ahead,
 }
 
-enum Source {
-    Hint(Arc<Hint>),
-    Run(Arc<Run>),
+/// The data file comes last, so that upkeep is the last to let go of it (G3).
+#[derive(Clone)]
+pub(super) enum Source {
+    Hint(Arc<Hint>, Arc<DataFile>),
+    /// Some records of a file that has no hint.
+    Run(Arc<Run>, Arc<DataFile>),
+    Keys(CoveringRun),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,24 +76,21 @@ enum Ahead {
     From(u64),
     /// Those of the hint between these offsets, the last one first.
     Between(Vec<u64>),
-    /// Of the run this one, and those that follow in the direction of the scan.
-    Run(Option<usize>),
+    /// Of the index this one, and those that follow in the direction of the scan.
+    Numbered(Option<usize>),
 }
 
 impl FileCursor {
-    /// The file, for what its hint or log is read from.
-    pub(super) fn data(&self) -> &Arc<DataFile> {
-        &self.data
+    pub(super) fn source(&self) -> &Source {
+        &self.source
     }
 
-    pub(super) fn file_id(&self) -> FileId {
-        self.data.id
-    }
-
-    pub(super) fn hint(&self) -> Option<&Arc<Hint>> {
+    /// The data file that the entry's record is in, if that is known.
+    #[inline]
+    pub(super) fn file_id(&self) -> Option<FileId> {
         match &self.source {
-            Source::Hint(hint) => Some(hint),
-            Source::Run(_) => None,
+            Source::Hint(_, data) | Source::Run(_, data) => Some(data.id),
+            Source::Keys(_) => key_run::file_of(&self.keys.at()),
         }
     }
 
@@ -138,8 +139,11 @@ impl FileCursor {
 
     /// The first key in its direction, if that is known.
     fn first_key(&self) -> Option<(KeyspaceId, &[u8])> {
-        let Source::Hint(hint) = &self.source else { return None };
-        let KeyRange { first, last } = hint.shape()?.keys.as_ref()?;
+        let KeyRange { first, last } = match &self.source {
+            Source::Hint(hint, _) => hint.shape()?.keys.as_ref()?,
+            Source::Keys(covering) => covering.run.keys.as_ref()?,
+            Source::Run(..) => return None,
+        };
         let key = if self.keys.is_reverse() { last } else { first };
         Some((key.keyspace, &key.key))
     }
@@ -169,39 +173,41 @@ impl FileCursor {
     async fn load_block(&mut self, reader: &Reader<'_>, is_next: bool) -> Result<bool, Trouble> {
         let mut buf = self.keys.take_buf();
         match (&self.source, &mut self.ahead) {
-            (Source::Run(run), Ahead::Run(next)) => {
-                let number = *next;
-                let Some(block) = number.and_then(|number| run.index().get(number)) else {
+            (Source::Run(run, _), Ahead::Numbered(next)) => {
+                let Some(place) = next_place(run.index(), next, self.keys.is_reverse()) else {
                     return Ok(false);
                 };
-                run.read(block.place, &mut buf);
-                *next = if self.keys.is_reverse() {
-                    number.and_then(|number| number.checked_sub(1))
-                } else {
-                    number.map(|number| number + 1)
-                };
+                run.read(place, &mut buf);
             }
-            (Source::Hint(hint), Ahead::From(offset)) => {
-                let shape = reader.shape(&self.data, hint).await?;
+            (Source::Keys(CoveringRun { run, .. }), Ahead::Numbered(next)) => {
+                let is_reverse = self.keys.is_reverse();
+                let Some(place) = next_place(run.index(), next, is_reverse) else {
+                    return Ok(false);
+                };
+                let ahead = if is_reverse { 0 } else { READ_AHEAD_LEN.min(run.len - place.offset) };
+                reader.checked_page(&PageOf::Keys(run.clone()), place, ahead, &mut buf).await?;
+            }
+            (Source::Hint(hint, data), Ahead::From(offset)) => {
+                let shape = reader.shape(data, hint).await?;
                 if *offset >= shape.blocks_end {
                     return Ok(false);
                 }
                 let mut place = shape.block(*offset, None);
-                reader.hint_page(&self.data, hint, place, READ_AHEAD_LEN, &mut buf).await?;
+                reader.hint_page(data, hint, place, READ_AHEAD_LEN, &mut buf).await?;
                 let len = Shape::block_len(&buf)?;
                 if len > place.len {
                     place = shape.block(*offset, Some(len));
-                    reader.hint_page(&self.data, hint, place, 0, &mut buf).await?;
+                    reader.hint_page(data, hint, place, 0, &mut buf).await?;
                 }
                 buf.truncate(len as usize);
                 *offset += len;
             }
-            (Source::Hint(hint), Ahead::Between(bounds)) => {
+            (Source::Hint(hint, data), Ahead::Between(bounds)) => {
                 let (Some(end), Some(start)) = (bounds.pop(), bounds.last()) else {
                     return Ok(false);
                 };
                 let place = Section { offset: *start, len: end - start };
-                reader.hint_page(&self.data, hint, place, 0, &mut buf).await?;
+                reader.hint_page(data, hint, place, 0, &mut buf).await?;
             }
             _ => return Ok(false),
         }
@@ -243,11 +249,10 @@ impl Reader<'_> {
             let first = first_block(run.index(), span);
             let mut cursor = FileCursor {
                 shard: self.shard,
-                source: Source::Run(run.clone()),
-                data: data.clone(),
+                source: Source::Run(run.clone(), data.clone()),
                 keys,
                 state: State::Unstarted,
-                ahead: Ahead::Run(first),
+                ahead: Ahead::Numbered(first),
             };
             match cursor.load(self, span).await {
                 Ok(true) => cursors.push(cursor),
@@ -256,6 +261,35 @@ impl Reader<'_> {
             }
         }
         Ok(cursors)
+    }
+
+    /// The cursor over a key run; `None` if it has no key in `span`.
+    pub(super) async fn open_run(
+        &self,
+        covering: &CoveringRun,
+        span: &Span,
+    ) -> Result<Option<FileCursor>, Trouble> {
+        let run = &covering.run;
+        let Some(reach) = run.keys.as_ref().map(|keys| Reach::of(keys, span)) else {
+            return Ok(None);
+        };
+        if reach == Reach::Outside {
+            return Ok(None);
+        }
+        let first = if span.is_reverse || reach != Reach::Whole {
+            first_block(run.index(), span)
+        } else {
+            Some(0)
+        };
+        let mut cursor = FileCursor {
+            shard: self.shard,
+            source: Source::Keys(covering.clone()),
+            keys: run.cursor(span.is_reverse),
+            state: State::Unstarted,
+            ahead: Ahead::Numbered(first),
+        };
+        let is_there = reach == Reach::Whole || cursor.load(self, span).await?;
+        Ok(is_there.then_some(cursor))
     }
 
     /// A hint is ignored from here on, and made anew.
@@ -276,16 +310,11 @@ impl Reader<'_> {
         if shape.is_empty {
             return Ok(None);
         }
-        let (mut is_outside, mut is_all) = (false, false);
-        if let Some(KeyRange { first, last }) = &shape.keys {
-            let (first, last) = if span.is_reverse { (last, first) } else { (first, last) };
-            is_outside = span.is_before(last.keyspace, &last.key)
-                || span.is_behind(first.keyspace, &first.key);
-            is_all = !span.is_before(first.keyspace, &first.key);
-        }
-        if is_outside {
+        let reach = shape.keys.as_ref().map_or(Reach::Part, |keys| Reach::of(keys, span));
+        if reach == Reach::Outside {
             return Ok(None);
         }
+        let is_all = reach == Reach::Whole;
         let start = DATA_HEADER_LEN as u64;
         let ahead = if span.is_reverse {
             let index = self.index(data, hint, shape).await?;
@@ -302,8 +331,7 @@ impl Reader<'_> {
         };
         let mut cursor = FileCursor {
             shard: self.shard,
-            source: Source::Hint(hint.clone()),
-            data: data.clone(),
+            source: Source::Hint(hint.clone(), data.clone()),
             keys: hint.cursor(span.is_reverse),
             state: State::Unstarted,
             ahead,
@@ -355,8 +383,18 @@ impl Reader<'_> {
         ahead: u64,
         buf: &mut Vec<u8>,
     ) -> Result<(), Trouble> {
-        let of = PageOf { data: data.clone(), hint: Some(hint.clone()) };
-        match self.page(&of, place, ahead, buf).await {
+        self.checked_page(&PageOf::Hint(data.clone(), hint.clone()), place, ahead, buf).await
+    }
+
+    /// Fills `buf` with what is at a place of a hint, or of a key run.
+    async fn checked_page(
+        &self,
+        of: &PageOf,
+        place: Section,
+        ahead: u64,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Trouble> {
+        match self.page(of, place, ahead, buf).await {
             Ok(()) if buf.len() as u64 == place.len => Ok(()),
             Ok(()) => Err(Trouble::HintBroken),
             // Whatever keeps it from being read: the log says the same (H1).
@@ -429,7 +467,7 @@ impl Reader<'_> {
         from: u64,
         end: u64,
     ) -> Result<(HintBuilder, u64)> {
-        let of = PageOf { data: data.clone(), hint: None };
+        let of = PageOf::Data(data.clone());
         let view = &self.shared.partitions[self.shard].view;
         let mut builder = HintBuilder::new();
         let (mut from, mut len) = (from, STRETCH_LEN);
@@ -467,6 +505,37 @@ impl Reader<'_> {
         }
         Ok((builder, from))
     }
+}
+
+/// How much of the keys of a file or a run a scan comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Outside,
+    /// Those behind some key.
+    Part,
+    /// All from the first one on, in the scan's direction.
+    Whole,
+}
+
+impl Reach {
+    fn of(KeyRange { first, last }: &KeyRange, span: &Span) -> Reach {
+        let (first, last) = if span.is_reverse { (last, first) } else { (first, last) };
+        if span.is_before(last.keyspace, &last.key) || span.is_behind(first.keyspace, &first.key) {
+            Reach::Outside
+        } else if span.is_before(first.keyspace, &first.key) {
+            Reach::Part
+        } else {
+            Reach::Whole
+        }
+    }
+}
+
+/// Where the next block is, after which comes the one behind it, or in front of it.
+fn next_place(index: &Index, next: &mut Option<usize>, is_reverse: bool) -> Option<Section> {
+    let number = (*next)?;
+    let place = index.get(number)?.place;
+    *next = if is_reverse { number.checked_sub(1) } else { Some(number + 1) };
+    Some(place)
 }
 
 /// What is in memory was checked when it was made.

@@ -7,7 +7,9 @@
 //! - **SN1** A key that is there from the beginning of a walk to its end is passed exactly once. The keydir
 //!   pointed to its record when the table of files was loaded, and the table has every file that the keydir
 //!   points into; that file, which the walk holds on to, names the key; cursors with equal keys come one
-//!   after the other, and only the first is looked at.
+//!   after the other, and only the first is looked at. Where a key run stands for the file, the run names the key:
+//!   it was written when the file was sealed, so the key, which was there then or came later, is in it or in a
+//!   newer file.
 //! - **SN2** A key that was absent all the time is never passed: the keydir does not have it.
 //! - **SN3** A walk ends: its files are those that there were when it began, up to where they ended then.
 
@@ -16,16 +18,18 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream;
 
-use super::file::{FileCursor, Reader, Trouble, run_broken};
+use super::file::{FileCursor, Reader, Source, Trouble, run_broken};
 use super::span::Span;
 use super::take_a_turn;
 use crate::db::Shared;
 use crate::error::{Error, Result};
-use crate::log::data_file::DataFile;
+use crate::log::data_file::{CoveringRun, DataFile};
 use crate::log::hint_file::KeyAt;
 use crate::planted::{Bug, is_planted};
 use crate::types::{ExpiresAt, FileId, Seqno};
 
+/// More cursors of one partition than this are a reason to have a key run instead.
+const WIDE_FILES: usize = 8;
 /// Files that are opened, or whose first block is read, at the same time.
 const OPENING_MAX: usize = 8;
 /// Keys looked at before others of the caller's thread get a turn.
@@ -54,7 +58,8 @@ pub(super) struct Keys {
 /// Where the newest record of a key that a file names is, as far as files say.
 struct Candidate {
     shard: usize,
-    file: FileId,
+    /// `None` if nobody said.
+    file: Option<FileId>,
     at: KeyAt,
 }
 
@@ -75,12 +80,17 @@ enum Verdict {
 
 impl Walk {
     pub(super) async fn begin(shared: Arc<Shared>, span: Span) -> Result<Walk> {
-        let files = files_of(&shared)?;
+        let sources = sources_of(&shared)?;
         let cursors = {
-            let openings = files.into_iter().map(|(shard, data)| {
+            let openings = sources.into_iter().map(|(shard, source)| {
                 let reader = Reader { shared: &shared, shard };
                 let span = &span;
-                async move { reader.open(&data, span).await }
+                async move {
+                    match source {
+                        WalkSource::File(data) => reader.open(&data, span).await,
+                        WalkSource::Run(covering) => open_run(&reader, &covering, span).await,
+                    }
+                }
             });
             let mut opening = stream::iter(openings).buffer_unordered(OPENING_MAX);
             let mut cursors = Vec::new();
@@ -190,7 +200,9 @@ impl Walk {
             }
             Some((location, _)) if !location.has_expiry && !is_covered => Verdict::Shown,
             Some((location, file))
-                if file == Some(candidate.file) && location.offset == candidate.at.offset =>
+                if file.is_some()
+                    && file == candidate.file
+                    && location.offset == candidate.at.offset =>
             {
                 let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
                 let is_hidden = candidate.at.seqno < cover || self.shared.expiry.hides(expires_at);
@@ -259,16 +271,20 @@ impl Walk {
                 if is_planted(Bug::DamagedHintPassedOver) {
                     return Ok(());
                 }
-                let Some(hint) = cursor.hint() else {
-                    return Err(run_broken(cursor.data(), Trouble::HintBroken));
-                };
-                reader.tell_broken(cursor.data(), hint).await?;
                 let left = if self.passed.is_empty() {
                     self.span.clone()
                 } else {
                     self.span.behind(&self.passed)
                 };
-                for cursor in reader.open_log(cursor.data(), &left).await? {
+                let cursors = match cursor.source() {
+                    Source::Run(_, data) => return Err(run_broken(data, Trouble::HintBroken)),
+                    Source::Hint(hint, data) => {
+                        reader.tell_broken(data, hint).await?;
+                        reader.open_log(data, &left).await?
+                    }
+                    Source::Keys(covering) => open_covered(&reader, covering, &left).await?,
+                };
+                for cursor in cursors {
                     self.add(cursor);
                 }
             }
@@ -331,19 +347,63 @@ impl Walk {
     }
 }
 
-/// Every data file of the store.
-fn files_of(shared: &Shared) -> Result<Vec<(usize, Arc<DataFile>)>> {
-    let mut files = Vec::new();
+/// What a walk has cursors over.
+enum WalkSource {
+    File(Arc<DataFile>),
+    Run(CoveringRun),
+}
+
+/// Every data file of the store, or a key run that stands for it.
+fn sources_of(shared: &Shared) -> Result<Vec<(usize, WalkSource)>> {
+    let mut sources = Vec::new();
     for (shard, partition) in shared.partitions.iter().enumerate() {
         let table = partition.view.files.load_full();
-        let before = files.len();
-        files.extend(table.iter().map(|(_, data)| (shard, data.clone())));
-        if files.len() == before && partition.view.is_gone() {
+        let before = sources.len();
+        let files = &table.sources().files;
+        sources.extend(files.iter().map(|data| (shard, WalkSource::File(data.clone()))));
+        if files.len() > WIDE_FILES {
+            partition.view.note_wide_scan();
+        }
+        let runs = &table.sources().runs;
+        sources.extend(runs.iter().map(|covering| (shard, WalkSource::Run(covering.clone()))));
+        if sources.len() == before && partition.view.is_gone() {
             return Err(shared.no_answer(shard));
         }
     }
     if shared.lifecycle.is_closing() {
         return Err(Error::closed());
     }
-    Ok(files)
+    Ok(sources)
+}
+
+async fn open_run(
+    reader: &Reader<'_>,
+    covering: &CoveringRun,
+    span: &Span,
+) -> Result<Vec<FileCursor>> {
+    if covering.run.is_broken() {
+        return open_covered(reader, covering, span).await;
+    }
+    match reader.open_run(covering, span).await {
+        Ok(cursor) => Ok(cursor.into_iter().collect()),
+        Err(Trouble::HintBroken) => open_covered(reader, covering, span).await,
+        Err(Trouble::Failed(error)) => Err(error),
+    }
+}
+
+/// Cursors over the files that a run stands for, because the run is broken.
+async fn open_covered(
+    reader: &Reader<'_>,
+    covering: &CoveringRun,
+    span: &Span,
+) -> Result<Vec<FileCursor>> {
+    if !covering.run.is_broken() {
+        tracing::warn!(path = %covering.run.stored.path.display(), "a key run is ignored");
+        covering.run.set_broken();
+    }
+    let mut cursors = Vec::new();
+    for data in &*covering.files {
+        cursors.extend(reader.open(data, span).await?);
+    }
+    Ok(cursors)
 }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | 0 | 8 | magic, `RCASK` and three zeros |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 1 | file kind: 1 data, 2 hint, 3 encrypted hint |
+//! | 10 | 1 | file kind: 1 data, 2 hint, 3 encrypted hint, 4 key run |
 //! | 11 | 1 | zero |
 //! | 12 | 4 | length of this header, 128 |
 //! | 16 | 16 | store id |
@@ -60,6 +60,8 @@ pub(crate) enum FileKind {
     Hint = 2,
     /// A hint inside of encrypted pages, see [`sealed`](crate::log::hint_file).
     SealedHint = 3,
+    /// The keys of several data files in one order, see [`key_run`](crate::log::key_run).
+    KeyRun = 4,
 }
 
 impl FileKind {
@@ -68,6 +70,7 @@ impl FileKind {
             1 => Some(FileKind::Data),
             2 => Some(FileKind::Hint),
             3 => Some(FileKind::SealedHint),
+            4 => Some(FileKind::KeyRun),
             _ => None,
         }
     }

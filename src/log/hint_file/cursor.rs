@@ -15,11 +15,14 @@ pub(crate) struct KeyAt {
     pub(crate) seqno: Seqno,
     pub(crate) offset: u32,
     pub(crate) expires_at_ms: Option<u64>,
+    /// Of an intent its batch; in a [key run](crate::log::key_run) the data file.
+    pub(crate) batch: Option<u64>,
 }
 
 impl KeyAt {
     fn of(entry: &HintEntry<'_>) -> KeyAt {
-        KeyAt { seqno: entry.seqno, offset: entry.offset, expires_at_ms: entry.expires_at_ms }
+        let HintEntry { seqno, offset, expires_at_ms, batch, .. } = *entry;
+        KeyAt { seqno, offset, expires_at_ms, batch }
     }
 }
 

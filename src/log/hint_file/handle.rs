@@ -4,15 +4,17 @@
 //! small and asked for again and again stays in memory: where blocks end, first and last key, and the index,
 //! a tenth of a byte for a key of sixteen bytes.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::cursor::KeyCursor;
 use crate::log::files::SealedFile;
 use crate::log::format::FormatError;
 use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, ExpectedFile};
-use crate::log::format::hint::block::Block;
+use crate::log::format::hint::block::{BLOCK_HEAD_LEN, Block};
 use crate::log::format::hint::index::Index;
 use crate::log::format::hint::{KeyRange, Section, TRAILER_LEN, Trailer};
+use crate::log::scanner::{ReadAt, read_full};
 use crate::log::stored_file::StoredFile;
 
 /// An index up to this many bytes stays in memory once it was needed.
@@ -112,6 +114,35 @@ impl Hint {
         Ok(Parsed::Done(self.shape.get_or_init(|| shape)))
     }
 
+    /// Its shape, read where that may wait for the disk. An outer `Err` is a failed read.
+    pub(crate) fn read_shape(
+        &self,
+        reader: &dyn ReadAt,
+    ) -> io::Result<Result<&Shape, FormatError>> {
+        if let Some(shape) = self.shape() {
+            return Ok(Ok(shape));
+        }
+        let read = |section: Section| {
+            let mut bytes = vec![0; section.len as usize];
+            let count = read_full(reader, &mut bytes, section.offset)?;
+            bytes.truncate(count);
+            io::Result::Ok(bytes)
+        };
+        let head = read(self.head())?;
+        let mut len = None;
+        loop {
+            let tail = read(self.tail(len))?;
+            match self.parse_shape(&head, &tail) {
+                Ok(Parsed::Done(shape)) => return Ok(Ok(shape)),
+                Ok(Parsed::More(need)) if len.is_none() && need <= self.len => len = Some(need),
+                Ok(Parsed::More(need)) => {
+                    return Ok(Err(FormatError::Incomplete { need: need as usize }));
+                }
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+    }
+
     /// Its index, if that is in memory.
     pub(crate) fn kept_index(&self) -> Option<Arc<Index>> {
         self.index.get().cloned()
@@ -133,6 +164,9 @@ impl Hint {
 }
 
 impl Shape {
+    /// So many bytes of a block say how long it is.
+    pub(crate) const BLOCK_HEAD_LEN: usize = BLOCK_HEAD_LEN;
+
     /// Where to look for the block that begins at `offset`, whose length may be known.
     pub(crate) fn block(&self, offset: u64, len: Option<u64>) -> Section {
         let len = len.unwrap_or(BLOCK_FETCH_LEN);
