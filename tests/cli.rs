@@ -859,9 +859,15 @@ fn bench_counts_every_operation() {
 #[test]
 fn bench_measures_what_it_is_asked_to() {
     // Keys that are there at the end: the records, the mark of a bench's store, and what is new.
-    for (op, new) in
-        [("put", 0..=0), ("put-ttl", 0..=0), ("incr", 1..=500), ("put-if-absent", 1000..=1000)]
-    {
+    let cases = [
+        ("put", 0..=0),
+        ("put-ttl", 0..=0),
+        ("incr", 1..=500),
+        ("put-if-absent", 1000..=1000),
+        ("insert", 1000..=1000),
+        ("batch", 0..=0),
+    ];
+    for (op, new) in cases {
         let store = Store::new();
         let extra = ["--json", "--reads", "0", "--op", op, "--durability", "buffered"];
         let found = store.run(&[&BENCH[..], &extra].concat()).done_json();
@@ -875,6 +881,63 @@ fn bench_measures_what_it_is_asked_to() {
         assert!(text.contains(op), "{op} in {text}");
     }
     Store::new().run(&["bench", "--op", "guess"]).refused("--op");
+}
+
+/// Breaks if a workload is another mix than YCSB has under this letter.
+#[test]
+fn bench_runs_the_workloads_of_ycsb() {
+    type Operations = &'static [(&'static str, u64)];
+    let cases: [(&str, &str, Operations, &str); 6] = [
+        ("a", "put", &[("get", 500), ("put", 500)], "zipf"),
+        ("B", "put", &[("get", 950), ("put", 50)], "zipf"),
+        ("c", "put", &[("get", 1000), ("put", 0)], "zipf"),
+        ("d", "insert", &[("get", 950), ("insert", 50)], "latest"),
+        ("e", "insert", &[("get", 0), ("scan", 950), ("insert", 50)], "zipf"),
+        ("f", "put", &[("get", 500), ("read-modify-write", 500)], "zipf"),
+    ];
+    for (workload, op, shares, distribution) in cases {
+        let store = Store::new();
+        let extra = ["--json", "--workload", workload, "--durability", "buffered"];
+        let found = store.run(&[&BENCH[..], &extra].concat()).done_json();
+        let mix = &found["mix"];
+        assert_eq!((&mix["op"], &mix["distribution"]), (&op.into(), &distribution.into()));
+        assert_eq!(found["value_size"], 1000);
+        let mut sum = 0;
+        for (name, expected) in shares {
+            let operations = mix[name]["operations"].as_u64().unwrap();
+            // Some ten times as far as chance goes.
+            assert!(operations.abs_diff(*expected) < 120, "{workload}: {operations} {name}");
+            assert!(*expected != 0 || operations == 0, "{workload}: {operations} {name}");
+            sum += operations;
+        }
+        assert_eq!(sum, 1000, "{workload}: {mix}");
+        let inserted = mix["insert"]["operations"].as_u64().unwrap_or_default();
+        assert_eq!(store.run(&["count"]).done(), format!("{}\n", 501 + inserted));
+    }
+    Store::new().run(&["bench", "--workload", "a", "--reads", "5"]).refused("--reads");
+}
+
+#[test]
+fn bench_times_opening_and_draws_a_page() {
+    let store = Store::new();
+    let page = store.path().join("page.html");
+    let page = page.to_str().unwrap();
+    let extra = ["--json", "--recovery", "--html", page, "--durability", "buffered"];
+    let found = store.run(&[&BENCH[..], &extra].concat()).done_json();
+    assert_eq!(found["open"]["keys"], 501);
+    assert!(found["open"]["with_hints_keys_per_second"].as_f64().unwrap() > 0.0);
+    assert!(found["open"]["without_hints_bytes_per_second"].as_f64().unwrap() > 0.0);
+    let drawn = std::fs::read_to_string(page).unwrap();
+    for part in ["<svg", "polyline", "99.9 %", "records per commit", "without hints seconds"] {
+        assert!(drawn.contains(part), "{part} in {drawn}");
+    }
+    assert!(!drawn.contains("http"), "the page needs no network");
+    // Opening without hints lost nothing, and made them anew.
+    assert_eq!(store.run(&["count"]).done(), "501\n");
+    let text = store.run(&[&BENCH[..], &["--recovery"]].concat()).done();
+    assert!(text.contains("with hints"), "{text}");
+    let nowhere = format!("{page}/page.html");
+    store.run(&[&BENCH[..], &["--html", &nowhere]].concat()).fails(1, "page.html");
 }
 
 #[test]

@@ -16,8 +16,8 @@ use hdrhistogram::Histogram;
 
 use super::keys::{Distribution, Random, Values, counter_key, key, new_key};
 use crate::cli::failure::Failure;
-use crate::cli::progress::Timed;
-use crate::{Db, Durability};
+use crate::cli::progress;
+use crate::{Db, Durability, WriteBatch};
 
 /// Longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
@@ -43,6 +43,40 @@ pub(super) enum WriteKind {
     Incr,
     /// Puts a record whose key is not there yet.
     PutIfAbsent,
+    /// Puts a record that follows the last one.
+    Insert,
+    /// Replaces a hundred records, all or none.
+    Batch,
+}
+
+/// Puts of one batch.
+const BATCH_PUTS: u64 = 100;
+/// Most entries of a scan; each has from one to so many.
+const SCAN_ENTRIES_MAX: u64 = 100;
+
+/// What is timed apart from the rest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timed {
+    Get,
+    Write,
+    Scan,
+    /// A get, and then a write of the same record.
+    ReadModifyWrite,
+}
+
+/// In this order there are histograms of each.
+pub(super) const TIMED: [Timed; 4] =
+    [Timed::Get, Timed::Write, Timed::Scan, Timed::ReadModifyWrite];
+
+impl Timed {
+    pub(super) fn name(self, write: WriteKind) -> &'static str {
+        match self {
+            Timed::Get => "get",
+            Timed::Write => write.name(),
+            Timed::Scan => "scan",
+            Timed::ReadModifyWrite => "read-modify-write",
+        }
+    }
 }
 
 impl WriteKind {
@@ -52,6 +86,8 @@ impl WriteKind {
             WriteKind::PutTtl => "put-ttl",
             WriteKind::Incr => "incr",
             WriteKind::PutIfAbsent => "put-if-absent",
+            WriteKind::Insert => "insert",
+            WriteKind::Batch => "batch",
         }
     }
 }
@@ -63,13 +99,25 @@ pub(super) struct Mix<'a> {
     pub(super) distribution: Distribution,
     pub(super) write: WriteKind,
     pub(super) durability: Durability,
-    pub(super) reads_percent: u64,
+    pub(super) shares: Shares,
+    /// Records that there were before the mix.
+    pub(super) records: u64,
+    /// Where the next new one is put.
+    pub(super) end: AtomicU64,
     pub(super) clients: u64,
     pub(super) threads: u64,
     pub(super) limit: Limit,
     /// Operations a second that are begun whether or not those before them are done; `None` if each client
     /// begins one when the one before is done.
     pub(super) rate: Option<f64>,
+}
+
+/// Of a hundred operations; the others are writes.
+#[derive(Clone, Copy)]
+pub(super) struct Shares {
+    pub(super) gets: u64,
+    pub(super) scans: u64,
+    pub(super) read_modify_writes: u64,
 }
 
 /// When the clients stop.
@@ -83,20 +131,32 @@ pub(super) enum Limit {
 /// What they did.
 pub(super) struct Mixed {
     pub(super) elapsed: Duration,
-    pub(super) gets: Histogram<u64>,
-    pub(super) writes: Histogram<u64>,
+    pub(super) latencies: Latencies,
+    /// Operations done in each second.
+    pub(super) timeline: Vec<u64>,
 }
 
 impl Mixed {
     pub(super) fn operations(&self) -> u64 {
-        self.gets.len() + self.writes.len()
+        self.latencies.0.iter().map(Histogram::len).sum()
     }
 }
 
-/// Latencies of one thread's clients, in nanoseconds.
-struct Latencies {
-    gets: Histogram<u64>,
-    writes: Histogram<u64>,
+/// In nanoseconds, in the order of [`TIMED`].
+pub(super) struct Latencies(pub(super) [Histogram<u64>; TIMED.len()]);
+
+impl Latencies {
+    fn new() -> Latencies {
+        Latencies(std::array::from_fn(|_| histogram()))
+    }
+
+    pub(super) fn of(&self, timed: Timed) -> &Histogram<u64> {
+        &self.0[timed as usize]
+    }
+
+    fn record(&mut self, timed: Timed, latency: Duration) {
+        self.0[timed as usize].saturating_record(nanos(latency));
+    }
 }
 
 /// Operations that one thread has done: written by it, read by the progress bar. On a line of its
@@ -109,29 +169,38 @@ struct Done(AtomicU64);
 pub(super) fn run_mix(mix: &Mix<'_>) -> Result<Mixed, Failure> {
     let done: Vec<Done> = (0..mix.threads).map(|_| Done::default()).collect();
     let started = Instant::now();
-    let latencies = std::thread::scope(|scope| {
+    let (latencies, timeline) = std::thread::scope(|scope| {
         let threads: Vec<_> = done
             .iter()
             .zip(0..)
             .map(|(done, thread)| scope.spawn(move || run_thread(mix, thread, started, done)))
             .collect();
-        show_progress(mix, started, &done, || threads.iter().all(ScopedJoinHandle::is_finished));
+        let is_over = || threads.iter().all(ScopedJoinHandle::is_finished);
+        let timeline = show_progress(mix, started, &done, is_over);
         let joined = threads.into_iter().map(|thread| match thread.join() {
             Ok(latencies) => latencies,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        joined.collect::<Result<Vec<_>, Failure>>()
+        Ok::<_, Failure>((joined.collect::<Result<Vec<_>, Failure>>()?, timeline))
     })?;
-    let mut mixed = Mixed { elapsed: started.elapsed(), gets: histogram(), writes: histogram() };
+    let mut all = Latencies::new();
     for thread in latencies {
-        mixed.gets += thread.gets;
-        mixed.writes += thread.writes;
+        for (sum, histogram) in all.0.iter_mut().zip(thread.0) {
+            *sum += histogram;
+        }
     }
-    Ok(mixed)
+    Ok(Mixed { elapsed: started.elapsed(), latencies: all, timeline })
 }
 
-fn show_progress(mix: &Mix<'_>, started: Instant, done: &[Done], is_over: impl Fn() -> bool) {
-    let progress = Timed::new(
+/// Shows it until it is over; how many operations were done in each second.
+fn show_progress(
+    mix: &Mix<'_>,
+    started: Instant,
+    done: &[Done],
+    is_over: impl Fn() -> bool,
+) -> Vec<u64> {
+    let (mut timeline, mut before) = (Vec::new(), 0);
+    let progress = progress::Timed::new(
         "mix",
         match mix.limit {
             Limit::Time(limit) => limit.as_millis() as u64,
@@ -142,6 +211,9 @@ fn show_progress(mix: &Mix<'_>, started: Instant, done: &[Done], is_over: impl F
         std::thread::sleep(PROGRESS_EVERY);
         let elapsed = started.elapsed();
         let operations = done.iter().map(|done| done.0.load(Ordering::Relaxed)).sum();
+        if elapsed.as_secs() > timeline.len() as u64 {
+            timeline.push(operations - std::mem::replace(&mut before, operations));
+        }
         let position = match mix.limit {
             Limit::Time(_) => elapsed.as_millis() as u64,
             Limit::Operations(_) => operations,
@@ -149,6 +221,7 @@ fn show_progress(mix: &Mix<'_>, started: Instant, done: &[Done], is_over: impl F
         progress.show(position, elapsed, operations);
     }
     progress.finish();
+    timeline
 }
 
 /// Runs every `threads`-th client.
@@ -158,7 +231,7 @@ fn run_thread(
     started: Instant,
     done: &Done,
 ) -> Result<Latencies, Failure> {
-    let latencies = RefCell::new(Latencies { gets: histogram(), writes: histogram() });
+    let latencies = RefCell::new(Latencies::new());
     if let Some(rate) = mix.rate {
         run_open_loop(mix, rate, thread, started, &latencies, done)?;
         return Ok(latencies.into_inner());
@@ -223,29 +296,54 @@ impl ArcWake for Unpark {
     }
 }
 
-/// One get or write, timed from `due`.
+/// One operation, timed from `due`.
 async fn run_operation(
     mix: &Mix<'_>,
     random: &mut Random,
     due: Instant,
     latencies: &RefCell<Latencies>,
 ) -> Result<(), Failure> {
-    let record = mix.distribution.pick(random);
-    if random.below(100) < mix.reads_percent {
-        let key = key(record);
-        if mix.db.get(&key).await?.is_none() {
-            return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
-        }
-        latencies.borrow_mut().gets.saturating_record(nanos(due.elapsed()));
+    let Shares { gets, scans, read_modify_writes } = mix.shares;
+    let record = mix.distribution.pick(random, mix.end.load(Ordering::Relaxed));
+    let choice = random.below(100);
+    let timed = if choice < gets {
+        run_get(mix, record).await?;
+        Timed::Get
+    } else if choice < gets + scans {
+        run_scan(mix, record, 1 + random.below(SCAN_ENTRIES_MAX)).await?;
+        Timed::Scan
+    } else if choice < gets + scans + read_modify_writes {
+        run_get(mix, record).await?;
+        run_write(mix, record, random).await?;
+        Timed::ReadModifyWrite
     } else {
-        run_write(mix, record, random.next_u64()).await?;
-        latencies.borrow_mut().writes.saturating_record(nanos(due.elapsed()));
+        run_write(mix, record, random).await?;
+        Timed::Write
+    };
+    latencies.borrow_mut().record(timed, due.elapsed());
+    Ok(())
+}
+
+async fn run_get(mix: &Mix<'_>, record: u64) -> Result<(), Failure> {
+    let key = key(record);
+    // A record that another client is just putting may not be there yet.
+    if mix.db.get(&key).await?.is_none() && record < mix.records {
+        return Err(Failure::Failed(format!("{key}: the record was put and is not there")));
     }
     Ok(())
 }
 
-async fn run_write(mix: &Mix<'_>, record: u64, number: u64) -> Result<(), Failure> {
+async fn run_scan(mix: &Mix<'_>, record: u64, entries: u64) -> Result<(), Failure> {
+    let mut scan = mix.db.scan().range(key(record)..).limit(entries as usize);
+    while let Some(entry) = scan.next().await {
+        entry?;
+    }
+    Ok(())
+}
+
+async fn run_write(mix: &Mix<'_>, record: u64, random: &mut Random) -> Result<(), Failure> {
     let (db, durability) = (mix.db, mix.durability);
+    let number = random.next_u64();
     let value = mix.values.get(number);
     match mix.write {
         WriteKind::Put => db.put(key(record), value).durability(durability).await?,
@@ -256,6 +354,18 @@ async fn run_write(mix: &Mix<'_>, record: u64, number: u64) -> Result<(), Failur
         WriteKind::PutIfAbsent => {
             // One in 2⁶⁴ is there already, and that is an answer too.
             db.put_if_absent(new_key(number), value).durability(durability).await?;
+        }
+        WriteKind::Insert => {
+            let record = mix.end.fetch_add(1, Ordering::Relaxed);
+            db.put(key(record), value).durability(durability).await?;
+        }
+        WriteKind::Batch => {
+            let mut batch = WriteBatch::new();
+            for number in 0..BATCH_PUTS {
+                let record = mix.distribution.pick(random, mix.end.load(Ordering::Relaxed));
+                batch = batch.put(key(record), mix.values.get(number));
+            }
+            db.write(batch).durability(durability).await?;
         }
     }
     Ok(())

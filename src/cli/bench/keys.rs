@@ -11,9 +11,10 @@ const POOL_LEN_BYTES: usize = 1 << 20;
 /// Of values that compress, so many bytes are random, and then said again.
 const REPEATED_LEN_BYTES: usize = 64;
 
-/// The same key for the same record in every run, so that a bench can find an earlier one's records.
+/// The same key for the same record in every run, so that a bench can find an earlier one's records. Records that
+/// are put one after the other are nowhere near each other in order of keys, as in YCSB.
 pub(super) fn key(record: u64) -> String {
-    format!("record:{record:016x}")
+    format!("record:{:016x}", mix(record))
 }
 
 /// As long as a record's.
@@ -56,6 +57,8 @@ impl Values {
 pub(super) enum Distribution {
     Uniform(Range<u64>),
     Zipf(Zipf),
+    /// Few very often, and those are the ones that were put last.
+    Latest(Zipf),
 }
 
 impl Distribution {
@@ -67,11 +70,17 @@ impl Distribution {
         Distribution::Zipf(Zipf::new(records))
     }
 
-    pub(super) fn pick(&self, random: &mut Random) -> u64 {
+    pub(super) fn latest(records: u64) -> Distribution {
+        Distribution::Latest(Zipf::new(records))
+    }
+
+    /// One of the records below `end`, which is where new ones are put.
+    pub(super) fn pick(&self, random: &mut Random, end: u64) -> u64 {
         match self {
             Distribution::Uniform(records) => random.below(records.end),
             // Scattered: neighbours in rank would otherwise be neighbours on disk.
             Distribution::Zipf(zipf) => mix(zipf.rank(random)) % zipf.count,
+            Distribution::Latest(zipf) => end - 1 - zipf.rank(random),
         }
     }
 }

@@ -1,16 +1,20 @@
-//! `bench`: puts a number of records, then runs a mix of gets and puts from many tasks.
+//! `bench`: puts a number of records, then runs a mix of operations from many tasks.
 
 mod clients;
 mod directory;
 mod keys;
+mod page;
+mod reopen;
 mod report;
 
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use self::clients::{Limit, Mix, WriteKind, run_mix};
+use self::clients::{Limit, Mix, Shares, WriteKind, run_mix};
 use self::directory::{BenchDirectory, open};
 use self::keys::{Distribution, Values, key};
 use self::report::{LoadPhase, Report};
@@ -42,10 +46,13 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     clients: u64,
-    /// Bytes of a value.
-    #[arg(long, value_name = "BYTES", default_value_t = 100,
+    /// Bytes of a value. Default: 100, or 1,000 with --workload.
+    #[arg(long, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(..=VALUE_LEN_MAX as u64))]
-    value_size: u64,
+    value_size: Option<u64>,
+    /// One of the mixes of YCSB, instead of --reads and --op; picks records by zipf if nothing else is said.
+    #[arg(long, value_enum, ignore_case = true, conflicts_with_all = ["reads", "op"])]
+    workload: Option<Workload>,
     /// How long the mix runs.
     #[arg(long, default_value_t = 10, conflicts_with = "operations")]
     seconds: u64,
@@ -62,9 +69,9 @@ pub(super) struct BenchArgs {
     /// When a write of the mix is done.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
     durability: DurabilityArg,
-    /// Which records the mix picks.
-    #[arg(long, value_enum, default_value_t = DistributionArg::Uniform)]
-    distribution: DistributionArg,
+    /// Which records the mix picks. Default: uniform, or what the workload has.
+    #[arg(long, value_enum)]
+    distribution: Option<DistributionArg>,
     /// Operations a second that are begun by the clock, at most one for each client at a time; their
     /// latencies count from when they were due. Default: each client begins one when the one before is
     /// done.
@@ -76,8 +83,55 @@ pub(super) struct BenchArgs {
     /// Threads that the clients are spread over. Default: one a core.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
+    /// After the mix, close the store and time opening it: with its hints, and after they were removed.
+    #[arg(long)]
+    recovery: bool,
+    /// Write a page with plots; it needs no network to be looked at.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     compression: CompressionArgs,
+}
+
+/// The core workloads of YCSB (Cooper et al., "Benchmarking Cloud Serving Systems with YCSB", 2010).
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// Half gets, half puts.
+    A,
+    /// 95 % gets, 5 % puts.
+    B,
+    /// Gets.
+    C,
+    /// 95 % gets, of the newest records most often; 5 % new records.
+    D,
+    /// 95 % scans of 1 to 100 records, 5 % new records.
+    E,
+    /// Half gets, half gets with a put of the same record.
+    F,
+}
+
+impl Workload {
+    fn name(self) -> char {
+        match self {
+            Workload::A => 'A',
+            Workload::B => 'B',
+            Workload::C => 'C',
+            Workload::D => 'D',
+            Workload::E => 'E',
+            Workload::F => 'F',
+        }
+    }
+
+    fn shares(self) -> Shares {
+        let (gets, scans, read_modify_writes) = match self {
+            Workload::A => (50, 0, 0),
+            Workload::B | Workload::D => (95, 0, 0),
+            Workload::C => (100, 0, 0),
+            Workload::E => (0, 95, 0),
+            Workload::F => (50, 0, 50),
+        };
+        Shares { gets, scans, read_modify_writes }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,6 +140,8 @@ enum DistributionArg {
     Uniform,
     /// Few very often: Zipf with exponent 0.99, scattered over the keys.
     Zipf,
+    /// The same, of the records that were put last.
+    Latest,
 }
 
 impl DistributionArg {
@@ -93,6 +149,7 @@ impl DistributionArg {
         match self {
             DistributionArg::Uniform => "uniform",
             DistributionArg::Zipf => "zipf",
+            DistributionArg::Latest => "latest",
         }
     }
 }
@@ -105,20 +162,23 @@ pub(super) async fn bench(
     let directory = BenchDirectory::choose(store.dir.as_deref())?;
     let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
     let options = options(store)?.compaction(compaction).compression(args.compression.compression);
-    let db = open(options, &directory).await?;
+    let db = open(options.clone(), &directory).await?;
     let values =
-        Values::new(args.value_size as usize, args.compression.compression != Compression::None);
+        Values::new(args.value_len() as usize, args.compression.compression != Compression::None);
     let load = load_records(&db, args.records, &values).await?;
     let mix = Mix {
         db: &db,
         values: &values,
-        distribution: match args.distribution {
+        distribution: match args.distribution() {
             DistributionArg::Uniform => Distribution::uniform(args.records),
             DistributionArg::Zipf => Distribution::zipf(args.records),
+            DistributionArg::Latest => Distribution::latest(args.records),
         },
-        write: args.op,
+        write: args.write(),
         durability: args.durability.into(),
-        reads_percent: args.reads.into(),
+        shares: args.shares(),
+        records: args.records,
+        end: AtomicU64::new(args.records),
         clients: args.clients,
         threads: args.threads(),
         limit: match args.operations {
@@ -130,13 +190,63 @@ pub(super) async fn bench(
     let before = db.stats().total();
     let mixed = run_mix(&mix)?;
     let after = db.stats();
-    let report = Report { args, load: &load, mixed: &mixed, before: &before, after: &after };
-    report.print(directory.path(), output)?;
     db.close().await?;
+    let reopened =
+        if args.recovery { Some(reopen::measure(&options, directory.path()).await?) } else { None };
+    let report = Report {
+        args,
+        dir: directory.path(),
+        load: &load,
+        mixed: &mixed,
+        before: &before,
+        after: &after,
+        reopened: reopened.as_ref(),
+    };
+    report.print(output)?;
+    if let Some(file) = &args.html {
+        let written = std::fs::write(file, page::page(&report));
+        written.map_err(|error| Failure::io(format_args!("write {}", file.display()), &error))?;
+    }
     Ok(Outcome::Done)
 }
 
 impl BenchArgs {
+    fn value_len(&self) -> u64 {
+        self.value_size.unwrap_or(if self.workload.is_some() { 1000 } else { 100 })
+    }
+
+    fn distribution(&self) -> DistributionArg {
+        self.distribution.unwrap_or(match self.workload {
+            None => DistributionArg::Uniform,
+            Some(Workload::D) => DistributionArg::Latest,
+            Some(_) => DistributionArg::Zipf,
+        })
+    }
+
+    fn shares(&self) -> Shares {
+        match self.workload {
+            Some(workload) => workload.shares(),
+            None => Shares { gets: self.reads.into(), scans: 0, read_modify_writes: 0 },
+        }
+    }
+
+    fn write(&self) -> WriteKind {
+        match self.workload {
+            Some(Workload::D | Workload::E) => WriteKind::Insert,
+            Some(_) => WriteKind::Put,
+            None => self.op,
+        }
+    }
+
+    /// What the mix is made of, in words.
+    fn mix_words(&self) -> String {
+        let Shares { gets, .. } = self.shares();
+        match self.workload {
+            Some(workload) => format!("YCSB {}", workload.name()),
+            None => format!("{gets} % gets"),
+        }
+    }
+
     /// No more than there are clients.
     fn threads(&self) -> u64 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;

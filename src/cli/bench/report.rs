@@ -8,7 +8,8 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::BenchArgs;
-use super::clients::Mixed;
+use super::clients::{Mixed, TIMED, Timed};
+use super::reopen::Reopened;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::{PartitionStats, Stats};
@@ -20,11 +21,13 @@ pub(super) struct LoadPhase {
 
 pub(super) struct Report<'a> {
     pub(super) args: &'a BenchArgs,
+    pub(super) dir: &'a Path,
     pub(super) load: &'a LoadPhase,
     pub(super) mixed: &'a Mixed,
     /// The engine's counts when the mix began, and when it ended.
     pub(super) before: &'a PartitionStats,
     pub(super) after: &'a Stats,
+    pub(super) reopened: Option<&'a Reopened>,
 }
 
 /// What the engine did for the mix.
@@ -42,8 +45,8 @@ struct Engine {
 }
 
 impl Report<'_> {
-    pub(super) fn print(&self, dir: &Path, output: &mut Output) -> Result<(), Failure> {
-        if output.is_json() { output.json(&self.json(dir)) } else { self.text(dir, output) }
+    pub(super) fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        if output.is_json() { output.json(&self.json()) } else { self.text(output) }
     }
 
     fn engine(&self) -> Engine {
@@ -65,15 +68,15 @@ impl Report<'_> {
         }
     }
 
-    fn json(&self, dir: &Path) -> Value {
+    pub(super) fn json(&self) -> Value {
         let (args, load, mixed) = (self.args, self.load, self.mixed);
         let engine = self.engine();
-        json!({
-            "dir": dir.to_string_lossy(),
+        let mut found = json!({
+            "dir": self.dir.to_string_lossy(),
             "io": self.after.io,
             "partitions": self.after.partitions.len(),
             "workers": self.after.workers,
-            "value_size": args.value_size,
+            "value_size": args.value_len(),
             "load": {
                 "records": load.records,
                 "seconds": load.elapsed.as_secs_f64(),
@@ -82,15 +85,15 @@ impl Report<'_> {
             "mix": {
                 "clients": args.clients,
                 "threads": args.threads(),
-                "reads_percent": args.reads,
-                "op": args.op.name(),
+                "workload": args.workload.map(|workload| workload.name().to_string()),
+                "reads_percent": args.shares().gets,
+                "op": args.write().name(),
                 "durability": args.durability.to_string(),
-                "distribution": args.distribution.name(),
+                "distribution": args.distribution().name(),
                 "seconds": mixed.elapsed.as_secs_f64(),
                 "operations": mixed.operations(),
                 "operations_per_second": rate(mixed.operations(), mixed.elapsed),
-                "get": latency_json(&mixed.gets, mixed.elapsed),
-                (args.op.name()): latency_json(&mixed.writes, mixed.elapsed),
+                "operations_each_second": mixed.timeline,
             },
             "engine": {
                 "commits": engine.commits,
@@ -104,14 +107,33 @@ impl Report<'_> {
                 "compaction_written_bytes": engine.compaction_written_bytes,
                 "throttled_seconds": engine.throttled_seconds,
             },
-        })
+        });
+        for timed in TIMED {
+            let latencies = mixed.latencies.of(timed);
+            let is_asked = matches!(timed, Timed::Get | Timed::Write) || !latencies.is_empty();
+            if is_asked {
+                let name = timed.name(args.write());
+                found["mix"][name] = latency_json(latencies, mixed.elapsed);
+            }
+        }
+        if let Some(Reopened { keys, log_bytes, with_hints, without_hints }) = self.reopened {
+            found["open"] = json!({
+                "keys": keys,
+                "log_bytes": log_bytes,
+                "with_hints_seconds": with_hints.as_secs_f64(),
+                "without_hints_seconds": without_hints.as_secs_f64(),
+                "with_hints_keys_per_second": rate(*keys, *with_hints),
+                "without_hints_bytes_per_second": rate(*log_bytes, *without_hints),
+            });
+        }
+        found
     }
 
-    fn text(&self, dir: &Path, output: &mut Output) -> Result<(), Failure> {
+    fn text(&self, output: &mut Output) -> Result<(), Failure> {
         let (args, load, mixed) = (self.args, self.load, self.mixed);
         output.line(format_args!(
             "store    {}, {} partitions, {} workers, {}",
-            dir.display(),
+            self.dir.display(),
             self.after.partitions.len(),
             self.after.workers,
             self.after.io
@@ -119,27 +141,29 @@ impl Report<'_> {
         output.line(format_args!(
             "load     {} records of {} bytes in {:.2} s: {} records/s",
             HumanCount(load.records),
-            args.value_size,
+            args.value_len(),
             load.elapsed.as_secs_f64(),
             human_rate(load.records, load.elapsed)
         ))?;
         output.line(format_args!(
-            "mix      {} clients on {} threads, {} % gets, {}, {} {}, {:.2} s: {} operations/s",
+            "mix      {} clients on {} threads, {}, {}, {} {}, {:.2} s: {} operations/s",
             args.clients,
             args.threads(),
-            args.reads,
-            args.distribution.name(),
+            args.mix_words(),
+            args.distribution().name(),
             args.durability,
-            args.op.name(),
+            args.write().name(),
             mixed.elapsed.as_secs_f64(),
             human_rate(mixed.operations(), mixed.elapsed)
         ))?;
         output.line(format_args!(
-            "{:<13} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "{:<17} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
             "", "operations", "a second", "p50", "p90", "p99", "p99.9", "max"
         ))?;
-        print_latency("get", &mixed.gets, mixed.elapsed, output)?;
-        print_latency(args.op.name(), &mixed.writes, mixed.elapsed, output)?;
+        for timed in TIMED {
+            let name = timed.name(args.write());
+            print_latency(name, mixed.latencies.of(timed), mixed.elapsed, output)?;
+        }
         let engine = self.engine();
         output.line(format_args!(
             "commits  {} of {:.1} records; {} syncs, {} of them DSYNC writes",
@@ -159,6 +183,18 @@ impl Report<'_> {
             HumanBytes(engine.compaction_read_bytes),
             HumanBytes(engine.compaction_written_bytes),
             engine.throttled_seconds
+        ))?;
+        let Some(Reopened { keys, log_bytes, with_hints, without_hints }) = self.reopened else {
+            return Ok(());
+        };
+        output.line(format_args!(
+            "open     {} keys in {:.2} s with hints: {} keys/s; in {:.2} s without, from {}: {}/s",
+            HumanCount(*keys),
+            with_hints.as_secs_f64(),
+            human_rate(*keys, *with_hints),
+            without_hints.as_secs_f64(),
+            HumanBytes(*log_bytes),
+            HumanBytes(human_rate(*log_bytes, *without_hints).0)
         ))
     }
 }
@@ -176,7 +212,7 @@ fn print_latency(
     let micros = |nanos: u64| format!("{:.1} µs", nanos as f64 / 1e3);
     let at = |quantile| micros(latencies.value_at_quantile(quantile));
     output.line(format_args!(
-        "{name:<13} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "{name:<17} {:>13} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
         HumanCount(latencies.len()).to_string(),
         human_rate(latencies.len(), elapsed).to_string(),
         at(0.5),
