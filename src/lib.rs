@@ -54,6 +54,9 @@ mod len_code;
 pub mod limits;
 mod log;
 mod mailbox;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod micro;
 mod options;
 mod partition;
 mod planted;
