@@ -51,6 +51,8 @@ table=(
   "ClaimedLengthBelieved    engine      compression::a_forged_length_is_damage_and_takes_no_memory"
   "OldKeyKept               engine      encryption::a_key_is_replaced_by_compaction"
   "HintInPlain              engine      encryption::no_file_says_anything_of_keys_and_values"
+  "WatchGapHidden           engine      watch::nothing_is_missed_that_is_not_reported"
+  "WatchToldLate            engine      watch::every_way_to_change_a_key_is_told"
   "LockIgnored              kernel      lock::"
 )
 timeout_secs=120

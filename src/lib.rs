@@ -77,8 +77,8 @@ pub use io::sim;
 pub use log::decoders;
 
 pub use db::{
-    Blocking, BlockingIter, Cursor, Db, DelRange, IntoValue, Keyspace, OpenKeyspace, Page, Put,
-    Scan, ScanKeys, Transaction, Update, Write, WriteBatch,
+    Blocking, BlockingIter, Cursor, Db, DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace,
+    Page, Put, Scan, ScanKeys, Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{BatchDone, Expected, Swap};

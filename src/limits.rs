@@ -127,6 +127,18 @@ pub const MANIFEST_LEN_MAX: u64 = 16 << 20;
 /// Longest `FILES` that is read, in bytes: every file listed, with room to spare.
 pub const FILES_LEN_MAX: u64 = 16 << 20;
 
+/// Records of expired keys that one partition reads at once, to tell watchers their keys.
+pub const EXPIRED_READING_MAX: usize = 32;
+
+/// Default of [`Watch::buffer`](crate::Watch::buffer): events that wait for one watcher.
+pub const WATCH_EVENTS_MAX_DEFAULT: usize = 4096;
+
+/// Default of [`Watch::buffer`](crate::Watch::buffer): 4 MiB.
+pub const WATCH_BYTES_MAX_DEFAULT: usize = 4 << 20;
+
+/// Default of [`Watch::value_len_max`](crate::Watch::value_len_max): 64 KiB.
+pub const WATCH_VALUE_LEN_MAX_DEFAULT: usize = 64 << 10;
+
 /// Keys that eviction compares, taken at random, to evict one of them.
 pub const EVICTION_CANDIDATES: usize = 8;
 

@@ -87,6 +87,10 @@ pub(crate) enum Bug {
     OldKeyKept,
     /// Hints of an encrypted store are not encrypted.
     HintInPlain,
+    /// WT2: a watcher that fell behind is not told so.
+    WatchGapHidden,
+    /// WT1: a write is acknowledged before its event can be taken.
+    WatchToldLate,
     /// X1: a store that is open elsewhere is opened.
     LockIgnored,
 }

@@ -23,6 +23,7 @@ mod ttl;
 mod update;
 mod value;
 mod verify;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,10 +44,11 @@ pub use self::scan::{Cursor, Page, Scan, ScanKeys};
 pub use self::transaction::Transaction;
 pub use self::update::Update;
 pub use self::value::IntoValue;
+pub use self::watch::{DeletedRange, Watch, WatchEvent};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::codec::Codecs;
-use crate::mailbox::{Body, Durable, Entry, Mailbox, Peers, Request, reply_slot};
+use crate::mailbox::{Body, Durable, Entry, Mailbox, Peers, Request, Watchers, reply_slot};
 use crate::options::Options;
 use crate::partition::PartitionView;
 use crate::report::RepairReport;
@@ -105,6 +107,7 @@ pub(crate) struct Shared {
     keyspaces: Keyspaces,
     lifecycle: Arc<Lifecycle>,
     peers: Arc<Peers>,
+    watchers: Arc<Watchers>,
 }
 
 /// A key space of the store as a handle uses it (N1).

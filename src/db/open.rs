@@ -17,7 +17,7 @@ use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::codec::{Codecs, Keyring};
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::log::manifest::Manifest;
-use crate::mailbox::{Doorbell, Inbox, Mailbox, Peers, Ticks, mailbox};
+use crate::mailbox::{Doorbell, Inbox, Mailbox, Peers, Ticks, Watchers, mailbox};
 use crate::options::{
     Compaction, Durability, EncryptionKeys, Io, OnOpenProgress, OpenProgress, Options,
 };
@@ -168,6 +168,7 @@ fn partition_config(
         scrub: scrub_of_partition(options, access, partition_count),
         open_files_max: (open_files_max(options) / partition_count).max(1),
         peers,
+        watchers: Arc::new(Watchers::new(partition_count)),
     })
 }
 
@@ -186,6 +187,7 @@ fn start(
     let peers = peers(&doorbells, partition_count);
     let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
+    let watchers = config.watchers.clone();
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
         .map(|partition| {
@@ -230,16 +232,9 @@ fn start(
     let waits = Waits { loaded, committed: committed_sender, worker_count };
     let started =
         collect(&waits, partition_count, options.on_open_progress.as_ref()).and_then(|collected| {
-            let mut schedules = Vec::new();
-            if let Durability::Interval(interval) = options.durability {
-                schedules.push((Ticks::SYNC, interval));
-            }
-            if access.has_upkeep_timer {
-                schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
-            }
-            if !schedules.is_empty() {
-                let ticker = Ticker::start(&schedules, doorbells)
-                    .map_err(|source| Error::io("start a timer for", &root, source))?;
+            let ticker = start_ticker(options, access, doorbells)
+                .map_err(|source| Error::io("start a timer for", &root, source))?;
+            if let Some(ticker) = ticker {
                 lifecycle.keep(ticker);
             }
             Ok(collected)
@@ -282,8 +277,25 @@ fn start(
         keyspaces,
         lifecycle,
         peers,
+        watchers,
     };
     Ok((shared, report))
+}
+
+/// What rings when it is time for a sync, or for upkeep.
+fn start_ticker(
+    options: &Options,
+    access: &Access,
+    doorbells: Vec<Arc<Doorbell>>,
+) -> std::io::Result<Option<Ticker>> {
+    let mut schedules = Vec::new();
+    if let Durability::Interval(interval) = options.durability {
+        schedules.push((Ticks::SYNC, interval));
+    }
+    if access.has_upkeep_timer {
+        schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
+    }
+    if schedules.is_empty() { Ok(None) } else { Ticker::start(&schedules, doorbells).map(Some) }
 }
 
 impl Options {

@@ -20,6 +20,7 @@ mod publications;
 mod reply;
 mod request;
 mod update;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -36,6 +37,7 @@ pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as
 pub(crate) use request::{Body, Durable, Entry, GetMany, PageOf, Request, Stored, ValuePart};
 pub(crate) use update::{Change, Expiry, Update, When};
 pub use update::{Expected, Swap};
+pub(crate) use watch::{Changed, Event, Interest, Told, WatchedKeys, Watcher, Watchers, raw_len};
 
 /// The caller's end, shared by every handle of the store.
 pub(crate) struct Mailbox {

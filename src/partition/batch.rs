@@ -124,8 +124,9 @@ struct Work {
     is_resolve_staged: bool,
     /// Records that are staged or on their way.
     left: usize,
-    /// Below the numbers of its intents.
+    /// The number of its first intent, and of its first copy; each has the next one.
     intents_from: Seqno,
+    copies_from: Seqno,
 }
 
 enum Whose {
@@ -345,6 +346,7 @@ impl Partition {
             is_resolve_staged: false,
             left: 0,
             intents_from: Seqno(0),
+            copies_from: Seqno(0),
         };
         self.batches.begin(id, work);
         for lock in locks {
@@ -598,6 +600,7 @@ impl Partition {
         // is copied here: the copies are durable before anybody sees them.
         let is_ranged = self.batches.range_seqno >= work.intents_from;
         let durable = if is_ranged { Durable::Sync } else { Durable::Written };
+        work.copies_from = self.next_seqno;
         let mut staged = 0;
         for (index, entry) in with_intents(&work) {
             let header = entry_header(entry, None);
@@ -651,10 +654,12 @@ impl Partition {
         let Some(work) = self.batches.end(id) else { return };
         let mut done = self.batch_count(&work.entries);
         self.view.turn_epoch();
-        for (index, entry) in with_intents(&work) {
+        let from = if work.is_in_place { work.intents_from } else { work.copies_from };
+        for (nth, (index, entry)) in with_intents(&work).enumerate() {
             let copy = work.copies[index];
             let place = if work.is_in_place { work.intents[index] } else { copy };
             let Some(location) = place else { continue };
+            let is_news = entry.change != EntryChange::Del || self.keydir.get(entry.hash).is_some();
             let was_there = match entry.change {
                 EntryChange::Put { expires_at } => {
                     self.publish_put(entry.hash, location, expires_at, !work.is_in_place)
@@ -662,6 +667,10 @@ impl Partition {
                 EntryChange::Del => self.publish_del(entry.hash, location, !work.is_in_place),
             };
             done.were_there += u64::from(was_there);
+            let seqno = Seqno(from.0 + nth as u64);
+            if is_news {
+                self.watch_entry(entry, RecordHeader { seqno, ..entry_header(entry, None) });
+            }
             if work.is_in_place
                 && let Some(copy) = copy
             {
@@ -683,9 +692,11 @@ impl Partition {
                 "a batch was committed whose records could not be written again; the next open does that"
             );
         }
+        self.watch_tell();
         if let Whose::Shared(participation) = work.whose {
             participation.published(done);
         }
+        self.watch_wake();
     }
 
     /// A resolve is in the log.

@@ -17,6 +17,7 @@
 use std::time::{Duration, Instant};
 
 use super::groups::{Answer, Effect, Group, Pending};
+use super::watch::Reading;
 use super::{Event, Ops, Partition, nanos_since};
 use crate::error::Error;
 use crate::io::WriteMode;
@@ -245,9 +246,19 @@ impl Partition {
         if group.has_batch {
             self.view.turn_epoch();
         }
+        let identity = self.active.as_ref().map(|active| active.data.identity);
+        let mut reading = self.config.watchers.now().zip(identity).map(|(watchers, identity)| {
+            let records = group.buf.get(GROUP_HEADER_LEN..).unwrap_or_default();
+            Reading::begin(watchers, records, identity.at(start + GROUP_HEADER_LEN as u64))
+        });
         // Of the batch whose records come now.
         let mut were_there = 0;
         for Pending { effect, answer } in &mut group.pending {
+            // A tombstone may be of a key that was not there, where keys look alike while they are staged.
+            let is_news = match (&reading, *effect) {
+                (Some(_), Effect::Del { hash, .. }) => self.keydir.get(hash).is_some(),
+                _ => true,
+            };
             let was_there = match *effect {
                 Effect::Put { hash, at, len, expires_at } => {
                     *self.staged_keys.slot(hash) -= 1;
@@ -298,6 +309,9 @@ impl Partition {
                 Answer::Done(_) | Answer::Decided(_) | Answer::Evicted => {}
             }
             self.evict_published(*effect, answer);
+            if let Some(reading) = &mut reading {
+                self.watch_record(reading, (*effect, answer), is_news, &group.ranges);
+            }
         }
         if !group.ranges.is_empty() {
             self.ranges_show(group.ranges.len());
@@ -312,9 +326,14 @@ impl Partition {
         if let Some(staged_at) = group.staged_at {
             self.view.counters.commit_latency.record(nanos_since(staged_at));
         }
+        if !is_planted(Bug::WatchToldLate) {
+            self.watch_tell();
+        }
         for pending in group.pending.drain(..) {
             pending.answer.send();
         }
+        self.watch_tell();
+        self.watch_wake();
         self.groups.recycle(group.buf);
     }
 

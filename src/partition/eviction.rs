@@ -21,7 +21,7 @@ use super::handles::{Opened, read};
 use super::ledger::{Amount, Ledger, signed};
 use super::{Event, Ops, Partition};
 use crate::error::{Error, ErrorKind};
-use crate::keydir::{Aging, Candidate};
+use crate::keydir::{Aging, Candidate, Location};
 use crate::limits::{
     EVICTION_CANDIDATES, EVICTIONS_A_TURN, EVICTIONS_READING_MAX, EVICTIONS_STAGED_MAX,
     KEY_LEN_MAX, STAGED_BYTES_MAX,
@@ -278,7 +278,7 @@ impl Partition {
         let location = victim.location;
         let data = self.data_at(location);
         match self.key_now(&data, &victim) {
-            Some(Ok((keyspace, key))) => self.evict(&victim, keyspace, key),
+            Some(Ok((header, key))) => self.evict(&victim, header.keyspace, key),
             Some(Err(what)) => self.evict_unreadable(victim, &data, &what),
             None => {
                 self.evict_read(victim, data, ops);
@@ -310,12 +310,12 @@ impl Partition {
         victim
     }
 
-    /// The key of a victim, if its record is in the page cache.
-    fn key_now(
+    /// The key of an entry, if its record is in the page cache.
+    pub(super) fn key_now(
         &self,
         data: &DataFile,
         victim: &Candidate,
-    ) -> Option<Result<(KeyspaceId, Bytes), FormatError>> {
+    ) -> Option<Result<(RecordHeader, Bytes), FormatError>> {
         let len = victim.location.len as usize;
         let len_max = len.min(HEAD_LEN_MAX);
         for head_len in [HEAD_LEN.min(len_max), len_max] {
@@ -329,14 +329,14 @@ impl Partition {
         None
     }
 
-    /// The key in the beginning of a victim's record. Its value is not looked at; that it is the key of
+    /// The key in the beginning of an entry's record, and the record's header. Its value is not looked at; that it is the key of
     /// the entry, 96 bits of hash say.
-    fn key_of(
+    pub(super) fn key_of(
         &self,
         data: &DataFile,
         victim: &Candidate,
         head: &[u8],
-    ) -> Result<(KeyspaceId, Bytes), FormatError> {
+    ) -> Result<(RecordHeader, Bytes), FormatError> {
         let place = data.identity.at(u64::from(victim.location.offset));
         let (header, _) = RecordHeader::decode(head, place)?;
         let (start, len) = (header.header_len(), usize::from(header.key_len));
@@ -348,7 +348,7 @@ impl Partition {
         let key = &key[..];
         let hash = self.hasher.hash(header.keyspace, key);
         if (KeyHash { route: 0, ..hash }) == victim.hash {
-            Ok((header.keyspace, Bytes::copy_from_slice(key)))
+            Ok((header, Bytes::copy_from_slice(key)))
         } else {
             Err(FormatError::invalid("the record is of another key than its keydir entry"))
         }
@@ -356,7 +356,7 @@ impl Partition {
 
     fn evict_read(&mut self, victim: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
-        let len = (victim.location.len as usize).min(HEAD_LEN_MAX);
+        let len = head_len(victim.location);
         self.count_read(len as u64);
         if let Some(evictor) = &mut self.evictor {
             evictor.reading.push(victim);
@@ -391,7 +391,7 @@ impl Partition {
             Err(error) => Err(error.to_string()),
         };
         let _left_to_the_next_turn = match key {
-            Ok((keyspace, key)) => self.evict(&victim, keyspace, key),
+            Ok((header, key)) => self.evict(&victim, header.keyspace, key),
             Err(what) => self.evict_unreadable(victim, data, &what),
         };
     }
@@ -497,6 +497,11 @@ impl Partition {
     pub(super) fn evict_is_idle(&self) -> bool {
         self.evictor.as_ref().is_none_or(|evictor| evictor.reading.is_empty())
     }
+}
+
+/// Of a record so many bytes hold its key.
+pub(super) fn head_len(location: Location) -> usize {
+    (location.len as usize).min(HEAD_LEN_MAX)
 }
 
 fn is_over(excess: Amount) -> bool {

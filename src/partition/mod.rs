@@ -39,6 +39,7 @@ mod update;
 mod upkeep;
 pub(crate) mod verify;
 mod view;
+mod watch;
 mod write;
 
 use std::collections::VecDeque;
@@ -66,6 +67,7 @@ use self::space::Reserve;
 use self::update::Parked;
 use self::upkeep::{Upkeep, UpkeepEvent};
 pub(crate) use self::view::PartitionView;
+use self::watch::Telling;
 use crate::clock::{Clock, ExpiryClock};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Disk, Fs, Op};
@@ -76,7 +78,7 @@ use crate::log::data_file::{
 };
 use crate::log::files::FilesList;
 use crate::log::format::record::RecordHeader;
-use crate::mailbox::{GetMany, Inbox, Peers, ReplySender, Request, Stored, Ticks};
+use crate::mailbox::{GetMany, Inbox, Peers, ReplySender, Request, Stored, Ticks, Watchers};
 use crate::options::{Capacity, Compaction};
 use crate::ranges::Ranges;
 use crate::route::KeyHasher;
@@ -103,6 +105,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) open_files_max: usize,
     /// All partitions of the store.
     pub(crate) peers: Arc<Peers>,
+    pub(crate) watchers: Arc<Watchers>,
 }
 
 impl PartitionConfig {
@@ -164,6 +167,13 @@ pub(crate) enum Event {
         opened: Opened,
         result: std::io::Result<Vec<u8>>,
     },
+    /// The record of a key that has expired, for the key in it.
+    ExpiredRead {
+        expired: Candidate,
+        data: Arc<DataFile>,
+        opened: Opened,
+        result: std::io::Result<Vec<u8>>,
+    },
     PageRead {
         request: PageRequest,
         opened: Opened,
@@ -190,6 +200,9 @@ pub(crate) struct Partition {
 
     keydir: Keydir,
     expiries: Expiries,
+    /// Keys that have expired and whose records are being read, for those who watch.
+    expiring: Vec<KeyHash>,
+    watch: Telling,
     /// What the keydir still has and does not count.
     ranges: Ranges,
     range_work: RangeWork,
@@ -282,6 +295,8 @@ impl Partition {
             view: recovered.view,
             keydir: recovered.keydir,
             expiries: recovered.expiries,
+            expiring: Vec::new(),
+            watch: Telling::default(),
             ranges: Ranges::default(),
             range_work: RangeWork::new(recovered.next_seqno),
             usage: recovered.usage,
@@ -390,6 +405,9 @@ impl Partition {
             Event::VictimRead { victim, data, opened, result } => {
                 self.evict_read_done(victim, &data, opened, result);
             }
+            Event::ExpiredRead { expired, data, opened, result } => {
+                self.expiry_read_done(expired, &data, opened, result);
+            }
             Event::PageRead { request, opened, result } => {
                 self.handles_keep(request.of().stored(), opened);
                 self.page_done(request, result);
@@ -475,6 +493,7 @@ impl Partition {
             && self.many_in_flight == 0
             && self.parts_in_flight == 0
             && self.evict_is_idle()
+            && self.expiring.is_empty()
     }
 
     /// From now on the partition is read-only; everybody who waits for a write is told (D1).
@@ -540,6 +559,7 @@ impl Drop for Partition {
         // Behind what was said above, for whoever finds no files and asks why.
         self.view.leave();
         self.config.peers.close(self.id);
+        self.config.watchers.partition_gone();
     }
 }
 

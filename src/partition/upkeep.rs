@@ -141,7 +141,7 @@ impl Upkeep {
 impl Partition {
     /// Starts the next step of upkeep, if one is due.
     pub(super) fn upkeep_advance(&mut self, ops: &mut Ops) {
-        self.expiry_advance();
+        self.expiry_advance(ops);
         self.range_remove();
         if self.upkeep.is_busy {
             return;

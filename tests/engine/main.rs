@@ -46,3 +46,4 @@ mod transaction;
 mod update;
 mod values;
 mod verify;
+mod watch;
