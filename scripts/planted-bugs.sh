@@ -53,6 +53,7 @@ table=(
   "HintInPlain              engine      encryption::no_file_says_anything_of_keys_and_values"
   "WatchGapHidden           engine      watch::nothing_is_missed_that_is_not_reported"
   "WatchToldLate            engine      watch::every_way_to_change_a_key_is_told"
+  "ChangesGapHidden         engine      changes::what_is_gone_is_never_passed_over"
   "LockIgnored              kernel      lock::"
 )
 timeout_secs=120

@@ -63,6 +63,10 @@ pub enum ErrorKind {
     KeyspaceDropped,
     /// Something that a transaction has read was changed before it was committed; nothing was written.
     Conflict,
+    /// The log from that position on is not there any more; begin from the beginning.
+    PositionGone,
+    /// The position is of another store, or of another state of this one.
+    ForeignPosition,
     /// What was asked for was cancelled before it was done.
     Cancelled,
     /// The file system is full, or a quota is used up; the write was not done.

@@ -77,8 +77,9 @@ pub use io::sim;
 pub use log::decoders;
 
 pub use db::{
-    Blocking, BlockingIter, Cursor, Db, DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace,
-    Page, Put, Scan, ScanKeys, Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
+    Blocking, BlockingIter, Change, ChangeKind, ChangePosition, Changes, ChangesSince, Cursor, Db,
+    DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys,
+    Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{BatchDone, Expected, Swap};

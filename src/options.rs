@@ -104,6 +104,7 @@ pub struct Options {
     pub(crate) compression_len_min: usize,
     pub(crate) encryption: EncryptionKeys,
     pub(crate) scrub_bytes_per_sec: Option<u64>,
+    pub(crate) changes_retention_bytes: u64,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
     pub(crate) clock: Clock,
@@ -138,6 +139,7 @@ impl Default for Options {
             compression_len_min: limits::COMPRESSION_LEN_MIN_DEFAULT,
             encryption: EncryptionKeys::default(),
             scrub_bytes_per_sec: None,
+            changes_retention_bytes: 0,
             open_files_max: None,
             on_open_progress: None,
             clock: Clock::default(),
@@ -322,6 +324,16 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
     /// 10 MB/s read some 860 GB.
     pub fn scrub_bytes_per_sec(mut self, bytes: u64) -> Options {
         self.scrub_bytes_per_sec = Some(bytes);
+        self
+    }
+
+    /// Keeps the newest bytes of the log, so many of all partitions together, as they were written, for those who
+    /// [follow it](crate::Db::changes): compaction leaves these files alone. Default: 0, nothing is kept.
+    ///
+    /// What is superseded in them takes space until they are old enough, so a store takes up to this much more. Only whole
+    /// files are kept, and each partition keeps its share.
+    pub fn changes_retention_bytes(mut self, bytes: u64) -> Options {
+        self.changes_retention_bytes = bytes;
         self
     }
 

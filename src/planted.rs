@@ -91,6 +91,8 @@ pub(crate) enum Bug {
     WatchGapHidden,
     /// WT1: a write is acknowledged before its event can be taken.
     WatchToldLate,
+    /// CF2: a follower is not told that a part of the log is gone.
+    ChangesGapHidden,
     /// X1: a store that is open elsewhere is opened.
     LockIgnored,
 }

@@ -124,6 +124,20 @@ impl Keyspaces {
         self.by_name.read().keys().cloned().collect()
     }
 
+    /// The ids of all keyspaces, in order, the default one included.
+    pub(super) fn ids(&self) -> Vec<KeyspaceId> {
+        let mut ids: Vec<KeyspaceId> = self.by_name.read().values().map(|known| known.id).collect();
+        ids.push(KeyspaceId(0));
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The name of a keyspace, unless it is gone, or the default one.
+    pub(super) fn name_of(&self, id: KeyspaceId) -> Option<String> {
+        let by_name = self.by_name.read();
+        by_name.iter().find(|(_, known)| known.id == id).map(|(name, _)| name.clone())
+    }
+
     /// Refuses handles of keyspaces that are gone.
     pub(super) fn check(&self, id: KeyspaceId) -> Result<()> {
         if self.any_dropped.load(Ordering::Relaxed) && self.dropped.read().contains(&id) {

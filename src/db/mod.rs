@@ -3,6 +3,7 @@
 mod batch;
 mod blocking;
 mod call;
+mod changes;
 mod compact;
 mod directory;
 mod examine;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 pub use self::batch::{Write, WriteBatch};
 pub use self::blocking::{Blocking, BlockingIter};
 use self::call::Call;
+pub use self::changes::{Change, ChangeKind, ChangePosition, Changes, ChangesSince};
 pub use self::keyspace::{Keyspace, OpenKeyspace};
 use self::keyspaces::Keyspaces;
 use self::lifecycle::Lifecycle;
@@ -54,7 +56,7 @@ use crate::partition::PartitionView;
 use crate::report::RepairReport;
 use crate::route::{KeyHasher, PartitionMap};
 use crate::stats::Stats;
-use crate::types::{EntryInfo, KeyHash, KeyspaceId};
+use crate::types::{EntryInfo, KeyHash, KeyspaceId, StoreId};
 
 /// An open store: cheap to clone, shared by any number of tasks on any executor.
 ///
@@ -108,6 +110,8 @@ pub(crate) struct Shared {
     lifecycle: Arc<Lifecycle>,
     peers: Arc<Peers>,
     watchers: Arc<Watchers>,
+    store: StoreId,
+    map_epoch: u64,
 }
 
 /// A key space of the store as a handle uses it (N1).

@@ -169,6 +169,7 @@ fn partition_config(
         open_files_max: (open_files_max(options) / partition_count).max(1),
         peers,
         watchers: Arc::new(Watchers::new(partition_count)),
+        changes_retention_bytes: options.changes_retention_bytes.div_ceil(partition_count as u64),
     })
 }
 
@@ -188,6 +189,7 @@ fn start(
     let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
     let watchers = config.watchers.clone();
+    let (store, map_epoch) = (identity.store, identity.map_epoch);
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
         .map(|partition| {
@@ -278,6 +280,8 @@ fn start(
         lifecycle,
         peers,
         watchers,
+        store,
+        map_epoch,
     };
     Ok((shared, report))
 }

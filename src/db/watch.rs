@@ -102,7 +102,7 @@ pub struct DeletedRange {
 }
 
 impl DeletedRange {
-    fn new(shared: &Shared, range: RangeDel, partition: PartitionId) -> DeletedRange {
+    pub(super) fn new(shared: &Shared, range: RangeDel, partition: PartitionId) -> DeletedRange {
         DeletedRange { range, partition, hasher: shared.hasher.clone(), map: shared.map }
     }
 
@@ -327,7 +327,7 @@ impl Shared {
     }
 
     /// Decoded where the stream is polled, and not by the worker.
-    fn watched_value(&self, header: &RecordHeader, stored: Bytes) -> Result<Bytes> {
+    pub(super) fn watched_value(&self, header: &RecordHeader, stored: Bytes) -> Result<Bytes> {
         match self.codecs.decode(header, &stored) {
             Ok(Some(value)) => Ok(value.into()),
             Ok(None) => Ok(stored),

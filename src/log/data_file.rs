@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -141,6 +141,8 @@ impl FileIds {
     }
 }
 
+const ALL_DURABLE: u64 = u64::MAX;
+
 /// One data file, shared by the worker and by readers on any thread, and what is known of its keys.
 pub(crate) struct DataFile {
     pub(crate) id: FileId,
@@ -150,6 +152,10 @@ pub(crate) struct DataFile {
     pub(crate) stored: Arc<StoredFile>,
     /// Where its records end that may be published: the log's end, or the closing mark.
     records_end: AtomicU64,
+    /// Where what is durable of them ends, if that is not all of it.
+    durable_end: AtomicU64,
+    /// Compaction made it, so it is no part of the log.
+    is_copy: AtomicBool,
     /// Its keys in order, once there is a hint that was not found wrong.
     hint: ArcSwapOption<Hint>,
     /// Its keys in order as far as a scan has needed them for want of a hint.
@@ -180,6 +186,8 @@ impl DataFile {
             key,
             stored: StoredFile::new(path, Some(file)),
             records_end: AtomicU64::new(records_end),
+            durable_end: AtomicU64::new(ALL_DURABLE),
+            is_copy: AtomicBool::new(false),
             hint: ArcSwapOption::empty(),
             runs: Runs::default(),
         })
@@ -198,6 +206,30 @@ impl DataFile {
     /// The log has grown; called before the keydir points into what is new.
     pub(crate) fn set_records_end(&self, end: u64) {
         self.records_end.store(end, Ordering::Release);
+    }
+
+    /// How far the log goes in this file that a power cut cannot take back, and whether that is all that there
+    /// will ever be of it.
+    pub(crate) fn durable(&self) -> (u64, bool) {
+        match self.durable_end.load(Ordering::SeqCst) {
+            ALL_DURABLE => (self.records_end(), true),
+            end => (end, false),
+        }
+    }
+
+    /// `None` once the file is sealed.
+    pub(crate) fn set_durable_end(&self, end: Option<u64>) {
+        // In one order with the look at who follows the log (CF3).
+        self.durable_end.store(end.unwrap_or(ALL_DURABLE), Ordering::SeqCst);
+    }
+
+    pub(crate) fn note_copy(&self) {
+        self.is_copy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its records are copies of what the log had before.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.is_copy.load(Ordering::Relaxed)
     }
 
     pub(crate) fn hint(&self) -> Option<Arc<Hint>> {
@@ -340,6 +372,7 @@ impl ActiveDataFile {
         header_crc: u32,
         prewritten: u64,
     ) -> ActiveDataFile {
+        data.set_durable_end(Some(DATA_HEADER_LEN as u64));
         ActiveDataFile {
             data,
             file,

@@ -12,7 +12,7 @@
 //! | 40 | 8 | id of the active file, 0 for none |
 //! | 48 | 8 | next file id |
 //! | 56 | 4 | number of sealed files |
-//! | 60 | 4 | zero |
+//! | 60 | 4 | id of the newest file of the log that is gone, 0 if none is; all ones if it does not fit |
 //! | 64 | 8 | sequence number that no record was given before it was written here |
 //! | 72 | 48 each | sealed files, by id |
 //! | at the end | 4 | zero |
@@ -26,7 +26,7 @@
 //! | 24 | 8 | smallest sequence number |
 //! | 32 | 8 | largest sequence number |
 //! | 40 | 4 | digest: header CRC of the closing mark |
-//! | 44 | 4 | zero |
+//! | 44 | 4 | flags: 1 if compaction made the file, so that it is no part of the log |
 //!
 //! Bytes only: replacing the file (temporary, sync, rename, directory sync) is the partition's
 //! work.
@@ -35,6 +35,8 @@
 //! - **FL1** Sealed ids increase strictly, none is 0 or the active one, and all of them and the
 //!   active one are below `next`: an id is never given twice.
 //! - **FL2** A file without records has no sequence range; any other has one that is not empty.
+
+use std::collections::BTreeSet;
 
 use super::format::{
     FORMAT_VERSION, FormatError, array_at, check_crc, put, u16_at, u32_at, u64_at,
@@ -53,7 +55,7 @@ const AT_MAP_EPOCH: usize = 32;
 const AT_ACTIVE: usize = 40;
 const AT_NEXT: usize = 48;
 const AT_SEALED_COUNT: usize = 56;
-const AT_RESERVED_AFTER_COUNT: usize = 60;
+const AT_LOG_GONE: usize = 60;
 const AT_SEQNO_FLOOR: usize = 64;
 const HEADER_LEN: usize = 72;
 
@@ -63,14 +65,16 @@ const AT_ENTRY_RECORDS: usize = 16;
 const AT_ENTRY_SEQNO_MIN: usize = 24;
 const AT_ENTRY_SEQNO_MAX: usize = 32;
 const AT_ENTRY_DIGEST: usize = 40;
-const AT_ENTRY_RESERVED: usize = 44;
+const AT_ENTRY_FLAGS: usize = 44;
 const ENTRY_LEN: usize = 48;
 
 const TRAILER_LEN: usize = 8;
 const CRC_LEN: usize = size_of::<u32>();
 
 const _: () = assert!(AT_SEQNO_FLOOR + size_of::<u64>() == HEADER_LEN);
-const _: () = assert!(AT_ENTRY_RESERVED + size_of::<u32>() == ENTRY_LEN);
+const FLAG_COPY: u32 = 1;
+
+const _: () = assert!(AT_ENTRY_FLAGS + size_of::<u32>() == ENTRY_LEN);
 const _: () = assert!(
     (HEADER_LEN + ENTRY_LEN * limits::FILES_PER_PARTITION_MAX + TRAILER_LEN) as u64
         <= limits::FILES_LEN_MAX
@@ -106,6 +110,11 @@ pub(crate) struct FilesList {
     /// record of that open is acknowledged, so the numbers of records that a power cut took are
     /// known to be spent (F5).
     pub(crate) seqno_floor: Seqno,
+    /// The newest file of the log that is gone; zero if none is. Whoever follows the log has lost something if he
+    /// had not come behind it.
+    pub(crate) log_gone: FileId,
+    /// Sealed files that compaction made: they have records of the log once more.
+    pub(crate) copies: BTreeSet<FileId>,
     /// By id.
     pub(crate) sealed: Vec<SealedFile>,
 }
@@ -128,9 +137,14 @@ impl FilesList {
         put(&mut bytes, AT_NEXT, self.next.0.to_le_bytes());
         put(&mut bytes, AT_SEQNO_FLOOR, self.seqno_floor.0.to_le_bytes());
         put(&mut bytes, AT_SEALED_COUNT, (self.sealed.len() as u32).to_le_bytes());
+        let log_gone = u32::try_from(self.log_gone.0).unwrap_or(u32::MAX);
+        put(&mut bytes, AT_LOG_GONE, log_gone.to_le_bytes());
         let entries = bytes[HEADER_LEN..entries_end].chunks_exact_mut(ENTRY_LEN);
         for (entry, sealed) in entries.zip(&self.sealed) {
             sealed.encode(entry);
+            if self.copies.contains(&sealed.id) {
+                put(entry, AT_ENTRY_FLAGS, FLAG_COPY.to_le_bytes());
+            }
         }
         let at_crc = bytes.len() - CRC_LEN;
         let crc = crc32c::crc32c(&bytes[..at_crc]);
@@ -157,6 +171,10 @@ impl FilesList {
         }
         let entries = entries_of(bytes)?;
         let active = FileId(u64_at(bytes, AT_ACTIVE)?);
+        let log_gone = match u32_at(bytes, AT_LOG_GONE)? {
+            u32::MAX => u64::MAX,
+            id => u64::from(id),
+        };
         let list = FilesList {
             store: StoreId(array_at(bytes, AT_STORE)?),
             partition: PartitionId(u32_at(bytes, AT_PARTITION)?),
@@ -164,6 +182,11 @@ impl FilesList {
             active: (active != FileId::default()).then_some(active),
             next: FileId(u64_at(bytes, AT_NEXT)?),
             seqno_floor: Seqno(u64_at(bytes, AT_SEQNO_FLOOR)?),
+            log_gone: FileId(log_gone),
+            copies: entries
+                .chunks_exact(ENTRY_LEN)
+                .filter_map(|entry| copy_of(entry).transpose())
+                .collect::<Result<_, _>>()?,
             sealed: entries
                 .chunks_exact(ENTRY_LEN)
                 .map(SealedFile::decode)
@@ -224,9 +247,8 @@ fn entries_of(bytes: &[u8]) -> Result<&[u8], FormatError> {
         .checked_sub(TRAILER_LEN)
         .and_then(|entries_end| bytes.get(HEADER_LEN..entries_end))
         .ok_or(FormatError::Incomplete { need: HEADER_LEN + TRAILER_LEN })?;
-    let reserved = u32::from(u16_at(bytes, AT_RESERVED)?)
-        | u32_at(bytes, AT_RESERVED_AFTER_COUNT)?
-        | u32_at(bytes, bytes.len() - TRAILER_LEN)?;
+    let reserved =
+        u32::from(u16_at(bytes, AT_RESERVED)?) | u32_at(bytes, bytes.len() - TRAILER_LEN)?;
     if count.checked_mul(ENTRY_LEN) != Some(entries.len()) {
         Err(FormatError::invalid("the list of files is not as long as its count says"))
     } else if reserved != 0 {
@@ -234,6 +256,12 @@ fn entries_of(bytes: &[u8]) -> Result<&[u8], FormatError> {
     } else {
         Ok(entries)
     }
+}
+
+/// The id of a file that compaction made.
+fn copy_of(entry: &[u8]) -> Result<Option<FileId>, FormatError> {
+    let id = FileId(u64_at(entry, AT_ENTRY_ID)?);
+    Ok((u32_at(entry, AT_ENTRY_FLAGS)? & FLAG_COPY != 0).then_some(id))
 }
 
 impl SealedFile {
@@ -247,8 +275,8 @@ impl SealedFile {
     }
 
     fn decode(entry: &[u8]) -> Result<SealedFile, FormatError> {
-        if u32_at(entry, AT_ENTRY_RESERVED)? != 0 {
-            return Err(FormatError::Unsupported("a reserved field of a sealed file"));
+        if u32_at(entry, AT_ENTRY_FLAGS)? & !FLAG_COPY != 0 {
+            return Err(FormatError::Unsupported("a flag of a sealed file"));
         }
         Ok(SealedFile {
             id: FileId(u64_at(entry, AT_ENTRY_ID)?),
@@ -270,15 +298,15 @@ mod tests {
         524346494c455300 0100000003000000
         1011121314151617 18191a1b1c1d1e1f
         0200000000000000 1200000000000000
-        1400000000000000 0200000000000000
+        1400000000000000 0200000002000000
         0807060504030201
         0300000000000000 0010000000000000
         0a00000000000000 6400000000000000
         6d00000000000000 0df0feca00000000
         1100000000000000 b000000000000000
         0000000000000000 0000000000000000
-        0000000000000000 efbeadde00000000
-        00000000f393a33f";
+        0000000000000000 efbeadde01000000
+        00000000b4d62d23";
 
     fn list() -> FilesList {
         FilesList {
@@ -288,6 +316,8 @@ mod tests {
             active: Some(FileId(18)),
             next: FileId(20),
             seqno_floor: Seqno(0x0102_0304_0506_0708),
+            log_gone: FileId(2),
+            copies: BTreeSet::from([FileId(17)]),
             sealed: vec![
                 SealedFile {
                     id: FileId(3),
@@ -333,8 +363,16 @@ mod tests {
     fn lists_without_files_and_without_an_active_one_come_back() {
         for list in [
             FilesList { active: None, ..list() },
-            FilesList { sealed: Vec::new(), ..list() },
-            FilesList { active: None, next: FileId(1), sealed: Vec::new(), ..list() },
+            FilesList { sealed: Vec::new(), copies: BTreeSet::new(), ..list() },
+            FilesList {
+                active: None,
+                next: FileId(1),
+                log_gone: FileId(0),
+                sealed: Vec::new(),
+                copies: BTreeSet::new(),
+                ..list()
+            },
+            FilesList { log_gone: FileId(u64::MAX), ..list() },
             // Outputs of compaction get their ids after the active file has its own.
             FilesList { active: Some(FileId(5)), ..list() },
         ] {
@@ -399,8 +437,8 @@ mod tests {
             let error = FilesList::decode(&forged(offset, &[byte]));
             assert!(matches!(error, Err(FormatError::Invalid(_))), "{offset} {byte}: {error:?}");
         }
-        for offset in [AT_RESERVED, AT_RESERVED_AFTER_COUNT, first + AT_ENTRY_RESERVED, 168] {
-            let error = FilesList::decode(&forged(offset, &[1]));
+        for offset in [AT_RESERVED, first + AT_ENTRY_FLAGS, 168] {
+            let error = FilesList::decode(&forged(offset, &[2]));
             assert!(matches!(error, Err(FormatError::Unsupported(_))), "{offset}: {error:?}");
         }
     }

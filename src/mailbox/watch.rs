@@ -33,6 +33,9 @@ pub(crate) struct Watchers {
     change: Mutex<()>,
     /// Partitions that may still tell something.
     partitions_left: AtomicUsize,
+    /// Those who follow the log, and of them those who wait for more of it.
+    follower_count: AtomicUsize,
+    followers: Mutex<Vec<Waker>>,
 }
 
 /// What somebody wants to be told.
@@ -177,6 +180,8 @@ impl Watchers {
             all: ArcSwap::default(),
             change: Mutex::new(()),
             partitions_left: AtomicUsize::new(partition_count),
+            follower_count: AtomicUsize::new(0),
+            followers: Mutex::default(),
         }
     }
 
@@ -220,6 +225,39 @@ impl Watchers {
     pub(crate) fn partition_gone(&self) {
         if self.partitions_left.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.all.load().iter().for_each(|watcher| watcher.end());
+            self.log_grown();
+        }
+    }
+
+    /// Whether nothing will be told any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.partitions_left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Somebody follows the log from here on, or not any more.
+    pub(crate) fn follow(&self, is_following: bool) {
+        // In one order with the end of what is durable: either its follower sees it, or a partition that has set it sees
+        // the follower.
+        if is_following {
+            self.follower_count.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.follower_count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Wakes whoever follows when there may be more of the log than there is now; asked for before looking.
+    pub(crate) fn wait_for_log(&self, cx: &mut Context<'_>) {
+        let mut followers = self.followers.lock();
+        if !followers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            followers.push(cx.waker().clone());
+        }
+    }
+
+    /// The log has grown.
+    pub(crate) fn log_grown(&self) {
+        if self.follower_count.load(Ordering::SeqCst) > 0 {
+            let followers = std::mem::take(&mut *self.followers.lock());
+            followers.into_iter().for_each(Waker::wake);
         }
     }
 }

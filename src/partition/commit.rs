@@ -220,6 +220,7 @@ impl Partition {
         }
         if synced {
             active.durable = active.end;
+            active.data.set_durable_end(Some(active.end));
         }
         self.unsynced = active.durable < active.end;
         let counters = &self.view.counters;
@@ -334,6 +335,7 @@ impl Partition {
         }
         self.watch_tell();
         self.watch_wake();
+        self.config.watchers.log_grown();
         self.groups.recycle(group.buf);
     }
 

@@ -494,6 +494,11 @@ impl Partition {
         after.sealed.retain(|sealed| inputs.iter().all(|input| input.sealed.id != sealed.id));
         after.sealed.extend(outputs.iter().map(|output| output.sealed));
         after.sealed.sort_unstable_by_key(|sealed| sealed.id);
+        let of_log = inputs.iter().map(|input| input.sealed.id);
+        let of_log = of_log.filter(|id| !self.listed.copies.contains(id));
+        after.log_gone = of_log.fold(after.log_gone, FileId::max);
+        after.copies.retain(|id| inputs.iter().all(|input| input.sealed.id != *id));
+        after.copies.extend(outputs.iter().map(|output| output.sealed.id));
         after.next = self.groups.ids().next();
         let outputs = outputs
             .into_iter()
@@ -555,6 +560,8 @@ impl Partition {
 
     fn compaction_committed(&mut self, changes: Changes) {
         self.listed = changes.after.clone();
+        // Before its file leaves the table of files (CF2).
+        self.view.show_log_gone(self.listed.log_gone);
         for (slot, output) in &changes.outputs {
             self.usage.records(*slot, output.sealed.records, output.record_bytes);
             self.usage.shadow(*slot, output.shadow_records, output.shadow_bytes);
@@ -670,7 +677,9 @@ impl Partition {
 
     fn file_facts(&self) -> Vec<FileFacts> {
         let compactor = &self.upkeep.compactor;
+        let retained_from = self.retained_from();
         let files = self.files.iter().filter(|(_, data)| !self.batches.holds(data.id));
+        let files = files.filter(|(_, data)| data.is_copy() || data.id < retained_from);
         let facts = files.filter_map(|(slot, data)| {
             let sealed = self.listed.sealed.binary_search_by_key(&data.id, |sealed| sealed.id);
             let sealed = &self.listed.sealed[sealed.ok()?];
@@ -690,6 +699,24 @@ impl Partition {
             })
         });
         facts.collect()
+    }
+
+    /// The oldest file of the log that is kept for those who follow it: together with what is newer, files of as many
+    /// bytes as were asked for.
+    fn retained_from(&self) -> FileId {
+        let mut left = self.config.changes_retention_bytes;
+        let active = self.active.as_ref().map_or(0, |active| active.end);
+        left = left.saturating_sub(active);
+        let mut from = self.groups.ids().next();
+        let of_log = self.listed.sealed.iter().rev();
+        for sealed in of_log.filter(|sealed| !self.listed.copies.contains(&sealed.id)) {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(sealed.len);
+            from = sealed.id;
+        }
+        from
     }
 
     fn room(&self) -> Room {

@@ -106,6 +106,8 @@ pub(crate) struct PartitionConfig {
     /// All partitions of the store.
     pub(crate) peers: Arc<Peers>,
     pub(crate) watchers: Arc<Watchers>,
+    /// Of each partition's log, kept for those who follow it.
+    pub(crate) changes_retention_bytes: u64,
 }
 
 impl PartitionConfig {
@@ -325,6 +327,7 @@ impl Partition {
             finished: false,
         };
         partition.evict_opened();
+        partition.view.show_log_gone(partition.listed.log_gone);
         partition
     }
 

@@ -128,6 +128,8 @@ pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesLis
         active: None,
         next: FileId(1),
         seqno_floor: Seqno(0),
+        log_gone: FileId(0),
+        copies: std::collections::BTreeSet::new(),
         sealed: Vec::new(),
     }
 }
@@ -542,6 +544,9 @@ impl Recovery<'_> {
         let key = read_key(&file);
         self.owner.codecs.check_key(key).map_err(|why| why.at(&path, 0))?;
         let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
+        if self.listed.copies.contains(&id) {
+            data.note_copy();
+        }
         let slot = self.files.insert(data.clone()).ok_or_else(|| too_many_files(&self.dir))?;
         self.opened += 1;
         if self.opened > self.open_files_max {

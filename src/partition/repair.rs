@@ -239,6 +239,8 @@ impl Repair<'_> {
     fn prepare(&mut self) -> Result<()> {
         let RepairConfig { fs, .. } = *self.config;
         let dir = &self.examined.dir;
+        // What was copied is not in the order of the log, so nobody can go on following it.
+        self.listed.log_gone = FileId(self.listed.next.0.saturating_sub(1));
         if self.listed.sealed.len() > FILES_PER_PARTITION_MAX {
             return Err(too_many_files(dir));
         }

@@ -144,6 +144,7 @@ impl Partition {
         match rotated {
             Some(Ok(rotated)) => {
                 self.rotate_succeeded(rotated);
+                self.config.watchers.log_grown(); // What was sealed is durable.
                 self.batch_resolves_durable();
             }
             // The next write tries again with another file. The old one may be sealed already, so nothing
@@ -163,6 +164,7 @@ impl Partition {
         let counters = &self.view.counters;
         if let Some(active) = self.active.take() {
             counters.rotations.add(1);
+            active.data.set_durable_end(None);
             counters.log_bytes.add(GROUP_HEADER_LEN as u64);
             tracing::debug!(
                 partition = self.id.0,

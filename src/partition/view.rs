@@ -13,6 +13,7 @@ use crate::log::key_run::KeyRun;
 use crate::planted::{Bug, is_planted};
 use crate::ranges::SharedRanges;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
+use crate::types::FileId;
 
 pub(crate) struct PartitionView {
     pub(crate) keydir: KeydirReader,
@@ -24,6 +25,8 @@ pub(crate) struct PartitionView {
     pub(crate) clock: AtomicU64,
     /// Odd while a batch is published: whoever looks meanwhile may see a part of it, and asks the worker.
     epoch: AtomicU64,
+    /// The newest file of the log that compaction has taken, as `FILES` says it.
+    log_gone: AtomicU64,
     failure: OnceLock<Error>,
     /// The worker is gone, and with it the table of files.
     is_gone: AtomicBool,
@@ -95,6 +98,7 @@ impl PartitionView {
             files: ArcSwap::from_pointee(files.shown(&[])),
             clock: AtomicU64::new(1),
             epoch: AtomicU64::new(0),
+            log_gone: AtomicU64::new(0),
             failure: OnceLock::new(),
             is_gone: AtomicBool::new(false),
             is_scanned_wide: AtomicBool::new(false),
@@ -155,6 +159,15 @@ impl PartitionView {
     pub(crate) fn take_wide_scan(&self) -> bool {
         self.is_scanned_wide.load(Ordering::Relaxed)
             && self.is_scanned_wide.swap(false, Ordering::Relaxed)
+    }
+
+    /// For those who follow the log, who look at the files first.
+    pub(crate) fn log_gone(&self) -> FileId {
+        FileId(self.log_gone.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn show_log_gone(&self, file: FileId) {
+        self.log_gone.store(file.0, Ordering::Release);
     }
 
     /// For stats: what the files hold now.

@@ -12,6 +12,7 @@ mod support;
 mod accounting;
 mod batch;
 mod blocking;
+mod changes;
 mod clock;
 mod compaction;
 mod compaction_faults;

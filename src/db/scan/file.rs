@@ -218,9 +218,9 @@ impl FileCursor {
 
 /// Reads files of one partition for a scan.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'s> {
-    pub(super) shared: &'s Shared,
-    pub(super) shard: usize,
+pub(in crate::db) struct Reader<'s> {
+    pub(in crate::db) shared: &'s Shared,
+    pub(in crate::db) shard: usize,
 }
 
 impl Reader<'_> {
@@ -407,7 +407,13 @@ impl Reader<'_> {
 
     /// Fills `buf` with what is at a place of a file, and no more than is there; what the worker reads along is
     /// left in the page cache.
-    async fn page(&self, of: &PageOf, place: Section, ahead: u64, buf: &mut Vec<u8>) -> Result<()> {
+    pub(in crate::db) async fn page(
+        &self,
+        of: &PageOf,
+        place: Section,
+        ahead: u64,
+        buf: &mut Vec<u8>,
+    ) -> Result<()> {
         let len = usize::try_from(place.len).unwrap_or(usize::MAX);
         let stored = of.stored();
         stored.note_used(self.shared.partitions[self.shard].view.clock.load(Ordering::Relaxed));

@@ -26,11 +26,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
 
+pub(super) use self::file::Reader;
 pub use self::page::{Cursor, Page};
 use self::span::Span;
 use self::walk::{Keys, Walk};
 use super::Shared;
 use crate::error::Result;
+use crate::mailbox::Entry;
 use crate::types::KeyspaceId;
 
 /// Values read at a time, if they are short.
@@ -75,7 +77,7 @@ enum KeysOf {
 type Filter = Box<dyn FnMut(&[u8], &[u8]) -> bool + Send>;
 
 /// The entry of a key, unless it was deleted since the key was passed.
-type Fetch = BoxFuture<'static, Result<Option<(Bytes, Bytes)>>>;
+type Fetch = BoxFuture<'static, Result<Option<(Bytes, Entry)>>>;
 
 impl Scan {
     pub(super) fn new(shared: Arc<Shared>, keyspace: KeyspaceId) -> Scan {
@@ -198,7 +200,7 @@ impl Scan {
         let (shared, keyspace) = (self.shared.clone(), self.keyspace);
         Box::pin(async move {
             let entry = shared.read(keyspace, &key, false).await?;
-            Ok(entry.map(|entry| (key, entry.value)))
+            Ok(entry.map(|entry| (key, entry)))
         })
     }
 
@@ -267,6 +269,17 @@ impl Stream for Scan {
     type Item = Result<(Bytes, Bytes)>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let entry = ready!(self.poll_entry(cx));
+        Poll::Ready(entry.map(|entry| entry.map(|(key, entry)| (key, entry.value))))
+    }
+}
+
+impl Scan {
+    /// The next key, and all that is known of it.
+    pub(in crate::db) fn poll_entry(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(Bytes, Entry)>>> {
         loop {
             if self.left == 0 && !self.ended {
                 self.end();
@@ -289,12 +302,12 @@ impl Stream for Scan {
                 return if self.ended { Poll::Ready(None) } else { Poll::Pending };
             }
             match ready!(self.window.poll_next_unpin(cx)) {
-                Some(Ok(Some((key, value)))) => {
-                    let short_enough = READ_AHEAD_BYTES / value.len().max(1);
+                Some(Ok(Some((key, entry)))) => {
+                    let short_enough = READ_AHEAD_BYTES / entry.value.len().max(1);
                     self.window_len_max = short_enough.clamp(1, READ_AHEAD_MAX);
-                    if self.filter.as_mut().is_none_or(|filter| filter(&key, &value)) {
+                    if self.filter.as_mut().is_none_or(|filter| filter(&key, &entry.value)) {
                         self.left -= 1;
-                        return Poll::Ready(Some(Ok((key, value))));
+                        return Poll::Ready(Some(Ok((key, entry))));
                     }
                 }
                 Some(Ok(None)) | None => {} // Deleted since the key was passed.

@@ -202,6 +202,15 @@ impl Codecs {
         Ok([plain_key, value])
     }
 
+    /// Where the range of a range tombstone ends.
+    pub(crate) fn range_end<'a>(
+        &self,
+        header: &RecordHeader,
+        stored_value: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, FormatError> {
+        self.unsealed(header, stored_value)
+    }
+
     /// The caller's value, made from the stored one; `None` if it is the stored one.
     ///
     /// An `Err` is damage that no checksum has noticed, a key that was not given, or a missing cargo feature.

@@ -476,6 +476,7 @@ impl Job {
             writing.file,
             sealed.len - GROUP_HEADER_LEN as u64,
         );
+        data.note_copy();
         if let Some(hint) = hint_of(dir, owner, &sealed, hint_len, None) {
             data.set_hint(hint);
         }
