@@ -70,6 +70,7 @@ mod types;
 mod upkeep;
 mod worker;
 
+pub use io::Memory;
 #[cfg(any(test, feature = "sim"))]
 pub use io::sim;
 #[cfg(feature = "sim")]

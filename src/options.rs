@@ -18,6 +18,7 @@ pub use self::progress::OpenProgress;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::io::{Fs, Memory};
 use crate::limits;
 use crate::mailbox::Durable;
 
@@ -60,9 +61,23 @@ pub enum Io {
     Uring,
     /// Plain system calls on helper threads.
     Blocking,
+    /// No disk: the store is in memory, and gone with the last clone of this [`Memory`] and the last handle.
+    Memory(Memory),
     /// A simulated disk, for tests; feature `sim`.
     #[cfg(any(test, feature = "sim"))]
     Sim(crate::io::SimDisk),
+}
+
+impl Io {
+    /// The file system that the store is on.
+    pub(crate) fn fs(&self) -> Fs {
+        match self {
+            Io::Auto | Io::Uring | Io::Blocking => Fs::os(),
+            Io::Memory(memory) => Fs::memory(memory.clone()),
+            #[cfg(any(test, feature = "sim"))]
+            Io::Sim(disk) => Fs::sim(disk.clone()),
+        }
+    }
 }
 
 /// Settings of a store; start with [`Options::new`], end with [`Options::open`].
@@ -187,6 +202,27 @@ impl Options {
     pub fn io(mut self, io: Io) -> Options {
         self.io = io;
         self
+    }
+
+    /// Keeps the store in memory, and nothing on a disk: the path that it is opened at is only a name for it.
+    ///
+    /// The API is the same, and so are its promises, but for durability: any is accepted and means nothing, and when the
+    /// store is closed it is gone. Memory is taken as data files are: what is overwritten or deleted is given back by
+    /// compaction; bound what lives with [`Options::bytes_max`]. A clone of these options has the same memory, so a
+    /// store can be closed and opened again with it; [`Io::Memory`] says how several stores share one.
+    ///
+    /// # Example: a cache
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use ringcask::{Eviction, Options};
+    /// let options = Options::new().in_memory().bytes_max(64 << 20).eviction(Eviction::Lru);
+    /// let db = options.open("sessions").await?;
+    /// db.put("k", "v").await?;
+    /// assert_eq!(db.get("k").await?.as_deref(), Some(b"v".as_slice()));
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn in_memory(self) -> Options {
+        self.io(Io::Memory(Memory::new()))
     }
 
     /// Whether a store is created where there is none. Default: true.

@@ -15,7 +15,7 @@ use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
 use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace};
 use crate::log::salvage::is_loss;
-use crate::options::{Io, Options};
+use crate::options::Options;
 use crate::partition::verify::{Examined, Examiner, examine};
 use crate::report::{Damage, VerifyReport};
 use crate::types::{KeyId, KeyspaceId, PartitionId};
@@ -86,11 +86,7 @@ pub(super) fn examine_store(
     progress: &Progress,
 ) -> Result<ExaminedStore> {
     options.check()?;
-    let fs = match &options.io {
-        #[cfg(any(test, feature = "sim"))]
-        Io::Sim(disk) => Fs::sim(disk.clone()),
-        Io::Auto | Io::Uring | Io::Blocking => Fs::os(),
-    };
+    let fs = options.io.fs();
     check_is_store(&fs, path)?;
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
     let lock = match StoreLock::take(&fs, &root, options.lock_wait) {

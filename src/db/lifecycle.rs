@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Fs, LockFile};
+use crate::io::{Fs, LockFile, Sharing};
 use crate::limits::CLOSING_WAIT;
 use crate::log::layout;
 use crate::worker::Ticker;
@@ -142,7 +142,7 @@ impl StoreLock {
             // Asked before the lock is tried: asked afterwards, an instance that lets go in between
             // would be found holding the lock, and then not closing.
             let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
-            let taken = fs.lock(&path).map_err(|source| Error::io("lock", &path, source))?;
+            let taken = fs.lock(&path, Sharing::Exclusive).map_err(|source| Error::io("lock", &path, source))?;
             if let Some(file) = taken {
                 let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
                 return Ok(StoreLock { number, path, file: Some(file) });

@@ -114,13 +114,14 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
 
 fn choose_io(io: &Io) -> Result<Access> {
     let os = |name, driver: fn() -> Driver| Access {
-        fs: Fs::os(),
+        fs: io.fs(),
         name,
         driver: Box::new(driver),
         has_upkeep_timer: true,
     };
     match io {
         Io::Blocking => Ok(os("blocking", || Driver::Blocking)),
+        Io::Memory(_) => Ok(os("memory", || Driver::Memory)),
         Io::Uring => match probe_uring() {
             Ok(()) => Ok(os("uring", || Driver::Uring)),
             Err(error) => Err(worker::ring_error(&error)),
@@ -139,9 +140,8 @@ fn choose_io(io: &Io) -> Result<Access> {
         #[cfg(any(test, feature = "sim"))]
         Io::Sim(disk) => {
             let disk = disk.clone();
-            let fs = Fs::sim(disk.clone());
             let driver = Box::new(move || Driver::Sim(disk.clone()));
-            Ok(Access { fs, name: "sim", driver, has_upkeep_timer: false })
+            Ok(Access { fs: io.fs(), name: "sim", driver, has_upkeep_timer: false })
         }
     }
 }
@@ -163,7 +163,7 @@ fn partition_config(
         codecs: Arc::new(options.codecs()),
         bounds: options.file_bounds(),
         capacity: options.capacity(),
-        prewrite: options.prewrite,
+        prewrite: options.prewrite && !access.fs.is_volatile(),
         compaction: compaction_of_worker(&options.compaction, worker_count),
         scrub: scrub_of_partition(options, access, partition_count),
         open_files_max: (open_files_max(options) / partition_count).max(1),

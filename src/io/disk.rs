@@ -65,6 +65,8 @@ pub(crate) struct Disk {
 enum Backend {
     Uring(Rc<Ring>),
     Blocking(Rc<Pool>),
+    /// For files in memory alone.
+    Memory,
     #[cfg(any(test, feature = "sim"))]
     Sim(SimDisk),
 }
@@ -76,6 +78,10 @@ impl Disk {
 
     pub(super) fn blocking(pool: Pool) -> Disk {
         Disk::new(Backend::Blocking(Rc::new(pool)))
+    }
+
+    pub(super) fn memory() -> Disk {
+        Disk::new(Backend::Memory)
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -106,6 +112,10 @@ impl Disk {
     ) -> Op<(io::Result<()>, Vec<u8>)> {
         let file = Arc::clone(file);
         match &self.backend {
+            _ if file.is_in_memory() => {
+                async move { (file.write_all_at(&buf, offset), buf) }.boxed_local()
+            }
+            Backend::Memory => std::future::ready((Err(not_in_memory()), buf)).boxed_local(),
             Backend::Uring(ring) => {
                 ring::write(Rc::clone(ring), file, buf, offset, mode).boxed_local()
             }
@@ -155,6 +165,8 @@ impl Disk {
     pub(crate) fn sync(&self, file: &Arc<File>) -> Op<io::Result<()>> {
         let file = Arc::clone(file);
         match &self.backend {
+            _ if file.is_in_memory() => std::future::ready(Ok(())).boxed_local(),
+            Backend::Memory => std::future::ready(Err(not_in_memory())).boxed_local(),
             Backend::Uring(ring) => ring::sync(Rc::clone(ring), file).boxed_local(),
             Backend::Blocking(pool) => {
                 let pool = Rc::clone(pool);
@@ -179,6 +191,14 @@ impl Disk {
     ) -> Op<io::Result<Vec<u8>>> {
         let file = Arc::clone(file);
         match &self.backend {
+            _ if file.is_in_memory() => async move {
+                let mut buf = vec![0; len];
+                let count = file.read_at(&mut buf, offset)?;
+                buf.truncate(count);
+                Ok(buf)
+            }
+            .boxed_local(),
+            Backend::Memory => std::future::ready(Err(not_in_memory())).boxed_local(),
             Backend::Uring(ring) => ring::read(Rc::clone(ring), file, len, offset).boxed_local(),
             Backend::Blocking(pool) => {
                 let pool = Rc::clone(pool);
@@ -274,11 +294,16 @@ impl Disk {
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.backend {
             Backend::Uring(ring) => ring.poll_flush(cx),
-            Backend::Blocking(_) => Poll::Ready(()),
+            Backend::Blocking(_) | Backend::Memory => Poll::Ready(()),
             #[cfg(any(test, feature = "sim"))]
             Backend::Sim(_) => Poll::Ready(()),
         }
     }
+}
+
+#[cold]
+fn not_in_memory() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "a file of a disk cannot be used without the disk")
 }
 
 #[cold]

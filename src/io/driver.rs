@@ -31,6 +31,8 @@ pub(crate) enum Driver {
     Uring,
     /// System calls on helper threads.
     Blocking,
+    /// No disk: files are in memory.
+    Memory,
     /// The simulated disk: deterministic, on the worker's thread alone.
     #[cfg(any(test, feature = "sim"))]
     Sim(SimDisk),
@@ -63,6 +65,7 @@ impl Driver {
                 let disk = Disk::blocking(Pool::new()?);
                 Ok(futures::executor::block_on(engine(disk)))
             }
+            Driver::Memory => Ok(futures::executor::block_on(engine(Disk::memory()))),
             #[cfg(any(test, feature = "sim"))]
             Driver::Sim(disk) => Ok(futures::executor::block_on(engine(Disk::sim(disk)))),
         }

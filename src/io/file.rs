@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::memory::MemoryFile;
 #[cfg(any(test, feature = "sim"))]
 use super::sim::SimFile;
 use crate::planted::{Bug, is_planted};
@@ -23,6 +24,7 @@ pub(crate) struct File(Kind);
 
 enum Kind {
     Os(std::fs::File),
+    Memory(MemoryFile),
     #[cfg(any(test, feature = "sim"))]
     Sim(SimFile),
 }
@@ -32,19 +34,30 @@ impl File {
         File(Kind::Os(file))
     }
 
+    pub(super) fn memory(file: MemoryFile) -> File {
+        File(Kind::Memory(file))
+    }
+
+    /// A file in memory that no directory has.
+    pub(crate) fn nameless() -> File {
+        File::memory(MemoryFile::nameless())
+    }
+
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn sim(file: SimFile) -> File {
         File(Kind::Sim(file))
     }
 
-    /// The descriptor, for entries of the ring; a simulated file has none.
-    #[cfg_attr(
-        not(any(test, feature = "sim")),
-        expect(clippy::unnecessary_wraps, reason = "fails only for simulated files")
-    )]
+    /// Whether its bytes are in memory alone, where nothing has to be waited for.
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.0, Kind::Memory(_))
+    }
+
+    /// The descriptor, for entries of the ring; only a file of the operating system has one.
     pub(super) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.0 {
             Kind::Os(file) => Ok(file.as_fd()),
+            Kind::Memory(_) => Err(mismatch("a file in memory has no descriptor for a ring")),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => Err(mismatch("a simulated file has no descriptor for a ring")),
         }
@@ -54,7 +67,9 @@ impl File {
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn simulated(&self) -> io::Result<&SimFile> {
         match &self.0 {
-            Kind::Os(_) => Err(mismatch("a real file cannot be used on the simulated disk")),
+            Kind::Os(_) | Kind::Memory(_) => {
+                Err(mismatch("a real file cannot be used on the simulated disk"))
+            }
             Kind::Sim(file) => Ok(file),
         }
     }
@@ -71,6 +86,7 @@ impl File {
                 let mut parts = [io::IoSliceMut::new(buf)];
                 Ok(rustix::io::preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT)?)
             }
+            Kind::Memory(file) => Ok(file.read(buf, offset)),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.read_now(buf, offset),
         }
@@ -84,6 +100,7 @@ impl File {
             let position = position_after(offset, filled)?;
             let count = match &self.0 {
                 Kind::Os(file) => file.read_at(rest, position),
+                Kind::Memory(file) => Ok(file.read(rest, position)),
                 #[cfg(any(test, feature = "sim"))]
                 Kind::Sim(file) => file.read_some(rest, position),
             };
@@ -120,6 +137,7 @@ impl File {
                         .map_err(io::Error::from)
                 }
                 Kind::Os(file) => file.write_at(rest, position),
+                Kind::Memory(file) => file.write(rest, position),
                 #[cfg(any(test, feature = "sim"))]
                 Kind::Sim(file) => file.write_some(rest, position, dsync),
             };
@@ -145,6 +163,7 @@ impl File {
                     let parts = [io::IoSlice::new(&buf[written..])];
                     rustix::io::pwritev2(file, &parts, position, DONTCACHE)
                 }
+                Kind::Memory(_) => Err(Errno::OPNOTSUPP),
                 #[cfg(any(test, feature = "sim"))]
                 Kind::Sim(_) => Err(Errno::OPNOTSUPP),
             };
@@ -179,6 +198,7 @@ impl File {
                     let mut parts = [io::IoSliceMut::new(&mut buf[filled..])];
                     rustix::io::preadv2(file, &mut parts, position, DONTCACHE)
                 }
+                Kind::Memory(_) => Err(Errno::OPNOTSUPP),
                 #[cfg(any(test, feature = "sim"))]
                 Kind::Sim(_) => Err(Errno::OPNOTSUPP),
             };
@@ -200,6 +220,7 @@ impl File {
     pub(crate) fn sync_data(&self) -> io::Result<()> {
         match &self.0 {
             Kind::Os(file) => Ok(rustix::fs::fdatasync(file)?),
+            Kind::Memory(_) => Ok(()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.sync(),
         }
@@ -209,6 +230,7 @@ impl File {
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         match &self.0 {
             Kind::Os(file) => Ok(rustix::fs::fsync(file)?),
+            Kind::Memory(_) => Ok(()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.sync(),
         }
@@ -218,6 +240,7 @@ impl File {
     pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.0 {
             Kind::Os(file) => file.set_len(len),
+            Kind::Memory(file) => file.set_len(len),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.set_len(len),
         }
@@ -227,6 +250,7 @@ impl File {
     pub(crate) fn len(&self) -> io::Result<u64> {
         match &self.0 {
             Kind::Os(file) => Ok(file.metadata()?.len()),
+            Kind::Memory(file) => Ok(file.len()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.len(),
         }
@@ -237,6 +261,7 @@ impl File {
     pub(crate) fn drop_pages(&self) -> io::Result<()> {
         match &self.0 {
             Kind::Os(file) => Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?),
+            Kind::Memory(_) => Ok(()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.drop_pages(),
         }
@@ -256,6 +281,7 @@ impl File {
         match &self.0 {
             // A refused hint costs speed, not correctness.
             Kind::Os(file) => drop(rustix::fs::fadvise(file, 0, None, advice)),
+            Kind::Memory(_) => {}
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => {}
         }
@@ -277,7 +303,6 @@ pub(crate) fn descriptors_max() -> usize {
     limit.current.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-#[cfg(any(test, feature = "sim"))]
 #[cold]
 fn mismatch(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, message)

@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::file::File;
+use super::memory::{Memory, MemoryLock};
 #[cfg(any(test, feature = "sim"))]
 use super::sim::{SimDisk, SimLock};
 use crate::planted::{Bug, is_planted};
@@ -26,11 +27,16 @@ const FILE_MODE: u32 = 0o600;
 
 /// The file system, real or simulated. Cheap to clone; usable from any thread.
 #[derive(Clone)]
-pub(crate) struct Fs(Kind);
+pub(crate) struct Fs {
+    kind: Kind,
+    /// Whoever would change something is refused.
+    is_read_only: bool,
+}
 
 #[derive(Clone)]
 enum Kind {
     Os,
+    Memory(Memory),
     #[cfg(any(test, feature = "sim"))]
     Sim(SimDisk),
 }
@@ -44,7 +50,14 @@ pub(crate) struct DirEntry {
     pub(crate) len: u64,
 }
 
-/// The exclusive lock on a store, held until dropped, and released by the kernel if the process dies.
+/// Whether a lock may have several holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Exclusive,
+    Shared,
+}
+
+/// The lock on a store, held until dropped, and released by the kernel if the process dies.
 pub(crate) struct LockFile {
     held: Held,
 }
@@ -55,6 +68,7 @@ impl Drop for LockFile {
     fn drop(&mut self) {
         match &self.held {
             Held::Os { file } => drop(rustix::fs::flock(file, FlockOperation::Unlock)),
+            Held::Memory { .. } => {}
             #[cfg(any(test, feature = "sim"))]
             Held::Sim { .. } => {}
         }
@@ -65,6 +79,9 @@ enum Held {
     Os {
         file: std::fs::File,
     },
+    Memory {
+        _lock: MemoryLock,
+    },
     #[cfg(any(test, feature = "sim"))]
     Sim {
         _lock: SimLock,
@@ -73,18 +90,47 @@ enum Held {
 
 impl Fs {
     pub(crate) fn os() -> Fs {
-        Fs(Kind::Os)
+        Fs::of(Kind::Os)
+    }
+
+    fn of(kind: Kind) -> Fs {
+        Fs { kind, is_read_only: false }
+    }
+
+    /// The same, for whoever must not change anything: no file is created, renamed, removed or opened for
+    /// writing, whatever it is asked (RO1).
+    pub(crate) fn read_only(self) -> Fs {
+        Fs { is_read_only: true, ..self }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.is_read_only { Err(Errno::ROFS.into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn memory(memory: Memory) -> Fs {
+        Fs::of(Kind::Memory(memory))
+    }
+
+    /// Whether everything on it is gone with the process: space need not be written ahead, nor kept in reserve.
+    pub(crate) fn is_volatile(&self) -> bool {
+        matches!(self.kind, Kind::Memory(_))
     }
 
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn sim(disk: SimDisk) -> Fs {
-        Fs(Kind::Sim(disk))
+        Fs::of(Kind::Sim(disk))
     }
 
     /// Creates the directory and its missing parents, each with mode 0700; an existing one is fine.
     pub(crate) fn create_dir(&self, path: &Path) -> io::Result<()> {
-        match &self.0 {
+        self.check_writable()?;
+        match &self.kind {
             Kind::Os => DirBuilder::new().recursive(true).mode(DIR_MODE).create(path),
+            Kind::Memory(memory) => memory.create_dir(path),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.create_dir(path),
         }
@@ -92,8 +138,9 @@ impl Fs {
 
     /// Everything in the directory, sorted by name so that no decision depends on the file system.
     pub(crate) fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = match &self.0 {
+        let mut entries = match &self.kind {
             Kind::Os => read_dir_os(path)?,
+            Kind::Memory(memory) => memory.read_dir(path)?,
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.read_dir(path)?,
         };
@@ -103,8 +150,9 @@ impl Fs {
 
     /// Whether the name exists. A path that cannot be judged is an error, not a "no".
     pub(crate) fn exists(&self, path: &Path) -> io::Result<bool> {
-        match &self.0 {
+        match &self.kind {
             Kind::Os => path.try_exists(),
+            Kind::Memory(memory) => Ok(memory.exists(path)),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.exists(path),
         }
@@ -112,8 +160,9 @@ impl Fs {
 
     /// The path without links and dots, so that two names of one directory compare equal.
     pub(crate) fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
-        match &self.0 {
+        match &self.kind {
             Kind::Os => path.canonicalize(),
+            Kind::Memory(_) => Ok(path.to_owned()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => Ok(path.to_owned()),
         }
@@ -121,7 +170,8 @@ impl Fs {
 
     /// Creates a file that must not exist yet, mode 0600, for reading and writing.
     pub(crate) fn create_new(&self, path: &Path) -> io::Result<Arc<File>> {
-        let file = match &self.0 {
+        self.check_writable()?;
+        let file = match &self.kind {
             Kind::Os => File::os(
                 OpenOptions::new()
                     .read(true)
@@ -131,6 +181,7 @@ impl Fs {
                     .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                     .open(path)?,
             ),
+            Kind::Memory(memory) => File::memory(memory.create_new(path)?),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => File::sim(disk.create_new(path)?),
         };
@@ -139,8 +190,10 @@ impl Fs {
 
     /// Opens an existing file for reading and writing.
     pub(crate) fn open_write(&self, path: &Path) -> io::Result<Arc<File>> {
-        let file = match &self.0 {
+        self.check_writable()?;
+        let file = match &self.kind {
             Kind::Os => File::os(OpenOptions::new().read(true).write(true).open(path)?),
+            Kind::Memory(memory) => File::memory(memory.open(path, true)?),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => File::sim(disk.open(path, true)?),
         };
@@ -149,8 +202,9 @@ impl Fs {
 
     /// Opens an existing file for reading.
     pub(crate) fn open_read(&self, path: &Path) -> io::Result<Arc<File>> {
-        let file = match &self.0 {
+        let file = match &self.kind {
             Kind::Os => File::os(std::fs::File::open(path)?),
+            Kind::Memory(memory) => File::memory(memory.open(path, false)?),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => File::sim(disk.open(path, false)?),
         };
@@ -159,8 +213,10 @@ impl Fs {
 
     /// Renames a file or directory, replacing a file of the new name.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        match &self.0 {
+        self.check_writable()?;
+        match &self.kind {
             Kind::Os => std::fs::rename(from, to),
+            Kind::Memory(memory) => memory.rename(from, to),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.rename(from, to),
         }
@@ -168,8 +224,10 @@ impl Fs {
 
     /// Removes the name. The file lives on while somebody has it open.
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
-        match &self.0 {
+        self.check_writable()?;
+        match &self.kind {
             Kind::Os => std::fs::remove_file(path),
+            Kind::Memory(memory) => memory.remove_file(path),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.remove_file(path),
         }
@@ -177,11 +235,13 @@ impl Fs {
 
     /// Bytes that an unprivileged process may still write on the file system of `path`.
     pub(crate) fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Os => {
                 let stat = rustix::fs::statvfs(path)?;
                 Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
             }
+            // Whoever gives out memory says nothing before it is gone.
+            Kind::Memory(_) => Ok(u64::MAX),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => Ok(disk.free_bytes()),
         }
@@ -189,8 +249,8 @@ impl Fs {
 
     /// Waits for others to let go of a file. On a simulated disk nothing takes long.
     pub(crate) fn rest(&self, rest: Duration) {
-        match &self.0 {
-            Kind::Os => std::thread::sleep(rest),
+        match &self.kind {
+            Kind::Os | Kind::Memory(_) => std::thread::sleep(rest),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => std::thread::sleep(rest / 1000),
         }
@@ -201,8 +261,9 @@ impl Fs {
         if is_planted(Bug::DirectoryUnsynced) {
             return Ok(());
         }
-        match &self.0 {
+        match &self.kind {
             Kind::Os => Ok(rustix::fs::fsync(std::fs::File::open(path)?)?),
+            Kind::Memory(_) => Ok(()),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.sync_dir(path),
         }
@@ -249,8 +310,9 @@ impl Fs {
     ) -> io::Result<StagedFile<'_>> {
         // Before anything changes: a process that is out of descriptors must not learn it between
         // the rename and the sync of the directory.
-        let handle = match &self.0 {
+        let handle = match &self.kind {
             Kind::Os => Some(std::fs::File::open(dir)?),
+            Kind::Memory(_) => None,
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => None,
         };
@@ -268,7 +330,8 @@ impl Fs {
     /// Opens `path` empty, creating it if it is missing. Private: truncation outside of
     /// [`replace_file`](Self::replace_file) would be an overwrite in place.
     fn create_truncated(&self, path: &Path) -> io::Result<File> {
-        match &self.0 {
+        self.check_writable()?;
+        match &self.kind {
             Kind::Os => OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -277,35 +340,38 @@ impl Fs {
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(path)
                 .map(File::os),
+            Kind::Memory(memory) => memory.create_truncated(path).map(File::memory),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(disk) => disk.create_truncated(path).map(File::sim),
         }
     }
 
-    /// Takes the exclusive lock `path`, creating the file if it is missing; `None` if somebody
-    /// holds it, in this process or another.
-    pub(crate) fn lock(&self, path: &Path) -> io::Result<Option<LockFile>> {
-        let held = match &self.0 {
+    /// Takes the lock `path`, creating the file if it is missing; `None` if somebody holds it, in this process
+    /// or another, and either of the two does not share it.
+    pub(crate) fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<LockFile>> {
+        let held = match &self.kind {
             Kind::Os => {
-                // Not truncated and never written: who holds the lock is the kernel's to say, and
-                // a pid in the file would outlive its process.
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .mode(FILE_MODE)
-                    .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-                    .open(path)?;
-                match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                let (file, operation) = match sharing {
+                    Sharing::Exclusive => {
+                        (open_lock(path)?, FlockOperation::NonBlockingLockExclusive)
+                    }
+                    Sharing::Shared => {
+                        (open_lock_to_read(path)?, FlockOperation::NonBlockingLockShared)
+                    }
+                };
+                match rustix::fs::flock(&file, operation) {
                     Ok(()) => Held::Os { file },
                     Err(Errno::WOULDBLOCK) if is_planted(Bug::LockIgnored) => Held::Os { file },
                     Err(Errno::WOULDBLOCK) => return Ok(None),
                     Err(errno) => return Err(errno.into()),
                 }
             }
+            Kind::Memory(memory) => match memory.lock(path, sharing)? {
+                Some(lock) => Held::Memory { _lock: lock },
+                None => return Ok(None),
+            },
             #[cfg(any(test, feature = "sim"))]
-            Kind::Sim(disk) => match disk.lock(path)? {
+            Kind::Sim(disk) => match disk.lock(path, sharing)? {
                 Some(lock) => Held::Sim { _lock: lock },
                 None => return Ok(None),
             },
@@ -333,6 +399,28 @@ impl StagedFile<'_> {
             Some(handle) => Ok(rustix::fs::fsync(handle)?),
             None => self.fs.sync_dir(&self.dir),
         }
+    }
+}
+
+/// Not truncated and never written: who holds the lock is the kernel's to say, and a pid in the file would
+/// outlive its process.
+fn open_lock(path: &Path) -> io::Result<std::fs::File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
+/// Whoever only reads may not be allowed to write; so the file is created only if there is none.
+fn open_lock_to_read(path: &Path) -> io::Result<std::fs::File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open_lock(path),
+        opened => opened,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Three faces. [`Fs`] and [`File`] are synchronous, for opening, recovery, rotation, and for the
 //! hop-free read ([`File::read_now`], which never blocks). [`Disk`] is asynchronous and belongs to
 //! one worker thread. [`Driver`] builds the runtime a worker lives in, and with it its `Disk`.
-//! Each has the same meaning on the operating system and on the simulated disk.
+//! Each has the same meaning on the operating system, in memory, and on the simulated disk.
 //!
 //! ## Invariants
 //! - **U1** A buffer and the file it goes to belong to the operation until it completed. Dropping
@@ -20,6 +20,8 @@ mod disk;
 mod driver;
 mod file;
 mod fs;
+mod locks;
+mod memory;
 mod pool;
 mod ring;
 #[cfg(any(test, feature = "sim"))]
@@ -31,6 +33,7 @@ mod tests;
 pub(crate) use disk::{Disk, Op, WriteMode};
 pub(crate) use driver::{Driver, probe_uring, uring_denied_hint};
 pub(crate) use file::{File, descriptors_max};
-pub(crate) use fs::{Fs, LockFile};
+pub(crate) use fs::{Fs, LockFile, Sharing};
+pub use memory::Memory;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use sim::SimDisk;

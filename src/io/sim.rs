@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::fs::DirEntry;
+use super::fs::{DirEntry, Sharing};
 pub use crate::clock::SimClock;
 pub use cut::{Cut, KeptBytes, KeptNames};
 pub(super) use file::{SimFile, SimLock};
@@ -348,14 +348,14 @@ impl SimDisk {
         self.state().sync_dir(path)
     }
 
-    pub(super) fn lock(&self, path: &Path) -> io::Result<Option<SimLock>> {
+    pub(super) fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<SimLock>> {
         let mut state = self.state();
         let handle = match state.resolve(path) {
             Ok(_) => state.open_file(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => state.create_file(path)?,
             Err(error) => return Err(error),
         };
-        let taken = state.locks.insert(handle.inode);
+        let taken = state.locks.take(handle.inode, sharing);
         if !taken {
             state.close(handle);
         }

@@ -13,6 +13,7 @@ use futures::future::join_all;
 use futures::poll;
 use parking_lot::Mutex;
 
+use super::fs::Sharing;
 use super::sim::SimDisk;
 use super::{Disk, Driver, File, Fs, WriteMode, probe_uring, uring_denied_hint};
 
@@ -148,11 +149,11 @@ fn the_synchronous_face() {
         fs.sync_dir(&deep).unwrap();
         assert_eq!(read_all(&file).len(), 12, "an unlinked file lives while it is open");
 
-        let lock = fs.lock(&dir.join("LOCK")).unwrap();
+        let lock = fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap();
         assert!(lock.is_some());
-        assert!(fs.lock(&dir.join("LOCK")).unwrap().is_none(), "a second opener must be told");
+        assert!(fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap().is_none(), "a second opener must be told");
         drop(lock);
-        assert!(fs.lock(&dir.join("LOCK")).unwrap().is_some());
+        assert!(fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap().is_some());
     }
 }
 

@@ -116,6 +116,7 @@ impl Partition {
         let is_wanted = self.reserve == Reserve::Missing
             && self.files.iter().next().is_some()
             && self.poisoned.is_none()
+            && !self.fs.is_volatile()
             && !self.inbox.is_closed();
         if !is_wanted {
             return false;

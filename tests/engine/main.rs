@@ -33,6 +33,7 @@ mod hints;
 mod key_runs;
 mod keyspace;
 mod lifecycle;
+mod memory;
 mod opening;
 mod pages;
 mod range_del;

@@ -196,3 +196,8 @@ fn what_is_there_throughout_is_found_beside_writers_on_a_ring() {
 fn what_is_there_throughout_is_found_beside_writers_on_helper_threads() {
     beside(On::Blocking, 1000 * effort());
 }
+
+#[test]
+fn what_is_there_throughout_is_found_beside_writers_in_memory() {
+    beside(On::Memory, 1000 * effort());
+}

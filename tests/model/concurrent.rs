@@ -271,3 +271,8 @@ fn whatever_threads_see_some_order_explains_on_a_ring() {
 fn whatever_threads_see_some_order_explains_on_helper_threads() {
     histories(On::Blocking, 60);
 }
+
+#[test]
+fn whatever_threads_see_some_order_explains_in_memory() {
+    histories(On::Memory, 60);
+}

@@ -27,6 +27,7 @@ pub(crate) enum On {
     Sim,
     Uring,
     Blocking,
+    Memory,
 }
 
 impl On {
@@ -35,6 +36,7 @@ impl On {
             On::Sim => Store::sim(seed),
             On::Uring => Store::uring(),
             On::Blocking => Store::blocking(),
+            On::Memory => Store::memory(),
         }
     }
 }

@@ -66,3 +66,8 @@ fn any_sequence_is_what_an_ordered_map_does_on_a_ring() {
 fn any_sequence_is_what_an_ordered_map_does_on_helper_threads() {
     random_sequences(On::Blocking, 60);
 }
+
+#[test]
+fn any_sequence_is_what_an_ordered_map_does_in_memory() {
+    random_sequences(On::Memory, 300);
+}

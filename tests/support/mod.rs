@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ringcask::sim::SimDisk;
-use ringcask::{Db, Io, Options, Result};
+use ringcask::{Db, Io, Memory, Options, Result};
 
 /// Errno values, as Linux numbers them.
 pub(crate) const EINTR: i32 = 4;
@@ -32,6 +32,7 @@ pub(crate) struct Store {
 enum Disk {
     Uring(tempfile::TempDir),
     Blocking(tempfile::TempDir),
+    Memory(Memory, PathBuf),
     Sim(SimDisk, PathBuf),
 }
 
@@ -50,13 +51,14 @@ impl Store {
         Store { disk: Disk::Blocking(tempfile::tempdir().unwrap()), key: None }
     }
 
+    /// In memory that outlives the store while this is there.
+    pub(crate) fn memory() -> Store {
+        Store { disk: Disk::Memory(Memory::new(), made_up_path()), key: None }
+    }
+
     /// On a new simulated disk.
     pub(crate) fn sim(seed: u64) -> Store {
-        // Closing stores are remembered by path for the whole process, and tests run side by side.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/store-{number}"));
-        Store { disk: Disk::Sim(SimDisk::new(seed), path), key: None }
+        Store { disk: Disk::Sim(SimDisk::new(seed), made_up_path()), key: None }
     }
 
     /// Encrypted, where the feature is there; every time that it is opened with its own options.
@@ -74,6 +76,7 @@ impl Store {
         match self.disk {
             Disk::Uring(_) => "uring",
             Disk::Blocking(_) => "blocking",
+            Disk::Memory(..) => "memory",
             Disk::Sim(..) => "sim",
         }
     }
@@ -93,7 +96,7 @@ impl Store {
     pub(crate) fn path(&self) -> &Path {
         match &self.disk {
             Disk::Uring(dir) | Disk::Blocking(dir) => dir.path(),
-            Disk::Sim(_, path) => path,
+            Disk::Memory(_, path) | Disk::Sim(_, path) => path,
         }
     }
 
@@ -103,6 +106,7 @@ impl Store {
         let io = match &self.disk {
             Disk::Uring(_) => Io::Uring,
             Disk::Blocking(_) => Io::Blocking,
+            Disk::Memory(memory, _) => Io::Memory(memory.clone()),
             Disk::Sim(disk, _) => Io::Sim(disk.clone()),
         };
         let options = Options::new().pin_workers(false).io(io);
@@ -133,8 +137,10 @@ impl Store {
     /// Names in a directory of the store, sorted.
     pub(crate) fn list(&self, dir: &str) -> Vec<String> {
         let path = self.path().join(dir);
-        if let Disk::Sim(disk, _) = &self.disk {
-            return disk.list(path);
+        match &self.disk {
+            Disk::Sim(disk, _) => return disk.list(path),
+            Disk::Memory(memory, _) => return memory.list(path),
+            Disk::Uring(_) | Disk::Blocking(_) => {}
         }
         let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
         let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
@@ -160,7 +166,8 @@ impl Store {
         let path = self.path().join(file);
         match &self.disk {
             Disk::Sim(disk, _) => disk.read_file(path).unwrap(),
-            _ => std::fs::read(path).unwrap(),
+            Disk::Memory(memory, _) => memory.read_file(path).unwrap(),
+            Disk::Uring(_) | Disk::Blocking(_) => std::fs::read(path).unwrap(),
         }
     }
 
@@ -168,7 +175,8 @@ impl Store {
         let path = self.path().join(file);
         match &self.disk {
             Disk::Sim(disk, _) => disk.write_file(path, bytes).unwrap(),
-            _ => std::fs::write(path, bytes).unwrap(),
+            Disk::Memory(..) => panic!("files in memory are the store's alone"),
+            Disk::Uring(_) | Disk::Blocking(_) => std::fs::write(path, bytes).unwrap(),
         }
     }
 
@@ -185,7 +193,8 @@ impl Store {
         let path = self.path().join(file);
         match &self.disk {
             Disk::Sim(disk, _) => disk.remove(path).unwrap(),
-            _ => std::fs::remove_file(path).unwrap(),
+            Disk::Memory(..) => panic!("files in memory are the store's alone"),
+            Disk::Uring(_) | Disk::Blocking(_) => std::fs::remove_file(path).unwrap(),
         }
     }
 
@@ -213,6 +222,13 @@ impl Store {
         });
         reserves.chain(self.image().into_values()).map(|bytes| bytes.len() as u64).sum()
     }
+}
+
+/// Closing stores are remembered by path for the whole process, and tests run side by side.
+fn made_up_path() -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    PathBuf::from(format!("/store-{number}"))
 }
 
 pub(crate) fn is_hint(file: &str) -> bool {

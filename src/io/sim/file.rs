@@ -100,7 +100,7 @@ impl SimLock {
 impl Drop for SimLock {
     fn drop(&mut self) {
         let mut state = self.disk.state();
-        state.locks.remove(&self.handle.inode);
+        state.locks.give_back(&self.handle.inode);
         state.close(self.handle);
     }
 }

@@ -3,7 +3,7 @@
 //! Every changing operation checks its path first and then calls [`State::begin`], which numbers
 //! it and lets the faults decide; what follows cannot fail, except for want of space.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path};
@@ -19,6 +19,7 @@ use super::op::{Entry, Outcome, Ticket};
 use super::random::Random;
 use super::split;
 use crate::io::fs::DirEntry;
+use crate::io::locks::Locks;
 
 pub(super) struct State {
     pub(super) ops: u64,
@@ -28,7 +29,7 @@ pub(super) struct State {
     pub(super) moments: Option<Vec<Moment>>,
     pub(super) faults: Faults,
     pub(super) random: Random,
-    pub(super) locks: BTreeSet<InodeId>,
+    pub(super) locks: Locks<InodeId>,
     /// Results of asynchronous operations that nobody polled since.
     pub(super) outcomes: BTreeMap<Ticket, Outcome>,
     pub(super) ticket_last: Ticket,
@@ -88,7 +89,7 @@ impl State {
             moments: None,
             faults: Faults::default(),
             random,
-            locks: BTreeSet::new(),
+            locks: Locks::default(),
             outcomes: BTreeMap::new(),
             ticket_last: 0,
             handle_last: 0,
