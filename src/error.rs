@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Corrupt,
     /// Another instance holds the store open.
     Locked,
+    /// The store was opened with [`Options::read_only`](crate::Options::read_only); nothing was written.
+    ReadOnly,
     /// The path holds something else than a store, or no store where one was required.
     NotAStore,
     /// The store was written by a newer version of this crate.
@@ -112,6 +114,15 @@ impl Error {
     #[cold]
     pub(crate) fn closed() -> Error {
         Error::new(ErrorKind::Closed, "the store is closed: open it again to go on")
+    }
+
+    #[cold]
+    pub(crate) fn read_only(path: &Path) -> Error {
+        let message = format!(
+            "{}: the store was opened read-only, so nothing is written; open it without Options::read_only",
+            path.display()
+        );
+        Error::new(ErrorKind::ReadOnly, message)
     }
 
     #[cold]

@@ -105,6 +105,7 @@ pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) lock_wait: Duration,
     pub(crate) salvage: bool,
+    pub(crate) read_only: bool,
     pub(crate) key_len_max: usize,
     pub(crate) value_len_max: usize,
     pub(crate) batch_entries_max: usize,
@@ -140,6 +141,7 @@ impl Default for Options {
             create_if_missing: true,
             lock_wait: Duration::ZERO,
             salvage: false,
+            read_only: false,
             key_len_max: limits::KEY_LEN_MAX,
             value_len_max: limits::VALUE_LEN_MAX_DEFAULT,
             batch_entries_max: limits::BATCH_ENTRIES_MAX_DEFAULT,
@@ -245,6 +247,36 @@ impl Options {
     /// not meet, in a value that nobody has read yet, is no reason for a repair.
     pub fn salvage(mut self, salvage: bool) -> Options {
         self.salvage = salvage;
+        self
+    }
+
+    /// Whether the store is only read. Default: false.
+    ///
+    /// Not a byte of it is changed, on whatever disk it is, and no name in its directory: what a crash has left
+    /// torn or undecided is settled in memory, as an open that writes would do it on disk, and there is no upkeep.
+    /// Only a missing LOCK is created, where that can be. Everything that writes is refused with
+    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly). Any number of readers may have the store open at one
+    /// time, but none beside a writer: opening is `Locked` then, for whoever comes second.
+    ///
+    /// # Example: two readers
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path();
+    /// use ringcask::{Db, ErrorKind, Options};
+    /// let db = Db::open(path).await?;
+    /// db.put("k", "v").await?;
+    /// db.close().await?;
+    ///
+    /// let one = Options::new().read_only(true).open(path).await?;
+    /// let other = Options::new().read_only(true).open(path).await?;
+    /// assert_eq!(one.get("k").await?, other.get("k").await?);
+    /// assert_eq!(one.del("k").await.unwrap_err().kind(), ErrorKind::ReadOnly);
+    /// # one.close().await?;
+    /// # other.close().await }).unwrap();
+    /// ```
+    pub fn read_only(mut self, read_only: bool) -> Options {
+        self.read_only = read_only;
         self
     }
 
@@ -423,6 +455,10 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
                 Err(Error::invalid(format!("{name} is {value}; it must be {least} to {most}")))
             }
         };
+        if self.read_only && self.salvage {
+            let what = "read_only and salvage exclude each other: a repair writes";
+            return Err(Error::invalid(what));
+        }
         if let Some(count) = self.partitions {
             within("partitions", count.into(), 1, limits::PARTITIONS_MAX.into())?;
         }

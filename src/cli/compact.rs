@@ -7,10 +7,10 @@ use super::args::StoreArgs;
 use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::progress;
-use super::store::open_to_look;
+use super::store::open_existing;
 
 pub(super) async fn compact(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_existing(store).await?;
     let spinner = progress::waiting("compacting");
     let compacted = db.compact().await;
     spinner.finish_and_clear();
@@ -43,7 +43,7 @@ pub(super) async fn compact(store: &StoreArgs, output: &mut Output) -> Result<Ou
 
 /// Opening a store makes durable what it finds, and closing it what it wrote.
 pub(super) async fn sync(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_existing(store).await?;
     let synced = db.sync().await;
     db.close().await?;
     synced?;

@@ -8,7 +8,7 @@ use super::args::{KeyspaceArgs, StoreArgs, Text};
 use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::point::missing;
-use super::store::open_space_to_look;
+use super::store::{open_space_existing, open_space_to_look};
 use crate::Ttl;
 
 #[derive(clap::Args)]
@@ -45,7 +45,7 @@ pub(super) async fn expire(
     args: &ExpireArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_space_to_look(store, &args.keyspace).await?;
+    let db = open_space_existing(store, &args.keyspace).await?;
     let is_there = db.expire(&args.key.0, args.ttl).await?;
     db.close().await?;
     if output.is_json() {
@@ -82,7 +82,7 @@ pub(super) async fn persist(
     args: &PersistArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_space_to_look(store, &args.keyspace).await?;
+    let db = open_space_existing(store, &args.keyspace).await?;
     let is_there = db.contains_key(&args.key.0).await?;
     let was_mortal = db.persist(&args.key.0).await?;
     db.close().await?;

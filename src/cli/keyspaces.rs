@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
 use super::output::Output;
-use super::store::{open_space_to_look, open_to_look};
+use super::store::{open_existing, open_space_existing, open_to_look};
 
 #[derive(clap::Args)]
 pub(super) struct ClearArgs {
@@ -38,7 +38,7 @@ pub(super) async fn clear(
     args: &ClearArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_space_to_look(store, &args.keyspace).await?;
+    let db = open_space_existing(store, &args.keyspace).await?;
     db.clear().await?;
     db.close().await?;
     if output.is_json() {
@@ -52,7 +52,7 @@ pub(super) async fn drop_one(
     args: &DropArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_existing(store).await?;
     let was_there = db.drop_keyspace(&args.name).await?;
     db.close().await?;
     if output.is_json() {

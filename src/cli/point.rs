@@ -11,7 +11,9 @@ use super::expiry::parse_ttl;
 use super::failure::{Failure, Outcome};
 use super::format::{JsonRecord, JsonText};
 use super::output::Output;
-use super::store::{open_space_to_look, open_space_to_put, open_space_to_write};
+use super::store::{
+    open_space_existing, open_space_to_look, open_space_to_put, open_space_to_write,
+};
 
 #[derive(clap::Args)]
 pub(super) struct PutArgs {
@@ -119,7 +121,7 @@ pub(super) async fn del(
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
     // Deleting creates nothing, so neither a store (C1).
-    let db = open_space_to_look(store, &args.keyspace).await?;
+    let db = open_space_existing(store, &args.keyspace).await?;
     if args.keys.is_empty() {
         if let Some(prefix) = &args.prefix {
             db.delete_prefix(&prefix.0).await?;

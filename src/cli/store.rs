@@ -22,8 +22,14 @@ pub(super) async fn open_space_to_put(
     space_of(db, keyspace).await
 }
 
-/// For commands that only look (C1): they are gone before compaction could finish what it began.
+/// For commands that only look (C1), and change nothing.
 pub(super) async fn open_to_look(args: &StoreArgs) -> Result<Db, Failure> {
+    Ok(options(args)?.read_only(true).open(dir(args)?).await?)
+}
+
+/// For commands that change what is there, and create no store (C1): they are gone before compaction could finish
+/// what it began.
+pub(super) async fn open_existing(args: &StoreArgs) -> Result<Db, Failure> {
     let options = options(args)?.create_if_missing(false).compaction(Compaction::off());
     Ok(options.open(dir(args)?).await?)
 }
@@ -43,6 +49,19 @@ pub(super) async fn open_space_to_look(
     keyspace: &KeyspaceArgs,
 ) -> Result<Db, Failure> {
     let db = open_to_look(args).await?;
+    space_that_is_there(db, keyspace).await
+}
+
+/// For commands that change what is in a keyspace, and create none (C1).
+pub(super) async fn open_space_existing(
+    args: &StoreArgs,
+    keyspace: &KeyspaceArgs,
+) -> Result<Db, Failure> {
+    let db = open_existing(args).await?;
+    space_that_is_there(db, keyspace).await
+}
+
+async fn space_that_is_there(db: Db, keyspace: &KeyspaceArgs) -> Result<Db, Failure> {
     if let Some(name) = &keyspace.name
         && !db.keyspaces().contains(name)
     {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::examine::is_read_only;
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::Fs;
+use crate::io::{Fs, Sharing};
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
 use crate::log::codec::Codecs;
 use crate::log::data_file::StoreIdentity;
@@ -41,7 +42,7 @@ pub(super) fn open_directory(
         }
     }
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = StoreLock::take(fs, &root, options.lock_wait)?;
+    let lock = StoreLock::take(fs, &root, options.lock_wait, Sharing::Exclusive)?;
     // Again, under the lock: another process may have been creating the same store.
     match look(fs, &root)? {
         // Whoever created it may have been killed before MANIFEST's name was durable.
@@ -54,6 +55,48 @@ pub(super) fn open_directory(
     }
     let mut manifest = read_manifest(fs, &root)?;
     let is_key_new = check_key(&root, &manifest, &codecs)?;
+    check_count(options, &root, &manifest)?;
+    if is_key_new {
+        manifest.key = codecs.key_id();
+        write_manifest(fs, &root, &manifest)?;
+        tracing::info!(path = %root.display(), "the encryption key is a new one from now on");
+    }
+    Ok((root, manifest, lock))
+}
+
+/// Finds the store at `path`, and shares its lock with others who read.
+pub(super) fn open_directory_to_read(
+    fs: &Fs,
+    options: &Options,
+    path: &Path,
+) -> Result<(PathBuf, Manifest, StoreLock)> {
+    check_is_there(fs, path)?;
+    let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
+    let lock = match StoreLock::take(fs, &root, options.lock_wait, Sharing::Shared) {
+        // Nobody can write there, so nobody has to be kept from it.
+        Err(error) if is_read_only(&error) => StoreLock::none(&root),
+        taken => taken?,
+    };
+    // Again, under the lock: another process may have been creating it.
+    check_is_there(fs, &root)?;
+    let manifest = read_manifest(fs, &root)?;
+    check_key(&root, &manifest, &options.codecs())?;
+    check_count(options, &root, &manifest)?;
+    Ok((root, manifest, lock))
+}
+
+fn check_is_there(fs: &Fs, path: &Path) -> Result<()> {
+    match look(fs, path)? {
+        Found::Store => Ok(()),
+        Found::Foreign(what) => Err(foreign(path, &what)),
+        Found::Room => Err(Error::new(
+            ErrorKind::NotAStore,
+            format!("{}: there is no store, and nothing to read", path.display()),
+        )),
+    }
+}
+
+fn check_count(options: &Options, root: &Path, manifest: &Manifest) -> Result<()> {
     match options.partitions {
         Some(asked) if asked != manifest.partition_count => Err(Error::new(
             ErrorKind::PartitionCount,
@@ -64,14 +107,7 @@ pub(super) fn open_directory(
                 manifest.partition_count
             ),
         )),
-        _ => {
-            if is_key_new {
-                manifest.key = codecs.key_id();
-                write_manifest(fs, &root, &manifest)?;
-                tracing::info!(path = %root.display(), "the encryption key is a new one from now on");
-            }
-            Ok((root, manifest, lock))
-        }
+        _ => Ok(()),
     }
 }
 

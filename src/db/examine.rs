@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::directory::{Found, foreign, holds_data, look};
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{File, Fs};
+use crate::io::{File, Fs, Sharing};
 use crate::limits::{FILES_LEN_MAX, KEYSPACES_MAX, MANIFEST_LEN_MAX, PARTITIONS_MAX};
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
@@ -89,7 +89,7 @@ pub(super) fn examine_store(
     let fs = options.io.fs();
     check_is_store(&fs, path)?;
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = match StoreLock::take(&fs, &root, options.lock_wait) {
+    let lock = match StoreLock::take(&fs, &root, options.lock_wait, Sharing::Exclusive) {
         Err(error) if access == Access::Read && is_read_only(&error) => None,
         taken => Some(taken?),
     };
@@ -160,7 +160,8 @@ fn name_anew(manifest: &mut Manifest, found: BTreeSet<KeyspaceId>) {
     manifest.keyspaces = named.collect();
 }
 
-fn is_read_only(error: &Error) -> bool {
+/// Whether the file system is mounted read-only.
+pub(super) fn is_read_only(error: &Error) -> bool {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     source.is_some_and(|source| source.kind() == io::ErrorKind::ReadOnlyFilesystem)

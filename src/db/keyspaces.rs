@@ -166,6 +166,9 @@ impl Keyspaces {
         if manifest == recorded.manifest {
             return Ok(());
         }
+        if self.fs.is_read_only() {
+            return Err(Error::read_only(&self.root));
+        }
         let path = self.root.join(layout::MANIFEST);
         let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
         let staged = self

@@ -133,27 +133,43 @@ pub(crate) struct StoreLock {
 }
 
 impl StoreLock {
+    /// No lock, where nobody could write.
+    pub(super) fn none(root: &Path) -> StoreLock {
+        let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
+        StoreLock { number, path: root.join(layout::LOCK), file: None }
+    }
+
     /// Takes the lock of the store at `root`, waiting up to `wait` for another holder, and up to
     /// [`CLOSING_WAIT`] for an instance of this process that is closing.
-    pub(super) fn take(fs: &Fs, root: &Path, wait: Duration) -> Result<StoreLock> {
+    pub(super) fn take(
+        fs: &Fs,
+        root: &Path,
+        wait: Duration,
+        sharing: Sharing,
+    ) -> Result<StoreLock> {
         let path = root.join(layout::LOCK);
         let started = Instant::now();
         loop {
             // Asked before the lock is tried: asked afterwards, an instance that lets go in between
             // would be found holding the lock, and then not closing.
             let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
-            let taken = fs.lock(&path, Sharing::Exclusive).map_err(|source| Error::io("lock", &path, source))?;
+            let taken =
+                fs.lock(&path, sharing).map_err(|source| Error::io("lock", &path, source))?;
             if let Some(file) = taken {
                 let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
                 return Ok(StoreLock { number, path, file: Some(file) });
             }
             let wait = if is_closing { wait.max(CLOSING_WAIT) } else { wait };
             if started.elapsed() >= wait {
+                let how = match sharing {
+                    Sharing::Exclusive => "open in another instance",
+                    Sharing::Shared => "open in another instance that may write to it",
+                };
                 return Err(Error::new(
                     ErrorKind::Locked,
                     format!(
-                        "{}: the store is open in another instance; close that one first, or wait for \
-                         it with Options::lock_wait",
+                        "{}: the store is {how}; close that one first, or wait for it with \
+                         Options::lock_wait",
                         root.display()
                     ),
                 ));

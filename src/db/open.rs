@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::directory::{open_directory, random};
+use super::directory::{open_directory, open_directory_to_read, random};
 use super::keyspaces::Keyspaces;
 use super::lifecycle::{Lifecycle, StoreLock};
 use super::salvage::salvage;
@@ -88,8 +88,15 @@ fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
 
 fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> Result<Db> {
     let started = Instant::now();
-    let access = choose_io(&options.io)?;
-    let (root, manifest, lock) = open_directory(&access.fs, options, path)?;
+    let mut access = choose_io(&options.io)?;
+    let (root, manifest, lock) = if options.read_only {
+        // Taking a lock that is not there yet is the one thing that may create a file.
+        let opened = open_directory_to_read(&access.fs, options, path)?;
+        access.fs = access.fs.read_only();
+        opened
+    } else {
+        open_directory(&access.fs, options, path)?
+    };
     let (mut shared, report) = start(options, &access, root, manifest, lock)?;
     shared.salvaged = salvaged;
     tracing::info!(
@@ -106,7 +113,9 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
         records_per_s = (report.records as f64 / started.elapsed().as_secs_f64().max(1e-6)).round(),
         "store opened"
     );
-    shared.finish_drops();
+    if !options.read_only {
+        shared.finish_drops();
+    }
     let shared = Arc::new(shared);
     let space = Space { id: KeyspaceId(0), default_ttl: options.default_ttl };
     Ok(Db { _handle: Arc::new(Handle(shared.clone())), space, shared })
@@ -331,7 +340,8 @@ fn scrub_of_partition(
     access: &Access,
     partition_count: usize,
 ) -> Option<ScrubRate> {
-    let rate = (options.scrub_bytes_per_sec? / partition_count as u64).max(1);
+    let rate = options.scrub_bytes_per_sec.filter(|_| !options.read_only)?;
+    let rate = (rate / partition_count as u64).max(1);
     Some(ScrubRate { bytes_per_sec: access.has_upkeep_timer.then_some(rate) })
 }
 

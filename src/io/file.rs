@@ -49,7 +49,7 @@ impl File {
     }
 
     /// Whether its bytes are in memory alone, where nothing has to be waited for.
-    pub(super) fn is_in_memory(&self) -> bool {
+    pub(crate) fn is_in_memory(&self) -> bool {
         matches!(self.0, Kind::Memory(_))
     }
 

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
-pub(super) use self::contents::MemoryFile;
 use self::contents::Contents;
+pub(super) use self::contents::MemoryFile;
 use super::fs::{DirEntry, Sharing};
 use super::locks::Locks;
 
@@ -131,7 +131,11 @@ impl Memory {
                     Entry::Dir => (true, 0),
                     Entry::File(contents) => (false, contents.len()),
                 };
-                DirEntry { name: name.file_name().unwrap_or(OsStr::new("")).to_owned(), is_dir, len }
+                DirEntry {
+                    name: name.file_name().unwrap_or(OsStr::new("")).to_owned(),
+                    is_dir,
+                    len,
+                }
             })
             .collect())
     }
@@ -181,8 +185,7 @@ impl Memory {
         for name in moved {
             let entry = names.entries.remove(&name);
             let rest = name.strip_prefix(from).unwrap_or(Path::new(""));
-            let renamed =
-                if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            let renamed = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
             names.entries.extend(entry.map(|entry| (renamed, entry)));
         }
         Ok(())

@@ -151,7 +151,10 @@ fn the_synchronous_face() {
 
         let lock = fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap();
         assert!(lock.is_some());
-        assert!(fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap().is_none(), "a second opener must be told");
+        assert!(
+            fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap().is_none(),
+            "a second opener must be told"
+        );
         drop(lock);
         assert!(fs.lock(&dir.join("LOCK"), Sharing::Exclusive).unwrap().is_some());
     }

@@ -43,8 +43,9 @@ impl StoredFile {
         self.handle.load_full()
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.handle.load().is_some()
+    /// Whether there is a descriptor that could be given up.
+    pub(crate) fn has_descriptor(&self) -> bool {
+        self.with_open(|file| !file.is_in_memory()) == Some(true)
     }
 
     /// The open file, or else one that is opened for the caller alone. Blocks.

@@ -60,7 +60,7 @@ impl Partition {
             open.extend([Some(data.stored.clone()), hint].into_iter().flatten());
         }
         open.extend(self.upkeep.key_runs.iter().map(|run| run.stored.clone()));
-        open.retain(|stored| stored.is_open());
+        open.retain(|stored| stored.has_descriptor());
         let excess = open.len().saturating_sub(self.config.open_files_max);
         self.view
             .counters

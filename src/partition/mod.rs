@@ -246,6 +246,7 @@ pub(crate) struct Partition {
     parts_in_flight: usize,
     many_in_flight: usize,
 
+    /// Why nothing is written: a sync failed, or the store was opened read-only.
     poisoned: Option<Error>,
     /// Closing has come to its last step, after which nothing is written.
     sealing: bool,
@@ -278,8 +279,12 @@ impl Partition {
         let share = config.capacity.share(recovered.id.0, config.identity.partition_count);
         let live_bytes = recovered.usage.total().live_bytes;
         let held = Amount::new(recovered.keydir.len(), live_bytes);
+        let is_read_only = recovered.fs.is_read_only();
+        let read_only = is_read_only.then(|| Error::read_only(&recovered.dir));
+        let evictor = Evictor::new(share, recovered.id.0.into(), held);
         let partition = Partition {
-            evictor: Evictor::new(share, recovered.id.0.into(), held),
+            // What is over a bound stays where nothing is written.
+            evictor: evictor.filter(|_| !is_read_only),
             id: recovered.id,
             index,
             hasher: KeyHasher::new(&config.identity.hash_key),
@@ -322,7 +327,7 @@ impl Partition {
             pages_in_flight: 0,
             parts_in_flight: 0,
             many_in_flight: 0,
-            poisoned: None,
+            poisoned: read_only,
             sealing: false,
             finished: false,
         };
@@ -465,9 +470,9 @@ impl Partition {
         self.finished
     }
 
-    /// Why the partition takes no writes, if so.
+    /// Why the partition takes no more writes, if it failed.
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.poisoned.clone()
+        self.poisoned.clone().filter(|error| error.kind() != ErrorKind::ReadOnly)
     }
 
     fn has_room(&self) -> bool {

@@ -4,6 +4,11 @@
 //! active when the store was last used is the tail, and only its end may be torn: it is synced, its
 //! pages are dropped so that what is read is what the drive has, it is cut where its log ends, sealed
 //! and listed (F4). All of it can be interrupted anywhere and done again.
+//!
+//! ## Invariants
+//! - **RO1** A store that is opened read-only is what it would be otherwise, and not a byte of it changes: the
+//!   tail counts up to where it would be cut, and what settling batches writes is in memory. The file system refuses
+//!   whatever else would be written.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -208,6 +213,7 @@ pub(crate) fn load<'a>(
         bounds: config.bounds,
         files: FileTable::default(),
         hints_due: Vec::new(),
+        unsealed: None,
         opened: 0,
         open_files_max: config.open_files_max,
         log_bytes: 0,
@@ -232,6 +238,9 @@ pub(crate) fn load<'a>(
     if is_planted(Bug::UnlistedFileRead) {
         recovery.adopt(&mut strays)?;
     }
+    if fs.is_read_only() {
+        strays.clear();
+    }
     if !strays.is_empty() {
         // Whoever replaced `FILES` may have been killed before its name was durable, and then the list that
         // a power cut brings back has these files (C2).
@@ -251,6 +260,8 @@ pub(super) struct Recovery<'a> {
     pub(super) files: FileTable,
     /// Files that were read themselves.
     pub(super) hints_due: Vec<FileId>,
+    /// The tail, where it is not sealed because nothing is written (RO1).
+    unsealed: Option<FileId>,
     /// Descriptors of data files, of which so many may stay open.
     opened: usize,
     open_files_max: usize,
@@ -450,13 +461,16 @@ impl Recovery<'_> {
 
     /// Cuts, seals and lists the file that was active when the store was last used.
     fn load_tail(&mut self, id: FileId) -> Result<()> {
-        let (slot, data, file) = self.open(id, true)?;
+        let is_written = !self.fs.is_read_only();
+        let (slot, data, file) = self.open(id, is_written)?;
         let io = |attempt: &'static str| {
             let path = &data.path;
             move |source| Error::io(attempt, path, source)
         };
         // Only what the drive has counts: pages of a failed sync look clean and are not.
-        file.sync_all().map_err(io("sync"))?;
+        if is_written {
+            file.sync_all().map_err(io("sync"))?;
+        }
         file.drop_pages().map_err(io("drop the cached pages of"))?;
         let len = file.len().map_err(io("read the length of"))?;
         let expected = self.owner.expected(FileKind::Data, id);
@@ -469,16 +483,20 @@ impl Recovery<'_> {
         let (len, digest) = match tail.verdict {
             TailVerdict::Sealed { len, digest } => {
                 // What lies behind the mark is space written ahead.
-                file.set_len(len).map_err(io("cut"))?;
-                file.sync_all().map_err(io("sync"))?;
+                if is_written {
+                    file.set_len(len).map_err(io("cut"))?;
+                    file.sync_all().map_err(io("sync"))?;
+                }
                 (len, digest)
             }
             TailVerdict::Seal { end, dropped } => {
                 self.report_torn(&data.path, end, dropped);
                 let chain = log.expect("a log that is to be sealed was read").scan.chain;
                 let (mark, digest) = chain.closing_mark(end).encode(expected.identity());
-                seal_file(&file, end, &mark)
-                    .map_err(|(_, source)| Error::io("seal", &data.path, source))?;
+                if is_written {
+                    seal_file(&file, end, &mark)
+                        .map_err(|(_, source)| Error::io("seal", &data.path, source))?;
+                }
                 (end + GROUP_HEADER_LEN as u64, digest)
             }
             TailVerdict::Corrupt { offset, why } => {
@@ -499,6 +517,7 @@ impl Recovery<'_> {
         };
         self.count(&sealed);
         self.hints_due.push(id);
+        self.unsealed = (!is_written).then_some(id);
         self.listed.sealed.push(sealed);
         self.listed.sealed.sort_unstable_by_key(|sealed| sealed.id);
         self.list_without_tail()
@@ -525,6 +544,9 @@ impl Recovery<'_> {
 
     pub(super) fn list_without_tail(&mut self) -> Result<()> {
         self.listed.active = None;
+        if self.fs.is_read_only() {
+            return Ok(());
+        }
         self.fs
             .replace_file(&self.dir, layout::FILES, &self.listed.encode())
             .map_err(|source| Error::io("replace", &self.dir.join(layout::FILES), source))
@@ -579,7 +601,13 @@ impl Recovery<'_> {
                 ranges: ranges.clone(),
             };
             let has_hint = !self.hints_due.contains(&sealed.id);
-            let mut job = RangeJob::sealed(surroundings, slot, data.clone(), *sealed, has_hint);
+            let data = data.clone();
+            let mut job = if self.unsealed == Some(sealed.id) {
+                let end = data.records_end();
+                RangeJob::log(surroundings, slot, data, end)
+            } else {
+                RangeJob::sealed(surroundings, slot, data, *sealed, has_hint)
+            };
             loop {
                 let step = job.step()?;
                 for hidden in step.hidden {

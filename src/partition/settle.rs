@@ -97,7 +97,8 @@ impl Recovery<'_> {
                 "batches that were not decided did not happen"
             );
         }
-        if intents.is_empty() {
+        let is_forgotten = self.fs.is_read_only() && is_planted(Bug::UnsettledForReaders);
+        if intents.is_empty() || is_forgotten {
             return Ok(());
         }
         // What is written depends on nothing but what was found.
@@ -112,7 +113,9 @@ impl Recovery<'_> {
                 Err(error)
             }
         })?;
-        self.fs.sync_dir(&self.dir).map_err(|source| Error::io("sync", &self.dir, source))?;
+        if !self.fs.is_read_only() {
+            self.fs.sync_dir(&self.dir).map_err(|source| Error::io("sync", &self.dir, source))?;
+        }
         for (output, sealed) in outputs {
             self.take_output(output, sealed)?;
         }
@@ -201,8 +204,11 @@ impl Recovery<'_> {
         let id = self.listed.next;
         self.listed.next = FileId(id.0 + 1);
         let path = layout::data_file_path(&self.dir, id);
-        let file =
-            self.fs.create_new(&path).map_err(|source| Error::io("create", &path, source))?;
+        let file = if self.fs.is_read_only() {
+            Arc::new(File::nameless()) // RO1
+        } else {
+            self.fs.create_new(&path).map_err(|source| Error::io("create", &path, source))?
+        };
         let writer = FileWriter::begin(file.clone(), &self.owner.header(FileKind::Data, id));
         Ok(Output { path, file, id, writer, copied: Vec::new() })
     }

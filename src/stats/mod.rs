@@ -28,7 +28,7 @@ pub(crate) use histogram::Recorder;
 pub struct Stats {
     /// One entry a partition, in order of number.
     pub partitions: Vec<PartitionStats>,
-    /// How the store reaches its disk: `uring`, `blocking` or `sim`.
+    /// How the store reaches its disk: `uring`, `blocking`, `memory` or `sim`.
     pub io: &'static str,
     /// Worker threads.
     pub workers: usize,

@@ -37,6 +37,7 @@ mod memory;
 mod opening;
 mod pages;
 mod range_del;
+mod read_only;
 mod repair;
 mod rotation;
 mod salvage;

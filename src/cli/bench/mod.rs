@@ -89,6 +89,9 @@ pub(super) struct BenchArgs {
     /// Write a page with plots; it needs no network to be looked at.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Hold the store in memory, without any disk.
+    #[arg(long, conflicts_with = "recovery")]
+    memory: bool,
     #[command(flatten)]
     compression: CompressionArgs,
 }
@@ -159,9 +162,10 @@ pub(super) async fn bench(
     args: &BenchArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let directory = BenchDirectory::choose(store.dir.as_deref())?;
+    let directory = BenchDirectory::choose(store.dir.as_deref().filter(|_| !args.memory))?;
     let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
     let options = options(store)?.compaction(compaction).compression(args.compression.compression);
+    let options = if args.memory { options.in_memory() } else { options };
     let db = open(options.clone(), &directory).await?;
     let values =
         Values::new(args.value_len() as usize, args.compression.compression != Compression::None);

@@ -155,7 +155,8 @@ mod tests {
                     file.set_len(offset as u64).unwrap();
                     model.resize(offset, 0);
                 } else {
-                    let len = [random.usize(1..60), PAGE_LEN + random.usize(..40)][random.usize(..2)];
+                    let len =
+                        [random.usize(1..60), PAGE_LEN + random.usize(..40)][random.usize(..2)];
                     let bytes = vec![random.u8(1..); len];
                     file.write(&bytes, offset as u64).unwrap();
                     model.resize(model.len().max(offset + len), 0);
@@ -165,7 +166,7 @@ mod tests {
                 let mut found = vec![0; model.len() + 3];
                 assert_eq!(file.read(&mut found, 0), model.len());
                 assert_eq!(found[..model.len()], model);
-                let start = random.usize(..model.len() + 1);
+                let start = random.usize(..=model.len());
                 let mut found = vec![0; random.usize(1..100)];
                 let count = file.read(&mut found, start as u64);
                 assert_eq!(found[..count], model[start..model.len().min(start + found.len())]);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use futures::poll;
 
-use crate::io::Sharing;
 use super::{Cut, KeptBytes, KeptNames, OpKind, SimDisk};
+use crate::io::Sharing;
 use crate::io::{Disk, Driver, File, Fs, WriteMode};
 
 const EIO: i32 = 5;
@@ -402,7 +402,9 @@ fn faults_hit_the_operations_they_name() {
 #[test]
 fn locks_end_with_the_process_and_with_the_power() {
     let disk = SimDisk::new(1);
-    let lock = |disk: &SimDisk| Fs::sim(disk.clone()).lock(Path::new("/LOCK"), Sharing::Exclusive).unwrap();
+    let lock = |disk: &SimDisk| {
+        Fs::sim(disk.clone()).lock(Path::new("/LOCK"), Sharing::Exclusive).unwrap()
+    };
     let held = lock(&disk);
     assert!(held.is_some() && lock(&disk).is_none());
     assert!(lock(&disk.kill()).is_some());
