@@ -39,6 +39,8 @@ table=(
   "AbortsForgotten          engine      batch::a_crash_at_any_moment_leaves_all_of_a_batch_or_nothing"
   "BatchSeenHalf            engine      batch::a_batch_in_one_partition_is_seen_whole"
   "UnsettledForReaders      engine      read_only::after_any_crash_it_is_what_any_open_finds"
+  "LeftBehindCounts         engine      repartition::nothing_that_was_left_behind_comes_back"
+  "MovedUnsynced            engine      repartition::whenever_it_is_killed_everything_is_there"
   "StaleHintBelieved        lib         log::hint_file::"
   "DamagedHintPassedOver    engine      scan_files::a_hint_that_is_damaged_under_a_scan_is_ignored_and_made_anew"
   "RewrittenPassedOver      engine      scan::a_key_that_is_there_all_the_time_is_always_seen"

@@ -16,6 +16,8 @@ pub use simulated::SimClock;
 pub(crate) enum Clock {
     #[default]
     Real,
+    /// The beginning of 1970 for ever, so that nothing expires.
+    Stopped,
     #[cfg(any(test, feature = "sim"))]
     Sim(SimClock),
 }
@@ -27,6 +29,7 @@ impl Clock {
             Clock::Real => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            Clock::Stopped => 0,
             #[cfg(any(test, feature = "sim"))]
             Clock::Sim(clock) => clock.wall_ms(),
         }
@@ -40,6 +43,7 @@ impl Clock {
                 let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
                 since.tv_sec.unsigned_abs() * 1000 + since.tv_nsec.unsigned_abs() / 1_000_000
             }
+            Clock::Stopped => 0,
             #[cfg(any(test, feature = "sim"))]
             Clock::Sim(clock) => clock.boot_ms(),
         }

@@ -85,7 +85,7 @@ pub use db::{
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{BatchDone, Expected, Swap};
 pub use options::{Compaction, Compression, Durability, Eviction, Io, OpenProgress, Options};
-pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, VerifyReport};
+pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, RepartitionReport, VerifyReport};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 pub use types::{EntryInfo, Ttl};
 

@@ -79,6 +79,10 @@ pub(crate) enum Bug {
     ShortWriteIgnored,
     /// R1: a request is answered twice.
     AnsweredTwice,
+    /// RT3: what a key left behind when it went to another partition counts when it comes back.
+    LeftBehindCounts,
+    /// RP3: a new map is in force before the names of what was moved are durable.
+    MovedUnsynced,
     /// EV1: a key is evicted without a tombstone.
     EvictionUnlogged,
     /// CO2: a compressed value of another length than it claims is handed out.

@@ -158,6 +158,22 @@ impl fmt::Display for IgnoredHint {
     }
 }
 
+/// What [`Db::repartition`](crate::Db::repartition) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepartitionReport {
+    /// How many partitions the store had.
+    pub partitions_before: u32,
+    /// How many it has.
+    pub partitions_after: u32,
+    /// Keys that are in another partition now, expired ones that are not swept included.
+    pub keys_moved: u64,
+    /// Keys that are where they were.
+    pub keys_kept: u64,
+    /// Bytes of the records that were written for that.
+    pub bytes_moved: u64,
+}
+
 /// What [`Db::repair`](crate::Db::repair) found and did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -452,7 +452,10 @@ fn inspect_prints_every_structure_of_a_file() {
 #[test]
 fn commands_that_look_create_nothing() {
     let store = Store::new();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 12] = [
+        &["repartition", "3"],
+        &["ttl", "k"],
+        &["keyspaces"],
         &["verify"],
         &["repair"],
         &["get", "k"],
@@ -479,6 +482,7 @@ fn arguments_that_make_no_sense_end_with_2() {
     store.run(&["scan", "--limit", "many"]).refused("--limit");
     store.run(&["--value-len-max", "18446744073709551615", "count"]).refused("--value-len-max");
     store.run(&["bench", "--reads", "101"]).refused("--reads");
+    store.run(&["repartition", "0"]).refused("4096");
     store.run(&["bench", "--seconds", "1", "--operations", "1"]).refused("--operations");
     let mut command = cargo_bin_cmd!("ringcask");
     let ran = Ran(command.env_remove("RINGCASK_DIR").args(["get", "k"]).output().unwrap());
@@ -827,6 +831,66 @@ fn contents(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 const BENCH: [&str; 9] =
     ["bench", "--records", "500", "--operations", "1000", "--clients", "7", "--threads", "2"];
+
+/// Breaks if a command that only looks writes, as on a store that was killed, or is kept out by another that looks.
+#[test]
+fn commands_that_look_change_nothing() {
+    let store = Store::new();
+    store.run(&["put", "k", "v"]).done();
+    let files = store.data_files();
+    let file = Path::new(files.first().unwrap());
+    let look = || {
+        let names = std::fs::read_dir(file.parent().unwrap()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names.into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = look();
+    let reader = ringcask::Options::new().read_only(true);
+    let reader = futures::executor::block_on(reader.open(store.path().join("store"))).unwrap();
+    for command in [&["get", "k"][..], &["exists", "k"], &["ttl", "k"], &["scan"], &["count"]] {
+        store.run(command).done();
+    }
+    for command in [&["stats"][..], &["dump"], &["keyspaces"]] {
+        store.run(command).done();
+    }
+    store.run(&["put", "k", "w"]).fails(1, "open in another instance");
+    assert_eq!(look(), before);
+    futures::executor::block_on(reader.close()).unwrap();
+    store.run(&["put", "k", "w"]).done();
+}
+
+#[test]
+fn repartition_says_what_moved() {
+    let store = Store::new();
+    let lines: Vec<String> = (0..200).map(|key| format!("key-{key}\tvalue\n")).collect();
+    store.pipe(&["load", "-", "--format", "tsv"], lines.concat()).done();
+    let before = store.run(&["dump"]).done();
+    let count = stats_partitions(&store) as u64;
+    let report = store.run(&["--json", "repartition", "5"]).done_json();
+    assert_eq!(
+        (&report["partitions_before"], &report["partitions_after"]),
+        (&json!(count), &json!(5))
+    );
+    let of = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(of("keys_moved") + of("keys_kept"), 200);
+    assert_eq!(stats_partitions(&store), 5);
+    assert_eq!(store.run(&["dump"]).done(), before);
+    let text = store.run(&["repartition", "2"]).done();
+    assert!(text.starts_with("from 5 partitions to 2: "), "{text}");
+    let text = store.run(&["repartition", "2"]).done();
+    assert!(text.contains("2 partitions already"), "{text}");
+    assert_eq!(store.run(&["dump"]).done(), before);
+    store.run(&["verify"]).done();
+}
+
+#[test]
+fn bench_runs_in_memory() {
+    let store = Store::new();
+    let found = store.run(&[&BENCH[..], &["--json", "--memory"]].concat()).done_json();
+    assert_eq!(found["mix"]["operations"], 1000);
+    assert!(!store.exists());
+}
 
 #[test]
 fn bench_counts_every_operation() {

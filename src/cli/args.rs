@@ -15,6 +15,7 @@ use super::inspect::InspectArgs;
 use super::keyspaces::{ClearArgs, DropArgs};
 use super::load::LoadArgs;
 use super::point::{DelArgs, ExistsArgs, GetArgs, IncrArgs, PutArgs};
+use super::repartition::RepartitionArgs;
 use super::scan::{CountArgs, ScanArgs};
 use crate::limits::{VALUE_LEN_MAX, VALUE_LEN_MAX_DEFAULT};
 use crate::{Compression, Durability, Io};
@@ -120,6 +121,8 @@ pub(super) enum Command {
     Verify,
     /// Keep all that is sound of a damaged store, and print what was lost.
     Repair,
+    /// Give the store another number of partitions; only what has to move is written.
+    Repartition(RepartitionArgs),
     /// Print what a file of a store is, structure by structure; exit code 1 if it is damaged.
     Inspect(InspectArgs),
     /// Measure a mix of gets and puts from many tasks.

@@ -20,6 +20,7 @@ mod load;
 mod output;
 mod point;
 mod progress;
+mod repartition;
 mod scan;
 mod stats;
 mod store;
@@ -79,6 +80,7 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Dump(dump) => dump::dump(store, dump, output).await,
         Command::Verify => verify::verify(store, output).await,
         Command::Repair => verify::repair(store, output).await,
+        Command::Repartition(args) => repartition::repartition(store, args, output).await,
         Command::Inspect(inspect) => inspect::inspect(store, inspect, output),
         Command::Bench(bench) => bench::bench(store, bench, output).await,
     }

@@ -49,7 +49,7 @@ pub(super) async fn repair(store: &StoreArgs, output: &mut Output) -> Result<Out
     Ok(Outcome::Done)
 }
 
-fn show(progress: &ProgressBar) -> impl Fn(u64, u64) + Send + Sync + 'static {
+pub(super) fn show(progress: &ProgressBar) -> impl Fn(u64, u64) + Send + Sync + 'static {
     let progress = progress.clone();
     move |done, total| {
         progress.set_length(total);

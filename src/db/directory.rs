@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::examine::is_read_only;
 use super::lifecycle::StoreLock;
+use super::repartition::clear_away;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Fs, Sharing};
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
@@ -56,6 +57,7 @@ pub(super) fn open_directory(
     let mut manifest = read_manifest(fs, &root)?;
     let is_key_new = check_key(&root, &manifest, &codecs)?;
     check_count(options, &root, &manifest)?;
+    clear_away(fs, &root, &mut manifest)?;
     if is_key_new {
         manifest.key = codecs.key_id();
         write_manifest(fs, &root, &manifest)?;
@@ -196,6 +198,8 @@ fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
         keyspace_next: KeyspaceId(1),
         key,
         keyspaces: Vec::new(),
+        is_repartitioning: false,
+        wider_maps: Vec::new(),
     };
     let identity = StoreIdentity::of(&manifest);
     for id in (0..manifest.partition_count).map(PartitionId) {
@@ -208,7 +212,7 @@ fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
     write_manifest(fs, root, &manifest)
 }
 
-fn write_manifest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<()> {
+pub(super) fn write_manifest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<()> {
     let path = root.join(layout::MANIFEST);
     let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
     fs.replace_file(root, layout::MANIFEST, text.as_bytes())

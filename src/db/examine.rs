@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use super::directory::{Found, foreign, holds_data, look};
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{File, Fs, Sharing};
+use crate::io::{Fs, Sharing};
 use crate::limits::{FILES_LEN_MAX, KEYSPACES_MAX, MANIFEST_LEN_MAX, PARTITIONS_MAX};
 use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
-use crate::log::format::data_header::{DATA_HEADER_LEN, DataHeader, FileKind};
+use crate::log::format::data_header::{DataHeader, FileKind};
 use crate::log::layout;
 use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace};
 use crate::log::salvage::is_loss;
 use crate::options::Options;
+use crate::partition::recovery::read_header;
 use crate::partition::verify::{Examined, Examiner, examine};
 use crate::report::{Damage, VerifyReport};
 use crate::types::{KeyId, KeyspaceId, PartitionId};
@@ -270,6 +271,8 @@ fn rebuild(fs: &Fs, root: &Path) -> Result<Option<Manifest>> {
             .max_by_key(|header| header.created_at_ms)
             .map_or(KeyId::NONE, |h| h.key),
         keyspaces: Vec::new(),
+        is_repartitioning: false,
+        wider_maps: Vec::new(),
     }))
 }
 
@@ -307,12 +310,6 @@ fn data_headers(fs: &Fs, root: &Path) -> Result<Vec<(DataHeader, bool)>> {
         }
     }
     Ok(headers)
-}
-
-fn read_header(file: &File) -> Option<DataHeader> {
-    let mut bytes = [0; DATA_HEADER_LEN];
-    let count = file.read_at(&mut bytes, 0).ok()?;
-    DataHeader::decode(bytes.get(..count)?).ok().map(|(header, _)| header)
 }
 
 /// Bytes in data files, for whoever shows progress.

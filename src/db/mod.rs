@@ -17,6 +17,7 @@ mod put;
 mod range_del;
 mod read;
 mod repair;
+mod repartition;
 mod salvage;
 mod scan;
 mod transaction;

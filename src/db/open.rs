@@ -319,12 +319,12 @@ impl Options {
         Codecs::new(self.compression, self.compression_len_min, keyring)
     }
 
-    fn file_bounds(&self) -> FileBounds {
+    pub(super) fn file_bounds(&self) -> FileBounds {
         FileBounds { len_max: self.data_file_len_max, records_max: self.data_file_records_max }
     }
 }
 
-fn open_files_max(options: &Options) -> usize {
+pub(super) fn open_files_max(options: &Options) -> usize {
     options.open_files_max.unwrap_or_else(|| (descriptors_max() / 2).min(OPEN_FILES_MAX_DEFAULT))
 }
 

@@ -14,6 +14,7 @@ use futures::poll;
 use parking_lot::Mutex;
 
 use super::fs::Sharing;
+use super::memory::Memory;
 use super::sim::SimDisk;
 use super::{Disk, Driver, File, Fs, WriteMode, probe_uring, uring_denied_hint};
 
@@ -36,12 +37,21 @@ fn sim_setup(disk: &SimDisk) -> Setup {
     Setup { driver, fs, dir: "/store".into(), _temporary: None }
 }
 
-/// Every driver this machine has; a sandbox without `io_uring` still tests the other two.
+fn memory_setup() -> Setup {
+    let (driver, fs) = (Driver::Memory, Fs::memory(Memory::new()));
+    Setup { driver, fs, dir: "/store".into(), _temporary: None }
+}
+
+/// Every driver this machine has; a sandbox without `io_uring` still tests the others.
 fn setups() -> Vec<Setup> {
     let pieces = SimDisk::new(7);
     pieces.short_transfers(0.5);
-    let mut setups =
-        vec![os_setup(Driver::Blocking), sim_setup(&SimDisk::new(3)), sim_setup(&pieces)];
+    let mut setups = vec![
+        os_setup(Driver::Blocking),
+        memory_setup(),
+        sim_setup(&SimDisk::new(3)),
+        sim_setup(&pieces),
+    ];
     if probe_uring().is_ok() {
         setups.push(os_setup(Driver::Uring));
     }

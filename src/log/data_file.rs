@@ -19,9 +19,11 @@ use crate::log::format::group::{Chain, GROUP_HEADER_LEN};
 use crate::log::format::record::{RecordHeader, decode_record};
 use crate::log::hint_file::{Hint, Runs};
 use crate::log::key_run::KeyRun;
-use crate::log::manifest::Manifest;
+use crate::log::manifest::{Manifest, WiderMap};
 use crate::log::scanner::ReadAt;
 use crate::log::stored_file::StoredFile;
+use crate::planted::{Bug, is_planted};
+use crate::route::PartitionMap;
 use crate::types::{FileId, KeyId, KeyspaceId, PartitionId, Seqno, StoreId};
 
 /// What the files of a store have in common (F2).
@@ -31,6 +33,10 @@ pub(crate) struct StoreIdentity {
     pub(crate) map_epoch: u64,
     pub(crate) partition_count: u32,
     pub(crate) hash_key: [u8; 16],
+    /// Maps that were in force once, and had more partitions than any since.
+    pub(crate) wider_maps: Vec<WiderMap>,
+    /// A change of the partition count was begun and not cleared away.
+    pub(crate) is_repartitioning: bool,
 }
 
 impl StoreIdentity {
@@ -40,7 +46,16 @@ impl StoreIdentity {
             map_epoch: manifest.map_epoch,
             partition_count: manifest.partition_count,
             hash_key: manifest.hash_key,
+            wider_maps: manifest.wider_maps.clone(),
+            is_repartitioning: manifest.is_repartitioning,
         }
+    }
+
+    /// The map by which a record counts that is in a file of this map epoch (RT3).
+    pub(crate) fn map_of(&self, epoch: u64) -> PartitionMap {
+        let since = self.wider_maps.iter().find(|map| map.through >= epoch);
+        let since = since.filter(|_| !is_planted(Bug::LeftBehindCounts));
+        PartitionMap::new(since.map_or(self.partition_count, |map| map.partition_count))
     }
 
     /// What the header of a file must say.

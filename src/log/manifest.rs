@@ -9,6 +9,8 @@
 //!   newer store is reported as newer whatever its fields are called.
 //! - **M2** Keyspace ids are positive, increase, and are below `keyspace_next`; names have 1 to 255 bytes and
 //!   are not repeated. Id 0 is the default keyspace, which has no name and no entry (N1).
+//! - **M3** Wider maps are older ones with more partitions than any that came after: their epochs increase, their
+//!   counts decrease, down to what the store has now.
 
 use std::collections::HashSet;
 
@@ -44,6 +46,14 @@ pub(crate) struct ManifestKeyspace {
     pub(crate) is_dropping: bool,
 }
 
+/// A map that was in force once, with more partitions than any since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WiderMap {
+    /// The last epoch of it.
+    pub(crate) through: u64,
+    pub(crate) partition_count: u32,
+}
+
 /// The content of MANIFEST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -59,6 +69,10 @@ pub(crate) struct Manifest {
     pub(crate) key: KeyId,
     /// By id.
     pub(crate) keyspaces: Vec<ManifestKeyspace>,
+    /// A change of the partition count was begun, or what it leaves is not cleared away yet.
+    pub(crate) is_repartitioning: bool,
+    /// In order of their epochs (M3).
+    pub(crate) wider_maps: Vec<WiderMap>,
 }
 
 /// The fields as TOML spells them, in the order in which they are written.
@@ -75,8 +89,19 @@ struct Text {
     /// In hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encryption_key: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    repartitioning: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keyspaces: Vec<KeyspaceText>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    wider_maps: Vec<WiderMapText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WiderMapText {
+    through: u64,
+    partition_count: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,6 +152,15 @@ impl Manifest {
                     dropping: keyspace.is_dropping,
                 })
                 .collect(),
+            repartitioning: self.is_repartitioning,
+            wider_maps: self
+                .wider_maps
+                .iter()
+                .map(|map| WiderMapText {
+                    through: map.through,
+                    partition_count: map.partition_count,
+                })
+                .collect(),
         };
         let fields = toml::to_string(&text)
             .map_err(|error| FormatError::invalid(format!("MANIFEST cannot hold it: {error}")))?;
@@ -167,6 +201,12 @@ impl Manifest {
                     is_dropping: keyspace.dropping,
                 })
                 .collect(),
+            is_repartitioning: text.repartitioning,
+            wider_maps: text
+                .wider_maps
+                .into_iter()
+                .map(|map| WiderMap { through: map.through, partition_count: map.partition_count })
+                .collect(),
         };
         manifest.check()?;
         Ok(manifest)
@@ -195,6 +235,7 @@ impl Manifest {
                 limits::PARTITIONS_MAX
             )));
         }
+        self.check_maps()?;
         let mut newest = KeyspaceId::default();
         let mut names = HashSet::new();
         for ManifestKeyspace { id, name, .. } in &self.keyspaces {
@@ -220,6 +261,31 @@ impl Manifest {
         } else {
             Err(FormatError::invalid("a keyspace has an id that was not given out yet (M2)"))
         }
+    }
+}
+
+impl Manifest {
+    fn check_maps(&self) -> Result<(), FormatError> {
+        let (mut through, mut count) = (0, limits::PARTITIONS_MAX + 1);
+        for map in &self.wider_maps {
+            let is_next = (through + 1..self.map_epoch).contains(&map.through)
+                && (self.partition_count + 1..count).contains(&map.partition_count);
+            if !is_next {
+                return Err(FormatError::invalid("the wider maps are not in order (M3)"));
+            }
+            (through, count) = (map.through, map.partition_count);
+        }
+        Ok(())
+    }
+
+    /// The same store with another number of partitions.
+    pub(crate) fn with_partitions(&self, partition_count: u32) -> Manifest {
+        let mut wider_maps = self.wider_maps.clone();
+        wider_maps
+            .push(WiderMap { through: self.map_epoch, partition_count: self.partition_count });
+        wider_maps.retain(|map| map.partition_count > partition_count);
+        let map_epoch = self.map_epoch.saturating_add(1);
+        Manifest { map_epoch, partition_count, wider_maps, ..self.clone() }
     }
 }
 
@@ -311,6 +377,8 @@ mod tests {
                 keyspace(1, "sessions", Some(1_800_000), false),
                 keyspace(3, "carts", None, true),
             ],
+            is_repartitioning: false,
+            wider_maps: Vec::new(),
         }
     }
 
@@ -372,6 +440,30 @@ mod tests {
             let text = manifest.encode().unwrap();
             assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest));
         }
+    }
+
+    /// Breaks if a store that went from seven partitions to three, five and two takes what was left behind under
+    /// some map for current.
+    #[test]
+    fn m3_wider_maps_are_remembered_as_long_as_they_are_wider() {
+        let maps = |manifest: &Manifest| -> Vec<(u64, u32)> {
+            let text = manifest.encode().unwrap();
+            assert_eq!(Manifest::decode(text.as_bytes()).as_ref(), Ok(manifest));
+            manifest.wider_maps.iter().map(|map| (map.through, map.partition_count)).collect()
+        };
+        let seven = Manifest { partition_count: 7, is_repartitioning: true, ..manifest() };
+        assert_eq!(maps(&seven), []);
+        let three = seven.with_partitions(3);
+        assert_eq!((maps(&three), three.map_epoch), (vec![(1, 7)], 2));
+        let five = three.with_partitions(5);
+        assert_eq!(maps(&five), [(1, 7)]);
+        let two = five.with_partitions(2);
+        assert_eq!(maps(&two), [(1, 7), (3, 5)]);
+        let six = two.with_partitions(6);
+        assert_eq!((maps(&six), six.map_epoch), (vec![(1, 7)], 5));
+        assert_eq!(maps(&six.with_partitions(7)), []);
+        let swapped = two.wider_maps.iter().rev().copied().collect();
+        assert!(Manifest { wider_maps: swapped, ..two }.encode().is_err());
     }
 
     /// Breaks if the bounds on names and their number let MANIFEST grow longer than what is read of it: the

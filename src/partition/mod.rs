@@ -31,6 +31,7 @@ mod range_del;
 mod read;
 pub(crate) mod recovery;
 pub(crate) mod repair;
+pub(crate) mod repartition;
 mod rotation;
 mod scrub;
 mod settle;

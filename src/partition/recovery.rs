@@ -222,6 +222,7 @@ pub(crate) fn load<'a>(
     };
     let listed_next = recovery.listed.next;
     let mut strays = recovery.find_strays()?;
+    recovery.pass_over_newer();
     let sealed = recovery.listed.sealed.clone();
     let files_total = sealed.len() as u64 + u64::from(recovery.listed.active.is_some());
     tell(LoadProgress { files_total, ..LoadProgress::default() });
@@ -274,7 +275,8 @@ pub(super) struct Recovery<'a> {
 pub(super) struct Loading {
     id: PartitionId,
     hasher: KeyHasher,
-    map: PartitionMap,
+    /// By which records of the file that is read count (RT3).
+    pub(super) map: PartitionMap,
     loader: KeydirLoader,
     usage: Usage,
     clock: Arc<ExpiryClock>,
@@ -339,7 +341,7 @@ impl Loading {
     fn take(&mut self, slot: FileSlot, entry: &HintEntry<'_>) {
         self.keyspace_max = self.keyspace_max.max(entry.keyspace);
         let hash = self.hasher.hash(entry.keyspace, entry.key);
-        // Left behind by a repartition that was interrupted; another partition has it now.
+        // Left behind when another partition got the key (RT3).
         if self.map.partition_of(hash) != self.id {
             return;
         }
@@ -400,6 +402,24 @@ impl Recovery<'_> {
         Ok(strays)
     }
 
+    /// A change of the partition count that was interrupted may have listed what it had written. Whoever opens the
+    /// store to write has that cleared away before; a reader passes over it (RO1).
+    fn pass_over_newer(&mut self) {
+        let identity = &self.owner.identity;
+        if !self.fs.is_read_only() || !identity.is_repartitioning {
+            return;
+        }
+        let mut kept = Vec::new();
+        for sealed in std::mem::take(&mut self.listed.sealed) {
+            let path = layout::data_file_path(&self.dir, sealed.id);
+            let header = self.fs.open_read(&path).ok().and_then(|file| read_header(&file));
+            if header.is_none_or(|header| header.map_epoch <= identity.map_epoch) {
+                kept.push(sealed);
+            }
+        }
+        self.listed.sealed = kept;
+    }
+
     /// What F1 forbids.
     fn adopt(&mut self, strays: &mut Vec<PathBuf>) -> Result<()> {
         for path in std::mem::take(strays) {
@@ -418,12 +438,7 @@ impl Recovery<'_> {
         let expected = self.owner.expected(FileKind::Data, sealed.id);
         let io = |source| Error::io("read", &data.path, source);
         let len = file.len().map_err(io)?;
-        let refuse = |verdict| match verdict {
-            SealedVerdict::Intact => Ok(()),
-            SealedVerdict::Corrupt { offset, why } => Err(Error::corrupt(&data.path, offset, why)),
-            SealedVerdict::Refuse { why } => Err(Error::newer(&data.path, why)),
-        };
-        refuse(read_sealed_ends(&*file, len, &expected, sealed).map_err(io)?)?;
+        refuse(read_sealed_ends(&*file, len, &expected, sealed).map_err(io)?, &data.path)?;
         if self.load_hint(slot, &data, sealed) {
             self.report.hints += 1;
         } else {
@@ -431,7 +446,7 @@ impl Recovery<'_> {
             let verdict = read_sealed(&*file, len, &expected, sealed, &mut |record| {
                 self.loading.take_record(slot, &record);
             });
-            refuse(verdict.map_err(io)?)?;
+            refuse(verdict.map_err(io)?, &data.path)?;
             self.hints_due.push(sealed.id);
         }
         file.advise_random();
@@ -563,8 +578,19 @@ impl Recovery<'_> {
             }
         })?;
         let identity = self.owner.identity_of(id);
-        let key = read_key(&file);
+        let header = read_header(&file);
+        let key = header.as_ref().map_or(KeyId::NONE, |header| header.key);
         self.owner.codecs.check_key(key).map_err(|why| why.at(&path, 0))?;
+        // Whether it is that file is for others to say.
+        let epoch = header.map_or(self.owner.identity.map_epoch, |header| header.map_epoch);
+        self.loading.map = self.owner.identity.map_of(epoch);
+        if epoch > self.owner.identity.map_epoch {
+            let what = format!(
+                "it was written when the store had map epoch {epoch}, and MANIFEST says {}, so it is an older one",
+                self.owner.identity.map_epoch
+            );
+            return Err(Error::corrupt(&path, 0, what));
+        }
         let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
         if self.listed.copies.contains(&id) {
             data.note_copy();
@@ -659,12 +685,19 @@ impl Recovery<'_> {
     }
 }
 
-/// The key that a file says its records are encrypted with. Whether it is that file is for others to say.
-pub(super) fn read_key(file: &File) -> KeyId {
+/// What a file says of itself. Whether it is that file is for others to say.
+pub(crate) fn read_header(file: &File) -> Option<DataHeader> {
     let mut bytes = [0; DATA_HEADER_LEN];
-    let count = file.read_at(&mut bytes, 0).unwrap_or_default();
-    let header = DataHeader::decode(bytes.get(..count).unwrap_or_default());
-    header.map_or(KeyId::NONE, |(header, _)| header.key)
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    DataHeader::decode(bytes.get(..count)?).ok().map(|(header, _)| header)
+}
+
+pub(super) fn refuse(verdict: SealedVerdict, path: &Path) -> Result<()> {
+    match verdict {
+        SealedVerdict::Intact => Ok(()),
+        SealedVerdict::Corrupt { offset, why } => Err(Error::corrupt(path, offset, why)),
+        SealedVerdict::Refuse { why } => Err(Error::newer(path, why)),
+    }
 }
 
 impl Recovery<'_> {

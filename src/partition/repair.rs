@@ -23,7 +23,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::recovery::{empty_files, read_key};
+use super::recovery::{empty_files, read_header};
 use super::rotation::too_many_files;
 use super::verify::{DamagedFile, Examined, ExaminedFile, FileState, ListState};
 use crate::clock::Clock;
@@ -213,8 +213,8 @@ impl Repair<'_> {
         let (file, len) = opened.map_err(|source| Error::io("open", path, source))?;
         let reader = Patient::new(&*file, len, self.progress);
         let expected = self.config.identity.expected(FileKind::Data, self.examined.id, id);
-        let key = read_key(&file);
-        let mut copy = Copy { repair: self, key, writer: None, records: 0, error: None };
+        let of = read_header(&file);
+        let mut copy = Copy { repair: self, of, writer: None, records: 0, error: None };
         let walked = salvage(&reader, len, &expected, damaged.extent, &mut |piece| match piece {
             Piece::Record(record) => copy.record(&record),
             Piece::Group { .. } | Piece::Damage(_) => ControlFlow::Continue(()),
@@ -303,7 +303,8 @@ struct Copy<'a, 'r> {
     repair: &'a mut Repair<'r>,
     /// That the damaged file says its records are encrypted with; none if it no longer says any, which has them
     /// all written again by the next compaction.
-    key: KeyId,
+    /// And by which map they count (RT3); by the current one, if it no longer says any.
+    of: Option<DataHeader>,
     writer: Option<(PathBuf, FileWriter)>,
     records: u64,
     error: Option<Error>,
@@ -328,7 +329,7 @@ impl Copy<'_, '_> {
         }
         let (path, writer) = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(self.repair.begin_file(self.key)?),
+            None => self.writer.insert(self.repair.begin_file(self.of.as_ref())?),
         };
         writer.push(record.header, [record.key, record.value]);
         self.records += 1;
@@ -357,7 +358,7 @@ impl Copy<'_, '_> {
 }
 
 impl Repair<'_> {
-    fn begin_file(&mut self, key: KeyId) -> Result<(PathBuf, FileWriter)> {
+    fn begin_file(&mut self, of: Option<&DataHeader>) -> Result<(PathBuf, FileWriter)> {
         let RepairConfig { fs, identity, open_id, .. } = *self.config;
         let id = self.listed.next;
         self.listed.next = FileId(id.0 + 1);
@@ -368,13 +369,13 @@ impl Repair<'_> {
             kind: FileKind::Data,
             store: identity.store,
             partition: self.examined.id,
-            partition_count: identity.partition_count,
+            partition_count: of.map_or(identity.partition_count, |header| header.partition_count),
             file: id,
-            map_epoch: identity.map_epoch,
+            map_epoch: of.map_or(identity.map_epoch, |header| header.map_epoch),
             hash_key: identity.hash_key,
             open_id,
             created_at_ms: self.config.clock.wall_ms(),
-            key,
+            key: of.map_or(KeyId::NONE, |header| header.key),
         };
         Ok((path, FileWriter::begin(file, &header)))
     }

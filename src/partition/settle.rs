@@ -233,6 +233,7 @@ impl Recovery<'_> {
     /// What was written is loaded, as any other file is.
     fn take_output(&mut self, output: Output, sealed: SealedFile) -> Result<()> {
         let Output { path, file, id, copied, .. } = output;
+        self.loading.map = self.owner.identity.map_of(self.owner.identity.map_epoch);
         let data = DataFile::new(
             id,
             self.owner.identity_of(id),

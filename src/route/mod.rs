@@ -5,6 +5,9 @@
 //!   process: routing depends on the hash key and partition count of MANIFEST alone.
 //! - **RT2** Going from `n` to `m` partitions moves only keys whose new partition is one that was
 //!   added, or whose old partition was one that was removed.
+//! - **RT3** A key that was in a partition under some map, and is there under the map since then that had most
+//!   partitions, has not left it as long as there was that partition; and one that goes takes its files with it. So
+//!   what is in a file counts if its key belongs there by the widest map since the file was written.
 
 use std::hash::Hasher;
 
@@ -72,6 +75,23 @@ impl PartitionMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RT3, over whole histories of counts.
+    #[test]
+    fn the_widest_map_tells_whether_a_key_ever_left() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..100 {
+            let counts: Vec<u32> = (0..random.usize(1..6)).map(|_| random.u32(1..9)).collect();
+            let widest = counts.iter().copied().max().expect("there is one");
+            for hash in hashes(200) {
+                let of = |count| PartitionMap::new(count).partition_of(hash);
+                let was = of(counts[0]);
+                let mut with_it = counts.iter().filter(|&&count| count > was.0);
+                let stayed = with_it.all(|&count| of(count) == was);
+                assert_eq!(of(widest) == of(counts[0]), stayed, "{counts:?}");
+            }
+        }
+    }
 
     fn hashes(count: u32) -> impl Iterator<Item = KeyHash> {
         let hasher = KeyHasher::new(b"0123456789abcdef");

@@ -39,6 +39,7 @@ mod pages;
 mod range_del;
 mod read_only;
 mod repair;
+mod repartition;
 mod rotation;
 mod salvage;
 mod scan;

@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn unknown_fields_under_a_good_checksum_are_unsupported() {
         for (offset, field) in [
-            (AT_KIND, &[4][..]),
+            (AT_KIND, &[5][..]),
             (AT_RESERVED_BYTE, &[1]),
             (AT_HEADER_LEN, &[136]),
             (AT_RESERVED, &[1]),

@@ -1,0 +1,346 @@
+//! Another number of partitions: everything is as it was, through any crash, and what moves is what has to.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use ringcask::sim::{Cut, SimClock};
+use ringcask::{Db, Durability, ErrorKind, Options, RepartitionReport, Ttl, WriteBatch};
+
+use crate::support::{Store, contents, each_disk, get, seed, wait};
+
+/// Files so short that there are several.
+fn options(store: &Store) -> Options {
+    store.options().data_file_len_max(8 << 10).durability(Durability::Buffered)
+}
+
+fn repartition(store: &Store, count: u32) -> RepartitionReport {
+    wait(options(store).repartition(store.path(), count)).unwrap()
+}
+
+fn partitions(db: &Db) -> usize {
+    db.stats().partitions.len()
+}
+
+/// What a store holds, keyspaces and times to live too.
+#[derive(Debug, PartialEq)]
+struct All {
+    default: BTreeMap<Vec<u8>, Vec<u8>>,
+    space: BTreeMap<Vec<u8>, Vec<u8>>,
+    expiries: Vec<Option<SystemTime>>,
+}
+
+const MORTALS: usize = 12;
+
+fn all(db: &Db) -> All {
+    let default = contents(db);
+    for (key, value) in &default {
+        assert_eq!(get(db, key).as_deref(), Some(value.as_slice()), "get and scan");
+    }
+    let space = wait(db.keyspace("space").into_future()).unwrap();
+    let expiry = |index| {
+        wait(db.entry(format!("mortal-{index}"))).unwrap().and_then(|entry| entry.expires_at)
+    };
+    All { default, space: contents(&space), expiries: (0..MORTALS).map(expiry).collect() }
+}
+
+/// Keys that are there, are not any more, and never were.
+fn fill(db: &Db, random: &mut fastrand::Rng, key_count: u32) {
+    let space = wait(db.keyspace("space").into_future()).unwrap();
+    for round in 0..3_u8 {
+        for key in 0..key_count {
+            if random.u8(..3) == 0 {
+                continue;
+            }
+            let value = vec![round; random.usize(..60)];
+            let put = db.put(format!("k{key:05}"), value);
+            wait(put.into_future()).unwrap();
+            if key % 8 == 0 {
+                let put = space.put(format!("s{key}"), [round]);
+                wait(put.into_future()).unwrap();
+            }
+        }
+        for key in (0..key_count).filter(|_| random.u8(..4) == 0) {
+            wait(db.del(format!("k{key:05}"))).unwrap();
+        }
+        let batch =
+            (0..20).fold(WriteBatch::new(), |batch, key| batch.put(format!("b{key}"), [round]));
+        wait(db.write(batch).into_future()).unwrap();
+        let from = random.u32(..key_count);
+        let range = format!("k{from:05}")..format!("k{:05}", from + key_count / 8);
+        wait(db.delete_range(range).into_future()).unwrap();
+    }
+    for index in 0..MORTALS {
+        let put = db.put(format!("mortal-{index}"), "v");
+        let ttl = Duration::from_secs(1000 + index as u64);
+        wait(put.ttl(ttl).into_future()).unwrap();
+    }
+}
+
+/// Breaks if a key, a value or a time to live is lost on the way, or if a key that is deleted is not.
+#[test]
+fn up_and_down_everything_is_as_it_was() {
+    each_disk(|store| {
+        let random = &mut fastrand::Rng::with_seed(seed());
+        let db = store.open_with(options(store).partitions(4));
+        fill(&db, random, 400);
+        let mut before = all(&db);
+        wait(db.close()).unwrap();
+        for (from, to) in [(4, 7), (7, 2), (2, 2), (2, 5), (5, 1), (1, 3)] {
+            let report = repartition(store, to);
+            assert_eq!((report.partitions_before, report.partitions_after), (from, to));
+            let keys = before.default.len() + before.space.len();
+            assert_eq!(report.keys_moved + report.keys_kept, keys as u64);
+            assert!(wait(options(store).verify(store.path())).unwrap().is_sound());
+            if random.bool() {
+                store.spoil_hints();
+            }
+            let db = store.open_with(options(store));
+            assert_eq!(partitions(&db), to as usize);
+            assert_eq!(all(&db), before);
+            for partition in to..7 {
+                assert_eq!(store.list(&format!("partition-{partition:03}")), [""; 0]);
+            }
+            fill(&db, random, 400);
+            if random.bool() {
+                wait(db.compact()).unwrap();
+            }
+            before = all(&db);
+            wait(db.close()).unwrap();
+        }
+    });
+}
+
+/// Whole histories of partition counts against one ordered map: few keys that are put and deleted all the time, so
+/// that what some key has left behind somewhere, once upon a time, would be noticed if it came back.
+#[test]
+fn nothing_that_was_left_behind_comes_back() {
+    let random = &mut fastrand::Rng::with_seed(seed());
+    for case in 0..150 {
+        let mut store = Store::sim(random.u64(..));
+        if case % 3 == 0 {
+            store = store.encrypted([9; 32]);
+        }
+        let mut model = BTreeMap::new();
+        let mut count = random.u32(1..7);
+        let mut db = store.open_with(options(&store).partitions(count));
+        for step in 0..10_u8 {
+            for key in 0..24_u8 {
+                match random.u8(..6) {
+                    0 | 1 => {
+                        wait(db.put([key], [step]).into_future()).unwrap();
+                        model.insert(vec![key], vec![step]);
+                    }
+                    2 | 3 => {
+                        let was_there = wait(db.del([key])).unwrap();
+                        assert_eq!(was_there, model.remove(&vec![key]).is_some());
+                    }
+                    _ => {}
+                }
+            }
+            match random.u8(..4) {
+                0 => drop(wait(db.compact()).unwrap()),
+                1 => {
+                    wait(db.delete_range([7]..[12]).into_future()).unwrap();
+                    model.retain(|key, _| !(7..12).contains(&key[0]));
+                }
+                _ => {}
+            }
+            wait(db.close()).unwrap();
+            if random.bool() {
+                store.spoil_hints();
+            }
+            count = random.u32(1..8);
+            repartition(&store, count);
+            db = store.open_with(options(&store));
+            assert_eq!(partitions(&db), count as usize);
+            assert_eq!(contents(&db), model, "case {case}, step {step}");
+            assert_eq!(db.stats().total().keys, model.len() as u64);
+        }
+        wait(db.close()).unwrap();
+    }
+}
+
+/// Killed, or without power, before any single operation: the store has one count or the other and all that was in it,
+/// and can be given any count afterwards.
+#[test]
+fn whenever_it_is_killed_everything_is_there() {
+    let random = &mut fastrand::Rng::with_seed(seed());
+    for (from, to) in [(2, 5), (5, 2), (3, 4), (4, 1)] {
+        let store = Store::sim(random.u64(..));
+        let db = store.open_with(options(&store).partitions(from));
+        fill(&db, random, 60);
+        let before = all(&db);
+        wait(db.sync()).unwrap();
+        let crashed = store.on(store.disk().kill());
+        drop(db);
+        crashed.disk().record();
+        repartition(&crashed, to);
+        let moments = crashed.disk().moments();
+        assert!(moments.len() > 30, "{}", moments.len());
+        let mut counts = BTreeMap::new();
+        for moment in moments {
+            for left in [
+                moment.disk.kill(),
+                moment.disk.power_cut(Cut::DropUnsynced),
+                moment.disk.power_cut(Cut::Random { seed: random.u64(..) }),
+            ] {
+                let store = store.on(left);
+                let reader = store.open_with(options(&store).read_only(true));
+                let count = partitions(&reader);
+                assert_eq!(contents(&reader), before.default);
+                wait(reader.close()).unwrap();
+                *counts.entry(count).or_insert(0) += 1;
+
+                if random.bool() {
+                    let db = store.open_with(options(&store));
+                    assert_eq!(partitions(&db), count);
+                    assert_eq!(all(&db), before);
+                    for (key, _) in before.default.iter().filter(|(key, _)| key[0] == b'k') {
+                        wait(db.del(key)).unwrap();
+                    }
+                    wait(db.compact()).unwrap();
+                    wait(db.close()).unwrap();
+                } else {
+                    let db = wait(options(&store).repartition(store.path(), 6));
+                    assert_eq!(db.unwrap().partitions_before as usize, count);
+                    let db = store.open_with(options(&store));
+                    assert_eq!(all(&db), before);
+                    wait(db.close()).unwrap();
+                    continue;
+                }
+                // What was deleted is not brought back by copies that never counted.
+                let again = if count == to as usize { from } else { to };
+                repartition(&store, again);
+                let db = store.open_with(options(&store));
+                assert!(contents(&db).keys().all(|key| key[0] != b'k'), "{count} → {again}");
+                assert!(get(&db, "b3").is_some());
+                wait(db.close()).unwrap();
+            }
+        }
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), {
+            let mut both = vec![from as usize, to as usize];
+            both.sort_unstable();
+            both
+        });
+    }
+}
+
+/// Breaks if more moves than consistent hashing says, or if what stays is written again.
+#[test]
+fn what_moves_is_what_has_to() {
+    const KEYS: u64 = 20_000;
+    let store = Store::sim(seed());
+    let db = store.open_with(store.options().partitions(4));
+    for key in 0..KEYS {
+        let put = db.put(key.to_le_bytes(), [7; 40]).durability(Durability::Buffered);
+        wait(put.into_future()).unwrap();
+    }
+    let live = db.stats().total().live_bytes;
+    wait(db.close()).unwrap();
+    for (from, to) in [(4_u64, 7_u64), (7, 2), (2, 3)] {
+        let (before, files) = (store.image(), store.data_files());
+        let used = store.used_bytes();
+        let report = wait(store.options().repartition(store.path(), to as u32)).unwrap();
+        assert_eq!(report.keys_moved + report.keys_kept, KEYS);
+        let expected = KEYS * from.abs_diff(to) / from.max(to);
+        let (least, most) = (expected * 95 / 100, expected * 105 / 100);
+        assert!((least..=most).contains(&report.keys_moved), "{report:?}, not {expected}");
+        assert_eq!(report.bytes_moved, live / KEYS * report.keys_moved);
+        // A header and marks a file, a list a partition.
+        assert!(store.used_bytes() < used + report.bytes_moved * 102 / 100 + to * 20_000);
+        let after = store.image();
+        for file in &files {
+            let bytes = &before[file];
+            let id: u64 = file["partition-".len()..][..3].parse().unwrap();
+            assert_eq!(after.get(file), (id < to).then_some(bytes), "{file}");
+        }
+    }
+}
+
+/// The clock may be wrong just now, so a record that has expired is not dropped for that.
+#[test]
+fn what_has_expired_moves_too() {
+    let store = Store::sim(1);
+    let clock = SimClock::new(1_800_000_000_000);
+    let options = || options(&store).clock(clock.clone());
+    let db = store.open_with(options().partitions(1));
+    for key in 0..50_u8 {
+        wait(db.put([key], "v").ttl(Duration::from_secs(100)).into_future()).unwrap();
+    }
+    wait(db.close()).unwrap();
+    clock.set(1_900_000_000_000);
+    let report = wait(options().repartition(store.path(), 2)).unwrap();
+    assert_eq!(report.keys_moved + report.keys_kept, 50);
+    clock.set(1_800_000_000_000);
+    let db = store.open_with(options());
+    assert_eq!(contents(&db).len(), 50);
+    for key in 0..50_u8 {
+        assert_eq!(wait(db.ttl([key])).unwrap(), Ttl::Left(Duration::from_secs(100)));
+    }
+    clock.advance(Duration::from_secs(101));
+    assert_eq!(contents(&db).len(), 0);
+    wait(db.close()).unwrap();
+}
+
+#[test]
+fn a_full_disk_leaves_the_store_as_it_was() {
+    let store = Store::sim(seed());
+    let random = &mut fastrand::Rng::with_seed(5);
+    let db = store.open_with(options(&store).partitions(2));
+    fill(&db, random, 300);
+    let before = all(&db);
+    wait(db.close()).unwrap();
+    // Settled, so that only what moves needs space.
+    wait(store.open_with(options(&store)).close()).unwrap();
+    store.disk().capacity_bytes(Some(store.used_bytes() + 6000));
+    let error = wait(options(&store).repartition(store.path(), 5)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    store.disk().clear_faults();
+    let db = store.open_with(options(&store));
+    assert_eq!((partitions(&db), all(&db)), (2, before));
+    wait(db.close()).unwrap();
+    assert!(store.data_files().iter().all(|file| file < &"partition-002".to_owned()));
+    assert_eq!(repartition(&store, 5).partitions_before, 2);
+}
+
+#[test]
+fn it_is_refused_where_it_cannot_be() {
+    each_disk(|store| {
+        let repartition = |count| wait(options(store).repartition(store.path(), count));
+        assert_eq!(repartition(2).unwrap_err().kind(), ErrorKind::NotAStore);
+        let db = store.open_with(options(store).partitions(2));
+        wait(db.put("k", "v").into_future()).unwrap();
+        assert_eq!(repartition(3).unwrap_err().kind(), ErrorKind::Locked);
+        wait(db.close()).unwrap();
+        for count in [0, 4097] {
+            assert_eq!(repartition(count).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
+        let reader = store.open_with(options(store).read_only(true));
+        assert_eq!(repartition(3).unwrap_err().kind(), ErrorKind::Locked);
+        wait(reader.close()).unwrap();
+
+        repartition(9).unwrap();
+        // It is the count of the store that counts now.
+        let error = store.try_open(options(store).partitions(2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PartitionCount);
+    });
+}
+
+/// Breaks if a MANIFEST that somebody has put back routes keys to partitions that no longer have them, without a word.
+#[test]
+fn an_older_manifest_is_noticed() {
+    let store = Store::sim(1);
+    let db = store.open_with(options(&store).partitions(3));
+    fill(&db, &mut fastrand::Rng::with_seed(1), 100);
+    wait(db.close()).unwrap();
+    let manifest = store.read("MANIFEST");
+    repartition(&store, 2);
+    let after = store.image();
+    store.write("MANIFEST", &manifest);
+    let error = store.try_open(options(&store)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("older"), "{error}");
+    for (file, bytes) in &after {
+        assert!(file == "MANIFEST" || store.read(file) == *bytes, "{file}");
+    }
+}
