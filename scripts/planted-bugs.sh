@@ -45,6 +45,8 @@ table=(
   "DamagedHintPassedOver    engine      scan_files::a_hint_that_is_damaged_under_a_scan_is_ignored_and_made_anew"
   "RewrittenPassedOver      engine      scan::a_key_that_is_there_all_the_time_is_always_seen"
   "CoversTheUnmerged        engine      key_runs::scans_through_runs_are_what_an_ordered_map_says"
+  "SnapshotUnnoted          engine      snapshot::ten_thousand_overwrites_later_the_old_values_are_there"
+  "MomentsApart             engine      snapshot::all_partitions_are_shown_at_one_moment"
   "NamesBelieved            engine      scan::every_kind_of_scan_is_what_an_ordered_map_says"
   "FailedSyncRetried        engine      faults::a_failed_sync_poisons_the_partition_for_writes"
   "FailedGroupLeft          engine      faults::what_was_told_to_have_failed_does_not_come_alive"

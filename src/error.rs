@@ -69,6 +69,8 @@ pub enum ErrorKind {
     PositionGone,
     /// The position is of another store, or of another state of this one.
     ForeignPosition,
+    /// The snapshot is too old, or too much was changed since it was made; make another one.
+    SnapshotEnded,
     /// What was asked for was cancelled before it was done.
     Cancelled,
     /// The file system is full, or a quota is used up; the write was not done.

@@ -57,6 +57,7 @@ mod mailbox;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod micro;
+mod moment;
 mod options;
 mod partition;
 mod planted;
@@ -79,7 +80,7 @@ pub use log::decoders;
 
 pub use db::{
     Blocking, BlockingIter, Change, ChangeKind, ChangePosition, Changes, ChangesSince, Cursor, Db,
-    DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys,
+    DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Snapshot,
     Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -103,6 +103,15 @@ pub const PAGE_ENTRIES_DEFAULT: usize = 1000;
 /// Bytes of keys and values at which a page of a scan ends; its last entry may go over it.
 pub const PAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Age at which a snapshot ends, if the options do not say otherwise.
+pub const SNAPSHOT_AGE_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of memory that the snapshots of a store may take, if the options do not say otherwise.
+pub const SNAPSHOT_BYTES_MAX_DEFAULT: u64 = 256 << 20;
+
+/// Keys that one `get_many` of a snapshot reads at once.
+pub const SNAPSHOT_GETS_MAX: usize = 64;
+
 /// Parts of long values that one partition reads at once.
 pub const PARTS_IN_FLIGHT_MAX: usize = 16;
 

@@ -128,6 +128,8 @@ pub struct Options {
     pub(crate) entries_max: Option<u64>,
     pub(crate) bytes_max: Option<u64>,
     pub(crate) eviction: Eviction,
+    pub(crate) snapshot_age_max: Option<Duration>,
+    pub(crate) snapshot_bytes_max: u64,
 }
 
 impl Default for Options {
@@ -164,6 +166,8 @@ impl Default for Options {
             entries_max: None,
             bytes_max: None,
             eviction: Eviction::None,
+            snapshot_age_max: Some(limits::SNAPSHOT_AGE_MAX_DEFAULT),
+            snapshot_bytes_max: limits::SNAPSHOT_BYTES_MAX_DEFAULT,
         }
     }
 }
@@ -440,6 +444,26 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
         self
     }
 
+    /// How old a [snapshot](crate::Db::snapshot) may get; `None` for any age. Default: one hour.
+    ///
+    /// What compaction would give back stays on disk while a snapshot needs it, so one that was forgotten would
+    /// fill the disk by and by. Reading one that is older fails with
+    /// [`SnapshotEnded`](crate::ErrorKind::SnapshotEnded).
+    pub fn snapshot_age_max(mut self, age: impl Into<Option<Duration>>) -> Options {
+        self.snapshot_age_max = age.into();
+        self
+    }
+
+    /// Bytes of memory that all [snapshots](crate::Db::snapshot) of the store may take together. Default: 256 MiB.
+    ///
+    /// Each key that is written, deleted or expires while a snapshot lives costs it 35 to 70 bytes, once. When all take
+    /// more than this the oldest one ends: reading it fails with
+    /// [`SnapshotEnded`](crate::ErrorKind::SnapshotEnded).
+    pub fn snapshot_bytes_max(mut self, bytes: u64) -> Options {
+        self.snapshot_bytes_max = bytes;
+        self
+    }
+
     /// Takes the time from `clock` instead of the system, on any disk; for tests, feature `sim`.
     #[cfg(any(test, feature = "sim"))]
     pub fn clock(mut self, clock: crate::sim::SimClock) -> Options {
@@ -491,6 +515,9 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
         }
         for (name, bound) in [("entries_max", self.entries_max), ("bytes_max", self.bytes_max)] {
             within(name, bound.unwrap_or(1), 1, u64::MAX)?;
+        }
+        if let Some(age) = self.snapshot_age_max {
+            within("snapshot_age_max in milliseconds", age.as_millis() as u64, 1, u64::MAX)?;
         }
         within("data_file_records_max", self.data_file_records_max, 1, 1 << 24)?;
         within("mailbox_requests_max", self.mailbox_requests_max as u64, 1, 1 << 20)?;

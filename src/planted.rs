@@ -69,6 +69,10 @@ pub(crate) enum Bug {
     DamagedHintPassedOver,
     /// SN1: a scan passes over keys that were written or moved since it began.
     RewrittenPassedOver,
+    /// SS1: what was there is not noted for snapshots before it changes.
+    SnapshotUnnoted,
+    /// S1: partitions say what there is for a snapshot, and do not wait for each other.
+    MomentsApart,
     /// SN2: a scan takes every key that a file names for one that is there.
     NamesBelieved,
     /// D1: a sync that failed is tried again, and believed.

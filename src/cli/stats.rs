@@ -26,6 +26,8 @@ fn stats_json(stats: &Stats) -> Value {
     json!({
         "io": stats.io,
         "workers": stats.workers,
+        "snapshots": stats.snapshots,
+        "snapshot_bytes": stats.snapshot_bytes,
         "total": partition_json(&stats.total()),
         "partitions": partitions,
     })

@@ -20,6 +20,7 @@ mod repair;
 mod repartition;
 mod salvage;
 mod scan;
+mod snapshot;
 mod transaction;
 mod ttl;
 mod update;
@@ -44,6 +45,7 @@ pub use self::put::Put;
 pub use self::range_del::DelRange;
 use self::read::ReadNow;
 pub use self::scan::{Cursor, Page, Scan, ScanKeys};
+pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
 pub use self::update::Update;
 pub use self::value::IntoValue;
@@ -52,6 +54,7 @@ use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::codec::Codecs;
 use crate::mailbox::{Body, Durable, Entry, Mailbox, Peers, Request, Watchers, reply_slot};
+use crate::moment::Snapshots;
 use crate::options::Options;
 use crate::partition::PartitionView;
 use crate::report::RepairReport;
@@ -113,6 +116,9 @@ pub(crate) struct Shared {
     watchers: Arc<Watchers>,
     store: StoreId,
     map_epoch: u64,
+    snapshots: Arc<Snapshots>,
+    /// Held by who asks for a moment over all partitions: one at a time, so that writers have their turn in between.
+    moment_turn: futures::lock::Mutex<()>,
 }
 
 /// A key space of the store as a handle uses it (N1).
@@ -290,7 +296,7 @@ impl Db {
     /// # db.close().await }).unwrap();
     /// ```
     pub fn scan(&self) -> Scan {
-        Scan::new(self.shared.clone(), self.space.id)
+        Scan::new(snapshot::AsOf::now(self.shared.clone()), self.space.id)
     }
 
     /// How many keys there are.
@@ -309,7 +315,9 @@ impl Db {
         let shared = &self.shared;
         let partitions =
             shared.partitions.iter().map(|shard| shard.view.stats(shard.mailbox.depth())).collect();
-        Stats { partitions, io: shared.io_name, workers: shared.worker_count }
+        let (snapshots, snapshot_bytes) = shared.snapshots.count();
+        let (io, workers) = (shared.io_name, shared.worker_count);
+        Stats { partitions, io, workers, snapshots, snapshot_bytes }
     }
 
     /// The partition that `key` belongs to: what survives a power cut is a beginning of what each had.

@@ -18,6 +18,7 @@ use crate::log::codec::{Codecs, Keyring};
 use crate::log::data_file::{FileBounds, StoreIdentity};
 use crate::log::manifest::Manifest;
 use crate::mailbox::{Doorbell, Inbox, Mailbox, Peers, Ticks, Watchers, mailbox};
+use crate::moment::Snapshots;
 use crate::options::{
     Compaction, Durability, EncryptionKeys, Io, OnOpenProgress, OpenProgress, Options,
 };
@@ -179,6 +180,11 @@ fn partition_config(
         peers,
         watchers: Arc::new(Watchers::new(partition_count)),
         changes_retention_bytes: options.changes_retention_bytes.div_ceil(partition_count as u64),
+        snapshots: Arc::new(Snapshots::new(
+            options.snapshot_bytes_max,
+            options.snapshot_age_max,
+            options.clock.clone(),
+        )),
     })
 }
 
@@ -197,7 +203,7 @@ fn start(
     let peers = peers(&doorbells, partition_count);
     let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
-    let watchers = config.watchers.clone();
+    let (watchers, snapshots) = (config.watchers.clone(), config.snapshots.clone());
     let (store, map_epoch) = (identity.store, identity.map_epoch);
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
@@ -243,11 +249,7 @@ fn start(
     let waits = Waits { loaded, committed: committed_sender, worker_count };
     let started =
         collect(&waits, partition_count, options.on_open_progress.as_ref()).and_then(|collected| {
-            let ticker = start_ticker(options, access, doorbells)
-                .map_err(|source| Error::io("start a timer for", &root, source))?;
-            if let Some(ticker) = ticker {
-                lifecycle.keep(ticker);
-            }
+            start_ticker(options, access, &root, doorbells, &lifecycle)?;
             Ok(collected)
         });
     let Collected { views, strays, report } = match started {
@@ -291,16 +293,20 @@ fn start(
         watchers,
         store,
         map_epoch,
+        snapshots,
+        moment_turn: futures::lock::Mutex::new(()),
     };
     Ok((shared, report))
 }
 
-/// What rings when it is time for a sync, or for upkeep.
+/// Tells the workers that time has passed, until the store closes.
 fn start_ticker(
     options: &Options,
     access: &Access,
+    root: &Path,
     doorbells: Vec<Arc<Doorbell>>,
-) -> std::io::Result<Option<Ticker>> {
+    lifecycle: &Lifecycle,
+) -> Result<()> {
     let mut schedules = Vec::new();
     if let Durability::Interval(interval) = options.durability {
         schedules.push((Ticks::SYNC, interval));
@@ -308,7 +314,12 @@ fn start_ticker(
     if access.has_upkeep_timer {
         schedules.push((Ticks::UPKEEP, UPKEEP_INTERVAL));
     }
-    if schedules.is_empty() { Ok(None) } else { Ticker::start(&schedules, doorbells).map(Some) }
+    if !schedules.is_empty() {
+        let ticker = Ticker::start(&schedules, doorbells)
+            .map_err(|source| Error::io("start a timer for", root, source))?;
+        lifecycle.keep(ticker);
+    }
+    Ok(())
 }
 
 impl Options {

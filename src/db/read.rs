@@ -18,6 +18,7 @@ use crate::log::codec::Codecs;
 use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::record::RecordHeader;
 use crate::mailbox::Entry;
+use crate::moment::Place;
 use crate::partition::PartitionView;
 use crate::planted::{Bug, is_planted};
 use crate::types::{KeyHash, KeyspaceId, Seqno};
@@ -74,6 +75,19 @@ pub(super) fn read_now(
 /// Whether a range that was deleted since has the entry.
 fn is_hidden(entry: &Entry, cover: Seqno) -> bool {
     entry.seqno < cover && !is_planted(Bug::RangeIgnoredByReaders)
+}
+
+/// The entry at a place that somebody holds on to, if its record is in the page cache.
+pub(super) fn read_place(
+    view: &PartitionView,
+    codecs: &Codecs,
+    place: &Place,
+    key: (KeyspaceId, &[u8]),
+) -> Option<Entry> {
+    place.data.note_used(view.clock.load(Ordering::Relaxed));
+    let entry = read_record(&place.data, codecs, place.location, key)?;
+    view.gets_hop_free.add(1);
+    Some(entry)
 }
 
 /// The entry, if the record is in the page cache and is what it should be.

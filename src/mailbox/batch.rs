@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::gate::Marking;
 use super::peers::{Agreement, Deciding};
 use super::{Body, Durable, Expected, GetMany, ReplySender};
 use crate::error::{Error, ErrorKind, Result};
+use crate::moment::{Life, Moment};
 use crate::types::{ExpiresAt, KeyHash, KeyspaceId};
 
 /// Everything that is to happen together, by partition.
@@ -94,8 +96,9 @@ impl BatchDone {
     }
 }
 
-/// What one partition tells another about a batch. Needs no room in a mailbox: what it is about was admitted
-/// to one already, and there are at most a handful for each batch and partition.
+/// What a partition is told past its mailbox. Of batches, because what it is about was admitted to one already, and
+/// there are at most a handful for each batch and partition; of moments over all partitions, because there is one at a
+/// time, and a mailbox may be full of what waits for it.
 pub(crate) enum Message {
     /// Take part.
     Prepare(Participation, Part),
@@ -113,6 +116,12 @@ pub(crate) enum Message {
     Forget(u64),
     /// Say what these keys are, for somebody who keeps batches from being published meanwhile.
     Read(GetMany),
+    /// Say what there is now, for a snapshot, and publish nothing until all have.
+    Snapshot(Marking<Arc<Moment>>, Arc<Life>),
+    /// All have: go on.
+    Go,
+    /// A snapshot has ended.
+    SnapshotEnded,
 }
 
 /// One partition's part in an [`Agreement`]. Dropping it before its end says that the partition is gone.

@@ -15,6 +15,7 @@
 mod admission;
 mod batch;
 mod doorbell;
+mod gate;
 mod peers;
 mod publications;
 mod reply;
@@ -32,9 +33,12 @@ pub(crate) use batch::{
     Batch, BatchEntry, Condition, EntryChange, Message, Part, Participation, conflict,
 };
 pub(crate) use doorbell::{Doorbell, Ticks};
+pub(crate) use gate::{Marked, Marking};
 pub(crate) use peers::{Agreement, Deciding, Peers, batch_id};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
-pub(crate) use request::{Body, Durable, Entry, GetMany, PageOf, Request, Stored, ValuePart};
+pub(crate) use request::{
+    Body, Durable, Entry, GetAt, GetMany, PageOf, Request, Stored, ValuePart,
+};
 pub(crate) use update::{Change, Expiry, Update, When};
 pub use update::{Expected, Swap};
 pub(crate) use watch::{Changed, Event, Interest, Told, WatchedKeys, Watcher, Watchers, raw_len};

@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchDone, Message, Participation, conflict};
+use super::gate::{Gate, Marking};
 use super::publications::{Hold, Publications};
 use super::{Doorbell, GetMany, ReplySender};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,8 +93,18 @@ impl Peers {
         self.send(partition, Message::Read(request));
     }
 
+    /// Begins a moment over all partitions; `ask` makes the message for each.
+    pub(crate) fn gate<M>(self: &Arc<Self>, ask: impl Fn(Marking<M>) -> Message) -> Arc<Gate<M>> {
+        Gate::begin(self, self.queues.len(), ask)
+    }
+
+    /// Tells every partition to let go of snapshots that have ended.
+    pub(crate) fn snapshot_ended(&self) {
+        (0..self.queues.len()).for_each(|partition| self.send(partition, Message::SnapshotEnded));
+    }
+
     /// What a partition takes no more is dropped, which says what has to be said.
-    fn send(&self, to: usize, message: Message) {
+    pub(super) fn send(&self, to: usize, message: Message) {
         let queue = &self.queues[to];
         let undelivered = {
             let mut messages = queue.messages.lock();

@@ -15,6 +15,7 @@ use crate::log::format::record::{Codec, Encryption, RecordHeader, RecordKind, SE
 use crate::log::hint_file::Hint;
 use crate::log::key_run::KeyRun;
 use crate::log::stored_file::StoredFile;
+use crate::moment::Place;
 use crate::stats::Compacted;
 use crate::types::{EntryInfo, ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
@@ -222,6 +223,14 @@ pub(crate) struct GetMany {
     pub(crate) reply: ReplySender<Result<Vec<Option<Stored>>>>,
 }
 
+/// The record at a place that somebody holds on to, whatever the keydir says.
+pub(crate) struct GetAt {
+    pub(crate) place: Place,
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) key: Bytes,
+    pub(crate) reply: ReplySender<Result<Option<Stored>>>,
+}
+
 pub(crate) enum Request {
     Put {
         hash: KeyHash,
@@ -254,6 +263,7 @@ pub(crate) enum Request {
         key: Bytes,
         reply: ReplySender<Result<Option<Stored>>>,
     },
+    GetAt(Box<GetAt>),
     /// A part of a long value: these offsets, as far as it goes.
     GetRange {
         hash: KeyHash,
@@ -299,6 +309,7 @@ impl Request {
             Request::Update(update) => update.key.len() + update.change.len_bytes(),
             Request::Batch(batch) => batch.len_bytes(),
             Request::Get { key, .. } | Request::GetRange { key, .. } => key.len(),
+            Request::GetAt(get) => get.key.len(),
             Request::GetMany(many) => many.keys.iter().map(|(_, key)| key.len()).sum(),
             Request::Sync { .. }
             | Request::Page { .. }

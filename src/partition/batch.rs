@@ -256,6 +256,9 @@ impl Partition {
                 Message::Abort(id) => self.batch_aborted(id),
                 Message::Doubt(id, error) => self.batch_in_doubt(id, &error),
                 Message::Read(request) => self.get_many(request, ops),
+                Message::Snapshot(marking, life) => self.snapshot_wanted(marking, life),
+                Message::Go => self.moments.go(),
+                Message::SnapshotEnded => self.snapshots_prune(),
                 Message::Forget(id) => {
                     if let Some(file) = self.batches.decisions.remove(&id) {
                         self.batch_settled(vec![file]);

@@ -49,6 +49,10 @@ pub(super) enum InFlight {
 
 impl Partition {
     pub(super) fn commit_advance(&mut self, ops: &mut Ops) {
+        self.moments_mark();
+        if self.moments.is_held() {
+            return;
+        }
         while matches!(self.in_flight, InFlight::None) {
             let Some(front) = self.groups.front() else { break };
             let (file, len, has_records) = (front.file, front.len(), front.has_records());
@@ -349,6 +353,7 @@ impl Partition {
         is_new: bool,
     ) -> bool {
         let location = Location { has_expiry: expires_at.is_some(), ..location };
+        self.snapshots_note(hash);
         let was_expired = self.is_expired(hash);
         let old = self.keydir.upsert(hash, location);
         self.expiries.set(hash, expires_at);
@@ -362,6 +367,7 @@ impl Partition {
 
     /// The key is deleted, by the tombstone at `location`; whether it was there.
     pub(super) fn publish_del(&mut self, hash: KeyHash, location: Location, is_new: bool) -> bool {
+        self.snapshots_note(hash);
         let old = self.keydir.remove(hash);
         if is_new {
             self.usage.del(location.slot, location.len, old);

@@ -138,6 +138,7 @@ impl Partition {
 
     fn expire(&mut self, hash: KeyHash) {
         self.expiries.set(hash, None);
+        self.snapshots_note(hash);
         if let Some(location) = self.keydir.remove(hash) {
             self.usage.expired(location);
             self.evict_expired(hash);

@@ -35,6 +35,7 @@ pub(crate) mod repartition;
 mod rotation;
 mod scrub;
 mod settle;
+mod snapshot;
 mod space;
 mod update;
 mod upkeep;
@@ -64,6 +65,7 @@ use self::page::PageRequest;
 use self::range_del::RangeWork;
 use self::read::ReadRequest;
 use self::rotation::Rotated;
+use self::snapshot::Moments;
 use self::space::Reserve;
 use self::update::Parked;
 use self::upkeep::{Upkeep, UpkeepEvent};
@@ -80,6 +82,7 @@ use crate::log::data_file::{
 use crate::log::files::FilesList;
 use crate::log::format::record::RecordHeader;
 use crate::mailbox::{GetMany, Inbox, Peers, ReplySender, Request, Stored, Ticks, Watchers};
+use crate::moment::Snapshots;
 use crate::options::{Capacity, Compaction};
 use crate::ranges::Ranges;
 use crate::route::KeyHasher;
@@ -109,6 +112,7 @@ pub(crate) struct PartitionConfig {
     pub(crate) watchers: Arc<Watchers>,
     /// Of each partition's log, kept for those who follow it.
     pub(crate) changes_retention_bytes: u64,
+    pub(crate) snapshots: Arc<Snapshots>,
 }
 
 impl PartitionConfig {
@@ -240,6 +244,7 @@ pub(crate) struct Partition {
 
     parked: Parked,
     batches: Batches,
+    moments: Moments,
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
     reads_in_flight_bytes: usize,
@@ -322,6 +327,7 @@ impl Partition {
             unsynced: false,
             parked: Parked::default(),
             batches: Batches::default(),
+            moments: Moments::default(),
             reads_waiting: VecDeque::new(),
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
@@ -374,12 +380,14 @@ impl Partition {
             Request::Update(update) => self.update(update, ops),
             Request::Batch(batch) => self.batch(*batch, ops),
             Request::Get { hash, keyspace, key, reply } => {
-                self.get(ReadRequest { hash, keyspace, key, cover: Seqno(0), reply }, ops);
+                let (cover, at) = (Seqno(0), None);
+                self.get(ReadRequest { hash, keyspace, key, cover, at, reply }, ops);
             }
             Request::GetRange { hash, keyspace, key, range, reply } => {
                 let cover = Seqno(0);
                 self.get_range(RangeRequest { hash, keyspace, key, range, cover, reply }, ops);
             }
+            Request::GetAt(get) => self.get_at(*get, ops),
             Request::GetMany(request) => self.get_many(*request, ops),
             Request::Sync { reply } => self.sync(reply),
             Request::Page { of, offset, len, reply } => self.page(of, offset, len, reply, ops),
@@ -565,6 +573,7 @@ impl Drop for Partition {
             let what = "the partition's worker, by a bug in ringcask,";
             self.poison(what, &std::io::Error::other("see the panic message"));
         }
+        self.moments.leave();
         // Behind what was said above, for whoever finds no files and asks why.
         self.view.leave();
         self.config.peers.close(self.id);

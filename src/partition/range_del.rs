@@ -249,8 +249,11 @@ impl Partition {
 
     /// Takes some entries out of the keydir whose records were found to be hidden.
     pub(super) fn range_remove(&mut self) {
-        let Some(walk) = &mut self.range_work.walk else { return };
-        let Some(found) = &mut walk.found else { return };
+        let Some(mut walk) = self.range_work.walk.take() else { return };
+        let Some(found) = &mut walk.found else {
+            self.range_work.walk = Some(walk);
+            return;
+        };
         // The slot may have another file by now.
         let is_there = self.files.get(found.slot).is_some_and(|data| data.id == found.file);
         for hidden in found.hidden.by_ref().take(REMOVED_A_TURN) {
@@ -258,6 +261,7 @@ impl Partition {
                 is_there && location.slot == found.slot && location.offset == hidden.offset
             });
             let Some(location) = location else { continue };
+            self.snapshots_note(hidden.hash);
             self.keydir.remove(hidden.hash);
             if let Some(evictor) = &mut self.evictor {
                 evictor.expired(hidden.hash);
@@ -275,6 +279,7 @@ impl Partition {
             walk.found = None;
             self.upkeep.compactor.look();
         }
+        self.range_work.walk = Some(walk);
         self.view.counters.keys_mortal.set(self.expiries.len() as u64);
         self.view.show_usage(&self.usage);
     }

@@ -12,7 +12,8 @@ use crate::error::Error;
 use crate::keydir::Location;
 use crate::limits::{READS_IN_FLIGHT_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::log::data_file::{Checked, DataFile, check_record};
-use crate::mailbox::Stored;
+use crate::mailbox::{GetAt, Stored};
+use crate::moment::Place;
 use crate::types::{KeyHash, KeyspaceId, Seqno};
 
 /// A get on its way.
@@ -22,6 +23,8 @@ pub(crate) struct ReadRequest {
     pub(super) key: Bytes,
     /// Below this sequence number the key is deleted, as of when it was looked up (RG2).
     pub(super) cover: Seqno,
+    /// Where the record is, for one of a snapshot: then the keydir is not asked.
+    pub(super) at: Option<Place>,
     pub(super) reply: GetReply,
 }
 
@@ -32,22 +35,42 @@ impl Partition {
         self.read_advance(ops);
     }
 
+    /// Reads a record of a snapshot; whether it counts there is for the caller to say.
+    pub(super) fn get_at(&mut self, get: GetAt, ops: &mut Ops) {
+        let GetAt { place, keyspace, key, reply } = get;
+        let hash = self.hasher.hash(keyspace, &key);
+        let (cover, at) = (Seqno(0), Some(place));
+        self.get(ReadRequest { hash, keyspace, key, cover, at, reply }, ops);
+    }
+
     /// Starts reads while their number and bytes allow; at least one always may.
     fn read_advance(&mut self, ops: &mut Ops) {
         while self.reads_in_flight < READS_IN_FLIGHT_MAX
             && (self.reads_in_flight == 0 || self.reads_in_flight_bytes < READS_IN_FLIGHT_BYTES_MAX)
         {
             let Some(mut request) = self.reads_waiting.pop_front() else { break };
+            if let Some(Place { data, location }) = request.at.clone() {
+                self.read_submit(request, location, data, ops);
+                continue;
+            }
             request.cover = self.ranges.cover(request.keyspace, &request.key);
             match self.keydir.get(request.hash) {
                 None => self.reply_missing(request),
-                Some(location) => self.read_submit(request, location, ops),
+                Some(location) => {
+                    let data = self.data_to_read(location);
+                    self.read_submit(request, location, data, ops);
+                }
             }
         }
     }
 
-    fn read_submit(&mut self, request: ReadRequest, location: Location, ops: &mut Ops) {
-        let data = self.data_to_read(location);
+    fn read_submit(
+        &mut self,
+        request: ReadRequest,
+        location: Location,
+        data: Arc<DataFile>,
+        ops: &mut Ops,
+    ) {
         let (disk, index) = (self.disk.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
         self.reads_in_flight += 1;
@@ -110,14 +133,18 @@ impl Partition {
         let place = data.place(u64::from(location.offset));
         let codecs = &self.config.codecs;
         match check_record(codecs, &bytes, place, request.keyspace, &request.key) {
-            Checked::Match { header, value } if self.config.shows(&header, request.cover) => {
+            Checked::Match { header, value }
+                if request.at.is_some() || self.config.shows(&header, request.cover) =>
+            {
                 // Decoded by whoever asked: this thread has others to serve.
                 let value = Bytes::from(bytes).slice(value);
                 let place = || (data.path.clone(), u64::from(location.offset));
                 request.reply.send(Ok(Some(Stored::new(header, value, place))));
             }
             Checked::Match { .. } | Checked::OtherKey => self.reply_missing(request),
-            Checked::Damaged(_) if !self.is_at(request.hash, location, data) => {
+            Checked::Damaged(_)
+                if request.at.is_none() && !self.is_at(request.hash, location, data) =>
+            {
                 // The entry moved on while its record was read.
                 self.reads_waiting.push_front(request);
             }

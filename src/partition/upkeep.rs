@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::io::{File, Fs};
 use crate::log::data_file::DataFile;
 use crate::log::key_run::KeyRun;
+use crate::moment::Moment;
 use crate::types::FileId;
 use crate::upkeep::hints::HintJob;
 use crate::upkeep::range_del::{RangeJob, Step as RangeStep};
@@ -67,6 +68,8 @@ pub(crate) struct Released {
     files: Vec<Arc<DataFile>>,
     runs: Vec<Arc<KeyRun>>,
     handles: Vec<Arc<File>>,
+    /// Of snapshots that have ended.
+    moments: Vec<Arc<Moment>>,
     /// Nothing changed since readers were last seen to hold all of `files`.
     is_waiting: bool,
 }
@@ -136,6 +139,12 @@ impl Upkeep {
         self.released.handles.extend(handles);
         self.released.is_waiting = false;
     }
+
+    /// Memory and files that are let go of.
+    pub(super) fn release_moments(&mut self, moments: Vec<Arc<Moment>>) {
+        self.released.moments.extend(moments);
+        self.released.is_waiting = false;
+    }
 }
 
 impl Partition {
@@ -168,6 +177,7 @@ impl Partition {
     /// A timer says that time has passed.
     pub(super) fn upkeep_tick(&mut self) {
         self.upkeep.released.is_waiting = false;
+        self.snapshots_grow_old();
         let failed = std::mem::take(&mut self.upkeep.hints_failed);
         self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
@@ -316,10 +326,12 @@ impl Released {
             && self.files.is_empty()
             && self.runs.is_empty()
             && self.handles.is_empty()
+            && self.moments.is_empty()
     }
 
     /// Removes names, and closes what nobody reads; returns the rest.
     fn step(mut self, fs: &Fs) -> Released {
+        self.moments.drain(..).for_each(|moment| moment.clear());
         for data in self.files.iter().filter(|data| is_held(data)) {
             // Whoever walks over it could not open it once its name is gone.
             match data.open(fs) {

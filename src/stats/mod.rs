@@ -32,6 +32,10 @@ pub struct Stats {
     pub io: &'static str,
     /// Worker threads.
     pub workers: usize,
+    /// Snapshots that can be read.
+    pub snapshots: u64,
+    /// Bytes of memory that they take for what has changed since they were made.
+    pub snapshot_bytes: u64,
 }
 
 impl Stats {

@@ -45,6 +45,7 @@ mod salvage;
 mod scan;
 mod scan_files;
 mod scrub;
+mod snapshot;
 mod stats;
 mod transaction;
 mod update;

@@ -33,6 +33,15 @@ pub(crate) enum Op {
     },
     /// Everything is read in every way there is.
     Check,
+    /// A snapshot is made, and held against what is there.
+    Snapshot,
+    /// A snapshot is read, and says what it said when it was made; perhaps for the last time.
+    LookBack {
+        /// Which one, of those that there are.
+        which: u8,
+        selection: Selection,
+        is_last: bool,
+    },
     /// The wall clock jumps there, and a second passes.
     Clock {
         wall_ms: u64,
@@ -192,7 +201,13 @@ impl Op {
                 Op::Together(calls.collect())
             }
             68..74 => Op::Scan(Selection::random(random)),
-            74..77 => Op::Flush,
+            74 => Op::Snapshot,
+            75 => Op::LookBack {
+                which: random.u8(..),
+                selection: Selection::random(random),
+                is_last: random.u8(..3) == 0,
+            },
+            76 => Op::Flush,
             77..79 => Op::Compact,
             79..82 => Op::CompactSome { partition: random.u32(..3), files: random.u16(..) },
             82 => Op::CompactAndCancel,
@@ -280,6 +295,9 @@ impl Op {
             }
             Op::Scan(_) | Op::CompactSome { .. } if *self != Op::Scan(ALL) => {
                 vec![Op::Scan(ALL), Op::Compact]
+            }
+            Op::LookBack { which, selection, is_last } if *selection != ALL => {
+                vec![Op::LookBack { which: *which, selection: ALL, is_last: *is_last }]
             }
             Op::Scan(_) | Op::CompactAndCancel => vec![Op::Compact],
             Op::Abandon { what, polls } if *polls > 0 => {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::{FutureExt, join_all};
 use futures::{Stream, StreamExt};
 use ringcask::sim::SimClock;
-use ringcask::{Cursor, Db, ErrorKind, Options, Page, Result, Scan};
+use ringcask::{Cursor, Db, ErrorKind, Options, Page, Result, Scan, Snapshot};
 
 use crate::op::{ALL, Between, Case, Edge, Fate, How, Op, Selection, Task};
 use crate::oracle::{Called, Oracle};
@@ -63,6 +63,8 @@ struct Runner {
     oracle: Oracle,
     /// `None` while the store is not open.
     db: Option<Db>,
+    /// With everything that was in each when it was made.
+    snapshots: Vec<(Snapshot, Contents)>,
     settings: Settings,
     /// Makes values differ.
     number: u64,
@@ -78,7 +80,8 @@ impl Runner {
         let number = case.disk_seed << 20;
         let mut oracle = Oracle::new();
         oracle.set_vanishing(settings.holding.evicts());
-        Ok(Runner { store, clock, oracle, db: Some(db), settings, number })
+        let snapshots = Vec::new();
+        Ok(Runner { store, clock, oracle, db: Some(db), snapshots, settings, number })
     }
 
     fn db(&self) -> &Db {
@@ -108,6 +111,10 @@ impl Runner {
             }
             Op::Abandon { what, polls } => self.abandon(*what, *polls),
             Op::Check => self.check(),
+            Op::Snapshot => self.snapshot(),
+            Op::LookBack { which, selection, is_last } => {
+                self.look_back(*which, selection, *is_last)
+            }
             Op::Clock { wall_ms } => {
                 self.clock.set(*wall_ms);
                 self.clock.advance(std::time::Duration::from_secs(1));
@@ -201,6 +208,64 @@ impl Runner {
             });
         }
         self.oracle.called(&[Called { actions, answers: Some(answers) }])
+    }
+
+    /// What a snapshot has is what a scan would have, and stays so.
+    fn snapshot(&mut self) -> Verdict {
+        if self.snapshots.len() > 2 {
+            self.snapshots.remove(0);
+        }
+        let snapshot = told("snapshot", wait(self.db().snapshot()))?;
+        let found = told("scan a snapshot", wait(collect(&snapshot, &ALL)))?;
+        let (mut actions, mut answers) = (Vec::new(), Vec::new());
+        for key in 0..KEYS {
+            let bytes = key_bytes(key);
+            let found = found.iter().find(|(found, _)| *found == bytes);
+            actions.push((key, Action::Get));
+            answers.push(Answer::Holds(found.and_then(|(_, value)| *value)));
+        }
+        if answers.iter().filter(|answer| **answer != Answer::Holds(None)).count() != found.len() {
+            return Err("a snapshot has a key twice, or one that was never put".to_owned());
+        }
+        self.oracle.called(&[Called { actions, answers: Some(answers) }])?;
+        self.snapshots.push((snapshot, found));
+        Ok(())
+    }
+
+    fn look_back(&mut self, which: u8, selection: &Selection, is_last: bool) -> Verdict {
+        if self.snapshots.is_empty() {
+            return Ok(());
+        }
+        let index = usize::from(which) % self.snapshots.len();
+        let (snapshot, then) = &self.snapshots[index];
+        let mut expected: Contents =
+            then.iter().filter(|(key, _)| selection.matches(key)).cloned().collect();
+        if selection.reverse {
+            expected.reverse();
+        }
+        expected.truncate(selection.limit.unwrap_or(usize::MAX));
+        if selection.keys_only {
+            for (_, value) in &mut expected {
+                *value = None;
+            }
+        }
+        let found = told("scan a snapshot", wait(collect(snapshot, selection)))?;
+        if found != expected {
+            return Err(format!("a snapshot had {expected:?} and now has {found:?}"));
+        }
+        for key in 0..KEYS {
+            let bytes = key_bytes(key);
+            let value = told("get of a snapshot", wait(snapshot.get(&bytes)))?;
+            let value = value.map(|value| Value::of(&value));
+            let expected = then.iter().find(|(key, _)| *key == bytes);
+            if value != expected.and_then(|(_, value)| *value) {
+                return Err(format!("key {key} of a snapshot was {expected:?} and is {value:?}"));
+            }
+        }
+        if is_last {
+            self.snapshots.remove(index);
+        }
+        Ok(())
     }
 
     fn compact_some(&mut self, partition: u32, files: u16) -> Verdict {
@@ -392,6 +457,13 @@ impl Runner {
                 return Err("a closed store answers".to_owned());
             }
         }
+        for (snapshot, _) in self.snapshots.drain(..) {
+            let is_open = matches!(how, How::LetGo | How::Killed);
+            let refused = wait(snapshot.get("a"));
+            if !is_open && !refused.is_err_and(|error| error.kind() == ErrorKind::Closed) {
+                return Err("a snapshot of a closed store answers".to_owned());
+            }
+        }
         drop(db);
         self.oracle.settle();
         Ok(())
@@ -441,16 +513,32 @@ pub(crate) async fn poll_some<F: Future + Unpin>(mut future: F, polls: u8) -> Op
 }
 
 /// Keys in the order they came, with values unless only keys were asked for.
-pub(crate) async fn collect(
-    db: &Db,
-    selection: &Selection,
-) -> Result<Vec<(Vec<u8>, Option<Value>)>> {
-    let Some(len) = selection.pages_of else { return collect_at_once(db, selection).await };
+pub(crate) type Contents = Vec<(Vec<u8>, Option<Value>)>;
+
+/// What can be scanned.
+pub(crate) trait Scanned {
+    fn scan(&self) -> Scan;
+}
+
+impl Scanned for Db {
+    fn scan(&self) -> Scan {
+        Db::scan(self)
+    }
+}
+
+impl Scanned for Snapshot {
+    fn scan(&self) -> Scan {
+        Snapshot::scan(self)
+    }
+}
+
+pub(crate) async fn collect(of: &impl Scanned, selection: &Selection) -> Result<Contents> {
+    let Some(len) = selection.pages_of else { return collect_at_once(of, selection).await };
     let mut found = Vec::new();
     let mut cursor: Option<Cursor> = None;
     while selection.limit.is_none_or(|limit| found.len() < limit) {
         let left = selection.limit.map_or(usize::MAX, |limit| limit - found.len());
-        let scan = scan(db, selection).limit(len.min(left));
+        let scan = scan(of, selection).limit(len.min(left));
         let next = if selection.keys_only {
             let Page { entries, next, .. } = scan.keys().page(cursor.as_ref()).await?;
             found.extend(entries.into_iter().map(|key| (key.to_vec(), None)));
@@ -477,8 +565,8 @@ async fn count(db: &Db, selection: &Selection) -> Result<u64> {
     if selection.keys_only { scan.keys().count().await } else { scan.count().await }
 }
 
-async fn collect_at_once(db: &Db, selection: &Selection) -> Result<Vec<(Vec<u8>, Option<Value>)>> {
-    let mut scan = scan(db, selection);
+async fn collect_at_once(of: &impl Scanned, selection: &Selection) -> Result<Contents> {
+    let mut scan = scan(of, selection);
     if let Some(limit) = selection.limit {
         scan = scan.limit(limit);
     }
@@ -489,8 +577,8 @@ async fn collect_at_once(db: &Db, selection: &Selection) -> Result<Vec<(Vec<u8>,
 }
 
 /// All but its limit.
-fn scan(db: &Db, selection: &Selection) -> Scan {
-    let mut scan = db.scan();
+fn scan(of: &impl Scanned, selection: &Selection) -> Scan {
+    let mut scan = of.scan();
     if let Some((key, len)) = selection.prefix {
         let key = key_bytes(key);
         scan = scan.prefix(&key[..len.min(key.len())]);

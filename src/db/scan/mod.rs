@@ -18,7 +18,6 @@ mod walk;
 
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,7 +29,7 @@ pub(super) use self::file::Reader;
 pub use self::page::{Cursor, Page};
 use self::span::Span;
 use self::walk::{Keys, Walk};
-use super::Shared;
+use super::snapshot::AsOf;
 use crate::error::Result;
 use crate::mailbox::Entry;
 use crate::types::KeyspaceId;
@@ -46,12 +45,13 @@ const PAGE_KEYS_MAX: usize = 1 << 10;
 /// Bytes of keys in a page, whose last one may go over it. Every key of a page keeps all of it in memory.
 const PAGE_BYTES: usize = 16 << 10;
 
-/// A stream of `(key, value)` in key order; made by [`Db::scan`](crate::Db::scan).
+/// A stream of `(key, value)` in key order; made by [`Db::scan`](crate::Db::scan) and
+/// [`Snapshot::scan`](crate::Snapshot::scan).
 ///
 /// An error ends the stream.
 #[must_use = "a scan does nothing until it is polled"]
 pub struct Scan {
-    shared: Arc<Shared>,
+    as_of: AsOf,
     keyspace: KeyspaceId,
     keys: KeyStream,
     filter: Option<Filter>,
@@ -80,14 +80,14 @@ type Filter = Box<dyn FnMut(&[u8], &[u8]) -> bool + Send>;
 type Fetch = BoxFuture<'static, Result<Option<(Bytes, Entry)>>>;
 
 impl Scan {
-    pub(super) fn new(shared: Arc<Shared>, keyspace: KeyspaceId) -> Scan {
+    pub(super) fn new(as_of: AsOf, keyspace: KeyspaceId) -> Scan {
         Scan {
             keyspace,
             keys: KeyStream {
-                state: KeysState::Unsent(shared.clone(), Span::all(keyspace)),
+                state: KeysState::Unsent(as_of.clone(), Span::all(keyspace)),
                 page_keys: PAGE_KEYS_MIN,
             },
-            shared,
+            as_of,
             filter: None,
             left: usize::MAX,
             window: FuturesOrdered::new(),
@@ -197,9 +197,9 @@ impl Scan {
     }
 
     fn fetch(&self, key: Bytes) -> Fetch {
-        let (shared, keyspace) = (self.shared.clone(), self.keyspace);
+        let (as_of, keyspace) = (self.as_of.clone(), self.keyspace);
         Box::pin(async move {
-            let entry = shared.read(keyspace, &key, false).await?;
+            let entry = as_of.read(keyspace, &key).await?;
             Ok(entry.map(|entry| (key, entry)))
         })
     }
@@ -328,7 +328,7 @@ struct KeyStream {
 }
 
 enum KeysState {
-    Unsent(Arc<Shared>, Span),
+    Unsent(AsOf, Span),
     Filling(BoxFuture<'static, Filled>),
     Page(KeyPage, Option<Box<Walk>>),
     Ended,
@@ -375,8 +375,8 @@ impl KeyStream {
         let count = self.page_keys;
         self.page_keys = (count * 2).min(PAGE_KEYS_MAX);
         self.state = match std::mem::replace(&mut self.state, KeysState::Ended) {
-            KeysState::Unsent(shared, span) => KeysState::Filling(Box::pin(async move {
-                fill(Box::new(Walk::begin(shared, span).await?), count).await
+            KeysState::Unsent(as_of, span) => KeysState::Filling(Box::pin(async move {
+                fill(Box::new(Walk::begin(as_of, span).await?), count).await
             })),
             KeysState::Page(_, Some(walk)) => KeysState::Filling(Box::pin(fill(walk, count))),
             _ => KeysState::Ended,
@@ -385,8 +385,8 @@ impl KeyStream {
 
     async fn count(self, count_max: u64) -> Result<u64> {
         match self.state {
-            KeysState::Unsent(shared, span) => {
-                Walk::begin(shared, span).await?.count(count_max).await
+            KeysState::Unsent(as_of, span) => {
+                Walk::begin(as_of, span).await?.count(count_max).await
             }
             _ => self.count_rest(count_max).await,
         }

@@ -11,6 +11,8 @@
 //!   it was written when the file was sealed, so the key, which was there then or came later, is in it or in a
 //!   newer file.
 //! - **SN2** A key that was absent all the time is never passed: the keydir does not have it.
+//! - **SN4** A walk over a snapshot passes the keys of its moment, by the same argument: its files are those of the
+//!   moment, and so are its key runs, and instead of the keydir it is asked what that said then.
 //! - **SN3** A walk ends: its files are those that there were when it began, up to where they ended then.
 
 use std::sync::Arc;
@@ -21,12 +23,12 @@ use futures::stream;
 use super::file::{FileCursor, Reader, Source, Trouble, run_broken};
 use super::span::Span;
 use super::take_a_turn;
-use crate::db::Shared;
+use crate::db::snapshot::{AsOf, Located};
 use crate::error::{Error, Result};
 use crate::log::data_file::{CoveringRun, DataFile};
 use crate::log::hint_file::KeyAt;
 use crate::planted::{Bug, is_planted};
-use crate::types::{ExpiresAt, FileId, Seqno};
+use crate::types::{ExpiresAt, FileId};
 
 /// More cursors of one partition than this are a reason to have a key run instead.
 const WIDE_FILES: usize = 8;
@@ -36,7 +38,7 @@ const OPENING_MAX: usize = 8;
 const TURN_KEYS: usize = 4096;
 
 pub(super) struct Walk {
-    shared: Arc<Shared>,
+    as_of: AsOf,
     span: Span,
     /// `None` where one is at its end, or with whoever loads its next block.
     cursors: Vec<Option<FileCursor>>,
@@ -79,11 +81,11 @@ enum Verdict {
 }
 
 impl Walk {
-    pub(super) async fn begin(shared: Arc<Shared>, span: Span) -> Result<Walk> {
-        let sources = sources_of(&shared)?;
+    pub(super) async fn begin(as_of: AsOf, span: Span) -> Result<Walk> {
+        let sources = sources_of(&as_of)?;
         let cursors = {
             let openings = sources.into_iter().map(|(shard, source)| {
-                let reader = Reader { shared: &shared, shard };
+                let reader = Reader { shared: as_of.shared(), shard };
                 let span = &span;
                 async move {
                     match source {
@@ -100,7 +102,7 @@ impl Walk {
             cursors
         };
         let mut walk = Walk {
-            shared,
+            as_of,
             span,
             cursors: Vec::new(),
             heap: Vec::new(),
@@ -143,7 +145,7 @@ impl Walk {
 
     /// What is in memory could be read on for long after the store was closed.
     fn check_open(&self) -> Result<()> {
-        self.shared.check_open(self.span.keyspace)
+        self.as_of.check(self.span.keyspace)
     }
 
     /// Goes to the next key that is there; false at the end.
@@ -159,12 +161,12 @@ impl Walk {
                 Step::Load(cursor) => self.load(cursor).await?,
                 Step::Candidate(candidate) => {
                     self.since_turn += 1;
-                    let is_shown = match self.judge(&candidate) {
+                    let is_shown = match self.judge(&candidate)? {
                         Verdict::Shown => true,
                         Verdict::Hidden => false,
                         Verdict::Ask => {
                             let keyspace = self.span.keyspace;
-                            self.shared.read(keyspace, &self.passed, false).await?.is_some()
+                            self.as_of.read(keyspace, &self.passed).await?.is_some()
                         }
                     };
                     if is_shown {
@@ -177,19 +179,10 @@ impl Walk {
 
     /// Whether a key is there, and not hidden. This is the one place that decides; what else may hide a key,
     /// by its keyspace, its bytes or the sequence number of its newest record, is asked here.
-    fn judge(&self, candidate: &Candidate) -> Verdict {
-        let view = &self.shared.partitions[candidate.shard].view;
-        let keyspace = self.span.keyspace;
-        let hash = self.shared.hash(keyspace, &self.passed);
-        // Before the look-up (RG2).
-        let cover = view.ranges.cover(keyspace, &self.passed);
-        let is_covered = cover > Seqno(0);
-        let found = view.keydir.lookup(hash, |location| {
-            // While the entry is known to be there, so is its file.
-            let file = |()| view.files.load().get(location.slot).map(|data| data.id);
-            (location, (location.has_expiry || is_covered).then_some(()).and_then(file))
-        });
-        match found {
+    fn judge(&self, candidate: &Candidate) -> Result<Verdict> {
+        let Located { found, is_covered, cover } =
+            self.as_of.locate(candidate.shard, self.span.keyspace, &self.passed)?;
+        Ok(match found {
             _ if is_planted(Bug::NamesBelieved) => Verdict::Shown,
             None => Verdict::Hidden,
             Some((location, _))
@@ -205,13 +198,13 @@ impl Walk {
                     && location.offset == candidate.at.offset =>
             {
                 let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
-                let is_hidden = candidate.at.seqno < cover || self.shared.expiry.hides(expires_at);
+                let is_hidden = candidate.at.seqno < cover || self.as_of.hides(expires_at);
                 if is_hidden { Verdict::Hidden } else { Verdict::Shown }
             }
             // Written or moved since the walk began: the files of the walk do not know when it expires, or
             // whether it is older than a range that was deleted.
             Some(_) => Verdict::Ask,
-        }
+        })
     }
 
     /// Passes the next key that any file names.
@@ -256,8 +249,8 @@ impl Walk {
     /// Gets the next block of the cursor at the top, or takes it out.
     async fn load(&mut self, index: usize) -> Result<()> {
         let Some(mut cursor) = self.cursors[index].take() else { return Ok(()) };
-        let shared = self.shared.clone();
-        let reader = Reader { shared: &shared, shard: cursor.shard };
+        let as_of = self.as_of.clone();
+        let reader = Reader { shared: as_of.shared(), shard: cursor.shard };
         match cursor.load(&reader, &self.span).await {
             Ok(true) => {
                 self.cursors[index] = Some(cursor);
@@ -354,11 +347,11 @@ enum WalkSource {
 }
 
 /// Every data file of the store, or a key run that stands for it.
-fn sources_of(shared: &Shared) -> Result<Vec<(usize, WalkSource)>> {
+fn sources_of(as_of: &AsOf) -> Result<Vec<(usize, WalkSource)>> {
+    let shared = as_of.shared();
     let mut sources = Vec::new();
     for (shard, partition) in shared.partitions.iter().enumerate() {
-        let table = partition.view.files.load_full();
-        let before = sources.len();
+        let table = as_of.table(shard)?;
         let files = &table.sources().files;
         sources.extend(files.iter().map(|data| (shard, WalkSource::File(data.clone()))));
         if files.len() > WIDE_FILES {
@@ -366,9 +359,6 @@ fn sources_of(shared: &Shared) -> Result<Vec<(usize, WalkSource)>> {
         }
         let runs = &table.sources().runs;
         sources.extend(runs.iter().map(|covering| (shard, WalkSource::Run(covering.clone()))));
-        if sources.len() == before && partition.view.is_gone() {
-            return Err(shared.no_answer(shard));
-        }
     }
     if shared.lifecycle.is_closing() {
         return Err(Error::closed());
