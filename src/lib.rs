@@ -79,14 +79,16 @@ pub use io::sim;
 pub use log::decoders;
 
 pub use db::{
-    Blocking, BlockingIter, Change, ChangeKind, ChangePosition, Changes, ChangesSince, Cursor, Db,
-    DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan, ScanKeys, Snapshot,
-    Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
+    Backup, Blocking, BlockingIter, Change, ChangeKind, ChangePosition, Changes, ChangesSince,
+    Cursor, Db, DelRange, DeletedRange, IntoValue, Keyspace, OpenKeyspace, Page, Put, Scan,
+    ScanKeys, Snapshot, Transaction, Update, Watch, WatchEvent, Write, WriteBatch,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use mailbox::{BatchDone, Expected, Swap};
 pub use options::{Compaction, Compression, Durability, Eviction, Io, OpenProgress, Options};
-pub use report::{Damage, IgnoredHint, NewerFile, RepairReport, RepartitionReport, VerifyReport};
+pub use report::{
+    BackupReport, Damage, IgnoredHint, NewerFile, RepairReport, RepartitionReport, VerifyReport,
+};
 pub use stats::{Compacted, Histogram, PartitionStats, Stats};
 pub use types::{EntryInfo, Ttl};
 

@@ -73,6 +73,12 @@ pub(crate) enum Bug {
     SnapshotUnnoted,
     /// S1: partitions say what there is for a snapshot, and do not wait for each other.
     MomentsApart,
+    /// BU2: MANIFEST of a backup is there before the files that it makes count.
+    BackupManifestFirst,
+    /// B1: a file with intents or decisions comes into a backup with a hint that does not say so.
+    UnsettledHintKept,
+    /// F5: a backup that is opened stays what it was.
+    BackupStaysOne,
     /// SN2: a scan takes every key that a file names for one that is there.
     NamesBelieved,
     /// D1: a sync that failed is tried again, and believed.

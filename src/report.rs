@@ -82,6 +82,28 @@ impl VerifyReport {
     }
 }
 
+/// What [`Db::backup`](crate::Db::backup) and [`Db::restore`](crate::Db::restore) have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// There was an earlier backup, of which this one is a later state.
+    pub is_incremental: bool,
+    /// Data files of the backup.
+    pub files: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Of the files, those that got a second name, and take no space as long as the original is there.
+    pub files_linked: u64,
+    /// Of the files, those that were copied.
+    pub files_copied: u64,
+    /// Bytes of these.
+    pub bytes_copied: u64,
+    /// Of the files, those that were there already.
+    pub files_kept: u64,
+    /// Data files that an earlier backup had, and that do not count any more.
+    pub files_removed: u64,
+}
+
 /// A range of a file that is not what was written, or that cannot be read.
 ///
 /// Prints as one line: path, offset, length, and what is wrong.

@@ -352,6 +352,41 @@ fn an_open_store_is_neither_verified_nor_repaired() {
 }
 
 #[test]
+fn a_backup_is_made_again_and_restored() {
+    let (store, back) = (Store::with(&[("a", "1"), ("b", "2")]), Store::new());
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("backup").display().to_string();
+    let text = store.run(&["backup", &to]).done();
+    assert!(text.contains("linked"), "{text}");
+    store.run(&["put", "a", "3"]).done();
+    let again = store.run(&["--json", "backup", &to]).done_json();
+    assert_eq!(again["incremental"], true);
+    assert!(again["files_kept"].as_u64().unwrap() > 0, "{again}");
+    store.run(&["put", "a", "4"]).done();
+    let text = back.run(&["restore", &to, "--verify"]).done();
+    assert!(text.contains("records are sound") && text.contains("linked"), "{text}");
+    assert_eq!(back.run(&["get", "a"]).done(), "3");
+    assert_eq!(back.run(&["get", "b"]).done(), "2");
+    back.run(&["restore", &to]).fails(1, "it holds a store");
+    store.run(&["backup", &store.path().display().to_string()]).fails(1, "inside of it");
+    let other = Store::with(&[("a", "1")]);
+    other.run(&["backup", &to]).fails(1, "it holds a backup of another store");
+
+    let files = std::fs::read_dir(dir.path().join("backup/partition-000")).unwrap();
+    let data = files
+        .map(|file| file.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "data"));
+    let Some(data) = data else { return };
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes[140] ^= 1;
+    std::fs::remove_file(&data).unwrap();
+    std::fs::write(&data, bytes).unwrap();
+    let nowhere = Store::new();
+    nowhere.run(&["restore", &to, "--verify"]).fails(1, "damaged");
+    assert!(!nowhere.exists());
+}
+
+#[test]
 fn inspect_prints_every_structure_of_a_file() {
     let (store, path) = store_with_file();
     let directory = path.parent().unwrap();

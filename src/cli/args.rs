@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::backup::{BackupArgs, RestoreArgs};
 use super::bench::BenchArgs;
 use super::dump::DumpArgs;
 use super::expiry::{ExpireArgs, PersistArgs, TtlArgs};
@@ -117,6 +118,10 @@ pub(super) enum Command {
     Load(LoadArgs),
     /// Print every record as a line that `load` reads.
     Dump(DumpArgs),
+    /// Copy the store as it is now to a directory, which is a store too; of a later backup only what is new.
+    Backup(BackupArgs),
+    /// Make a store in --dir, which must be empty, of a backup.
+    Restore(RestoreArgs),
     /// Read everything and change nothing; exit code 1 if anything is damaged.
     Verify,
     /// Keep all that is sound of a damaged store, and print what was lost.

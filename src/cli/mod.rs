@@ -7,6 +7,7 @@
 //! - **C3** No input makes memory grow without bound: lines, values and puts in flight are limited.
 
 mod args;
+mod backup;
 mod bench;
 mod compact;
 mod dump;
@@ -78,6 +79,8 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Sync => compact::sync(store, output).await,
         Command::Load(load) => load::load(store, load, output).await,
         Command::Dump(dump) => dump::dump(store, dump, output).await,
+        Command::Backup(backup) => backup::backup(store, backup, output).await,
+        Command::Restore(restore) => backup::restore(store, restore, output).await,
         Command::Verify => verify::verify(store, output).await,
         Command::Repair => verify::repair(store, output).await,
         Command::Repartition(args) => repartition::repartition(store, args, output).await,

@@ -14,9 +14,18 @@ use super::store::{dir, options};
 use crate::{Damage, RepairReport, VerifyReport};
 
 pub(super) async fn verify(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {
-    let dir = dir(store)?;
+    let is_sound = verify_at(store, dir(store)?, output).await?;
+    Ok(if is_sound { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// Reads the store at `path` and prints what was found; whether it is sound.
+pub(super) async fn verify_at(
+    store: &StoreArgs,
+    path: &Path,
+    output: &mut Output,
+) -> Result<bool, Failure> {
     let progress = progress::bytes("verify", Some(0));
-    let report = options(store)?.verify_with(dir, show(&progress)).await;
+    let report = options(store)?.verify_with(path, show(&progress)).await;
     progress.finish_and_clear();
     let report = report?;
     print_findings(&report, output)?;
@@ -25,13 +34,12 @@ pub(super) async fn verify(store: &StoreArgs, output: &mut Output) -> Result<Out
     } else {
         output.line(read_sentence(&report))?;
     }
-    if report.is_sound() {
-        return Ok(Outcome::Done);
+    if !report.is_sound() {
+        // Findings first: both may go to one terminal.
+        output.flush()?;
+        eprintln!("ringcask: {}: {}", path.display(), verdict(&report));
     }
-    // Findings first: both may go to one terminal.
-    output.flush()?;
-    eprintln!("ringcask: {}: {}", dir.display(), verdict(&report));
-    Ok(Outcome::Damaged)
+    Ok(report.is_sound())
 }
 
 pub(super) async fn repair(store: &StoreArgs, output: &mut Output) -> Result<Outcome, Failure> {

@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
-use super::{Db, IntoValue, Scan, ScanKeys};
+use super::{Db, IntoValue, Scan, ScanKeys, Snapshot};
 use crate::error::Result;
 use crate::mailbox::{Expected, Swap};
 use crate::options::Options;
+use crate::report::BackupReport;
 use crate::stats::{Compacted, Stats};
 use crate::types::{EntryInfo, Ttl};
 
@@ -139,6 +140,8 @@ impl Blocking {
         fn expire_at<K: AsRef<[u8]>>(key: K, at: SystemTime) -> bool;
         fn persist<K: AsRef<[u8]>>(key: K) -> bool;
         fn ttl<K: AsRef<[u8]>>(key: K) -> Ttl;
+        fn snapshot() -> Snapshot;
+        fn backup(dir: impl AsRef<Path>) -> BackupReport;
         fn sync() -> ();
         fn compact() -> Compacted;
         fn close() -> ();

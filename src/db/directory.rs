@@ -18,6 +18,7 @@ use crate::options::Options;
 use crate::partition::recovery::empty_files;
 use crate::planted::{Bug, is_planted};
 use crate::types::{KeyId, KeyspaceId, PartitionId, StoreId};
+use crate::upkeep::backup::settle_lists;
 use crate::worker;
 
 /// Finds or creates the store at `path`, and takes its lock.
@@ -57,10 +58,22 @@ pub(super) fn open_directory(
     let mut manifest = read_manifest(fs, &root)?;
     let is_key_new = check_key(&root, &manifest, &codecs)?;
     check_count(options, &root, &manifest)?;
+    settle_lists(fs, &root, &mut manifest)?;
     clear_away(fs, &root, &mut manifest)?;
+    let is_backup = manifest.backup_of.is_some() && !is_planted(Bug::BackupStaysOne);
+    if is_backup {
+        // F5: from here on it is a store of its own. Its files keep the id that they repeat.
+        manifest.instance = StoreId(random()?);
+        manifest.backup_of = None;
+    }
+    manifest.key = codecs.key_id();
+    if is_key_new || is_backup {
+        manifest.replace(fs, &root)?;
+    }
+    if is_backup {
+        tracing::info!(path = %root.display(), "the backup is a store of its own from now on");
+    }
     if is_key_new {
-        manifest.key = codecs.key_id();
-        write_manifest(fs, &root, &manifest)?;
         tracing::info!(path = %root.display(), "the encryption key is a new one from now on");
     }
     Ok((root, manifest, lock))
@@ -84,6 +97,16 @@ pub(super) fn open_directory_to_read(
     let manifest = read_manifest(fs, &root)?;
     check_key(&root, &manifest, &options.codecs())?;
     check_count(options, &root, &manifest)?;
+    if manifest.lists_next {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!(
+                "{}: making this backup was cut short behind its commit, and that has to be finished first; back up \
+                 once more, or open it without Options::read_only",
+                root.display()
+            ),
+        ));
+    }
     Ok((root, manifest, lock))
 }
 
@@ -153,6 +176,9 @@ pub(super) fn look(fs: &Fs, root: &Path) -> Result<Found> {
     if entries.iter().any(|entry| entry.name == layout::MANIFEST) {
         return Ok(Found::Store);
     }
+    if entries.iter().any(|entry| entry.name == layout::BACKUP) {
+        return Err(incomplete(root));
+    }
     for entry in entries {
         let name = entry.name.to_string_lossy();
         if let Some(id) = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir) {
@@ -188,9 +214,13 @@ pub(super) fn holds_data(fs: &Fs, dir: &Path) -> Result<bool> {
 /// it is seen, everything but its own name is durable.
 fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
     let cores = worker::available_cores().len().max(1) as u32;
+    let store = StoreId(random()?);
     let manifest = Manifest {
         format_version: MANIFEST_VERSION,
-        store: StoreId(random()?),
+        store,
+        instance: store,
+        backup_of: None,
+        lists_next: false,
         created_at_ms: options.clock.wall_ms(),
         map_epoch: 1,
         partition_count: options.partitions.unwrap_or(cores.min(crate::limits::PARTITIONS_MAX)),
@@ -209,18 +239,11 @@ fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
             .map_err(|source| Error::io("write", &dir.join(layout::FILES), source))?;
     }
     fs.sync_dir(root).map_err(|source| Error::io("sync", root, source))?;
-    write_manifest(fs, root, &manifest)
-}
-
-pub(super) fn write_manifest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<()> {
-    let path = root.join(layout::MANIFEST);
-    let text = manifest.encode().map_err(|why| Error::invalid(why.to_string()))?;
-    fs.replace_file(root, layout::MANIFEST, text.as_bytes())
-        .map_err(|source| Error::io("write", &path, source))
+    manifest.replace(fs, root)
 }
 
 /// How many directories down to `path`, itself included, are not there.
-fn missing_count(fs: &Fs, path: &Path) -> usize {
+pub(super) fn missing_count(fs: &Fs, path: &Path) -> usize {
     let is_missing = |ancestor: &&Path| {
         !ancestor.as_os_str().is_empty() && matches!(fs.exists(ancestor), Ok(false))
     };
@@ -228,7 +251,7 @@ fn missing_count(fs: &Fs, path: &Path) -> usize {
 }
 
 /// Makes the names of the directories that were created for the store durable.
-fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
+pub(super) fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
     for parent in root.ancestors().skip(1).take(missing) {
         fs.sync_dir(parent).map_err(|source| Error::io("sync", parent, source))?;
     }
@@ -248,6 +271,18 @@ fn sync_new_ancestors(fs: &Fs, root: &Path, missing: usize) -> Result<()> {
 }
 
 #[cold]
+fn incomplete(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::NotAStore,
+        format!(
+            "{}: an incomplete backup: making or restoring it was cut short; nothing was changed, do that again, \
+             or remove the directory",
+            path.display()
+        ),
+    )
+}
+
+#[cold]
 pub(super) fn foreign(path: &Path, what: &str) -> Error {
     Error::new(
         ErrorKind::NotAStore,
@@ -258,7 +293,7 @@ pub(super) fn foreign(path: &Path, what: &str) -> Error {
     )
 }
 
-fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
+pub(super) fn read_manifest(fs: &Fs, root: &Path) -> Result<Manifest> {
     let path = root.join(layout::MANIFEST);
     let bytes =
         fs.read_file(&path, MANIFEST_LEN_MAX).map_err(|source| Error::io("read", &path, source))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::{Found, foreign, holds_data, look};
+use super::directory::{Found, foreign, holds_data, look, random};
 use super::lifecycle::StoreLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Fs, Sharing};
@@ -19,7 +19,8 @@ use crate::options::Options;
 use crate::partition::recovery::read_header;
 use crate::partition::verify::{Examined, Examiner, examine};
 use crate::report::{Damage, VerifyReport};
-use crate::types::{KeyId, KeyspaceId, PartitionId};
+use crate::types::{KeyId, KeyspaceId, PartitionId, StoreId};
+use crate::upkeep::backup::settle_lists;
 
 /// Who is told how far the reading is: bytes read, and how many there are.
 pub(crate) type Progress = dyn Fn(u64, u64) + Send + Sync;
@@ -108,7 +109,11 @@ pub(super) fn examine_store(
         _lock: lock,
     };
     let manifest = match manifest {
-        Judged::Sound(manifest) => manifest,
+        Judged::Sound(mut manifest) => {
+            // What an incremental backup has committed and not put in place yet.
+            settle_lists(&store.fs, &store.root, &mut manifest)?;
+            manifest
+        }
         Judged::Newer => {
             store.manifest = ManifestState::Newer;
             return Ok(store);
@@ -261,6 +266,10 @@ fn rebuild(fs: &Fs, root: &Path) -> Result<Option<Manifest>> {
     Ok(Some(Manifest {
         format_version: MANIFEST_VERSION,
         store: newest.store,
+        // Nothing says which one it was.
+        instance: StoreId(random()?),
+        backup_of: None,
+        lists_next: false,
         created_at_ms: headers.iter().map(|header| header.created_at_ms).min().unwrap_or_default(),
         map_epoch: newest.map_epoch,
         partition_count: newest.partition_count,

@@ -120,6 +120,15 @@ impl Keyspaces {
         }
     }
 
+    pub(super) fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
+    /// What MANIFEST says now.
+    pub(super) fn manifest(&self) -> Manifest {
+        self.recorded.lock().manifest.clone()
+    }
+
     pub(super) fn names(&self) -> Vec<String> {
         self.by_name.read().keys().cloned().collect()
     }

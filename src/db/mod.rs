@@ -1,5 +1,6 @@
 //! The caller's side: a handle that routes keys, drops requests into mailboxes, and awaits replies.
 
+mod backup;
 mod batch;
 mod blocking;
 mod call;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::backup::Backup;
 pub use self::batch::{Write, WriteBatch};
 pub use self::blocking::{Blocking, BlockingIter};
 use self::call::Call;

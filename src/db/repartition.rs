@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Db;
-use super::directory::{open_directory, random, write_manifest};
+use super::directory::{open_directory, random};
 use super::examine::{Progress, on_own_thread};
 use super::open::open_files_max;
 use crate::clock::{Clock, ExpiryClock};
@@ -133,7 +133,7 @@ fn repartition_blocking(
     }
     let next = manifest.with_partitions(partition_count);
     manifest.is_repartitioning = true;
-    write_manifest(&fs, &root, &manifest)?;
+    manifest.replace(&fs, &root)?;
     let moving = Moving { fs: &fs, root: &root, options: &options, progress };
     if let Err(error) = moving.copy(&recovered, &next, &mut report) {
         // If that fails too, the next open does it.
@@ -145,7 +145,7 @@ fn repartition_blocking(
     drop(recovered);
     let is_shrinking = partition_count < manifest.partition_count;
     let mut manifest = Manifest { is_repartitioning: is_shrinking, ..next };
-    write_manifest(&fs, &root, &manifest)?;
+    manifest.replace(&fs, &root)?;
     tracing::info!(
         path = %root.display(),
         from = report.partitions_before,
@@ -178,6 +178,7 @@ fn recover(fs: &Fs, root: &Path, options: &Options, manifest: &Manifest) -> Resu
         open_files_max: (open_files_max(options) / manifest.partition_count as usize).max(1),
         peers: Arc::new(Peers::new([])),
         watchers: Arc::new(Watchers::new(0)),
+        snapshots: Arc::new(Snapshots::new(0, None, Clock::Stopped)),
     };
     let mut loaded = Vec::new();
     for id in (0..manifest.partition_count).map(PartitionId) {
@@ -313,7 +314,7 @@ pub(super) fn clear_away(fs: &Fs, root: &Path, manifest: &mut Manifest) -> Resul
         }
     }
     manifest.is_repartitioning = false;
-    write_manifest(fs, root, manifest)
+    manifest.replace(fs, root)
 }
 
 /// Takes files off the list that were written for a map which never came into force.

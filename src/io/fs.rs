@@ -222,6 +222,17 @@ impl Fs {
         }
     }
 
+    /// Gives the file another name, which must not be taken. Both are names of one and the same file.
+    pub(crate) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_writable()?;
+        match &self.kind {
+            Kind::Os => std::fs::hard_link(from, to),
+            Kind::Memory(_) => Err(Errno::XDEV.into()),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.hard_link(from, to),
+        }
+    }
+
     /// Removes the name. The file lives on while somebody has it open.
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.check_writable()?;

@@ -226,6 +226,11 @@ impl SimDisk {
         self.state().faults.would_block = ratio;
     }
 
+    /// No file gets a second name, as if every directory was on a file system of its own.
+    pub fn refuse_links(&self) {
+        self.state().faults.no_links = true;
+    }
+
     /// Bytes that may still be written.
     pub(super) fn free_bytes(&self) -> u64 {
         self.state().free_bytes()
@@ -338,6 +343,10 @@ impl SimDisk {
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.state().rename(from, to)
+    }
+
+    pub(super) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state().hard_link(from, to)
     }
 
     pub(super) fn remove_file(&self, path: &Path) -> io::Result<()> {

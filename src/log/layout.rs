@@ -33,6 +33,12 @@ pub(crate) const LOCK: &str = "LOCK";
 /// The list of a partition's files.
 pub(crate) const FILES: &str = "FILES";
 
+/// The list that takes the place of [`FILES`], once MANIFEST says that a backup is complete.
+pub(crate) const FILES_NEXT: &str = "FILES.next";
+
+/// There while a first backup, or a restored store, is not complete.
+pub(crate) const BACKUP: &str = "BACKUP";
+
 /// Space that deletions find on a full disk; holds nothing.
 pub(crate) const RESERVE: &str = "RESERVE";
 

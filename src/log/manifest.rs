@@ -13,10 +13,14 @@
 //!   counts decrease, down to what the store has now.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::format::{FormatError, check_crc};
+use super::layout;
+use crate::error::{Error, Result};
+use crate::io::Fs;
 use crate::limits;
 use crate::types::{KeyId, KeyspaceId, StoreId};
 
@@ -73,6 +77,13 @@ pub(crate) struct Manifest {
     pub(crate) is_repartitioning: bool,
     /// In order of their epochs (M3).
     pub(crate) wider_maps: Vec<WiderMap>,
+    /// Which of several that share `store`: that one itself, or a backup that was opened, and so has gone its own way
+    /// (F5).
+    pub(crate) instance: StoreId,
+    /// Of which instance this is a backup that nobody has opened yet.
+    pub(crate) backup_of: Option<StoreId>,
+    /// Lists may be waiting to take the place of `FILES`.
+    pub(crate) lists_next: bool,
 }
 
 /// The fields as TOML spells them, in the order in which they are written.
@@ -91,6 +102,13 @@ struct Text {
     encryption_key: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     repartitioning: bool,
+    /// Left out where it is the store itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backup_of: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    lists_next: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keyspaces: Vec<KeyspaceText>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,6 +160,9 @@ impl Manifest {
             hash_key: format!("{:032x}", u128_of(self.hash_key)),
             keyspace_next: self.keyspace_next.0,
             encryption_key: (self.key != KeyId::NONE).then(|| self.key.to_string()),
+            instance: (self.instance != self.store).then(|| self.instance.to_string()),
+            backup_of: self.backup_of.map(|of| of.to_string()),
+            lists_next: self.lists_next,
             keyspaces: self
                 .keyspaces
                 .iter()
@@ -169,6 +190,14 @@ impl Manifest {
         Ok(covered + &crc_line)
     }
 
+    /// Replaces MANIFEST of the store at `root`.
+    pub(crate) fn replace(&self, fs: &Fs, root: &Path) -> Result<()> {
+        let path = root.join(layout::MANIFEST);
+        let text = self.encode().map_err(|why| Error::invalid(why.to_string()))?;
+        fs.replace_file(root, layout::MANIFEST, text.as_bytes())
+            .map_err(|source| Error::io("write", &path, source))
+    }
+
     /// The manifest that `bytes`, a whole MANIFEST, says.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
         let covered = check_crc_line(bytes)?;
@@ -179,10 +208,17 @@ impl Manifest {
             return Err(FormatError::NewerVersion(format_version));
         }
         let text: Text = parse(covered)?;
+        let uuid = |text: &str| {
+            parse_store(text)
+                .ok_or_else(|| FormatError::invalid("a store id in MANIFEST is not a uuid"))
+        };
+        let store = uuid(&text.store)?;
         let manifest = Manifest {
             format_version,
-            store: parse_store(&text.store)
-                .ok_or_else(|| FormatError::invalid("the store id in MANIFEST is not a uuid"))?,
+            store,
+            instance: text.instance.as_deref().map_or(Ok(store), uuid)?,
+            backup_of: text.backup_of.as_deref().map(uuid).transpose()?,
+            lists_next: text.lists_next,
             created_at_ms: text.created_at_ms,
             map_epoch: text.map_epoch,
             partition_count: text.partition_count,
@@ -236,6 +272,9 @@ impl Manifest {
             )));
         }
         self.check_maps()?;
+        if self.lists_next && self.backup_of.is_none() {
+            return Err(FormatError::invalid("lists are to be put in place that are of no backup"));
+        }
         let mut newest = KeyspaceId::default();
         let mut names = HashSet::new();
         for ManifestKeyspace { id, name, .. } in &self.keyspaces {
@@ -379,6 +418,9 @@ mod tests {
             ],
             is_repartitioning: false,
             wider_maps: Vec::new(),
+            instance: StoreId(bytes_of(0x3f0e_63a1_5b0c_4d52_9c31_7de0_b2a9_41f8)),
+            backup_of: None,
+            lists_next: false,
         }
     }
 
@@ -405,6 +447,20 @@ mod tests {
     fn manifest_example_is_a_real_one() {
         assert_eq!(Manifest::decode(EXAMPLE), Ok(manifest()));
         assert_eq!(manifest().encode().unwrap().as_bytes(), EXAMPLE);
+    }
+
+    #[test]
+    fn backups_say_of_what_they_are() {
+        let other = StoreId([7; 16]);
+        for (instance, backup_of, lists_next) in [
+            (other, None, false),
+            (manifest().instance, Some(other), false),
+            (other, Some(manifest().store), true),
+        ] {
+            let manifest = Manifest { instance, backup_of, lists_next, ..manifest() };
+            let text = manifest.encode().unwrap();
+            assert_eq!(Manifest::decode(text.as_bytes()), Ok(manifest));
+        }
     }
 
     #[test]
@@ -539,6 +595,9 @@ mod tests {
             ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"00000000000000f\""),
             ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"0000000000000000\""),
             ("keyspace_next = 4", "keyspace_next = 4\nencryption_key = \"00000000000000FF\""),
+            ("keyspace_next = 4", "keyspace_next = 4\ninstance = \"3f0e63a1\""),
+            ("keyspace_next = 4", "keyspace_next = 4\nbackup_of = \"\""),
+            ("keyspace_next = 4", "keyspace_next = 4\nlists_next = true"),
             ("id = 3", "id = 1"),
             ("id = 1", "id = 0"),
             ("\"carts\"", "\"sessions\""),
@@ -557,6 +616,7 @@ mod tests {
         for manifest in [
             Manifest { format_version: 2, ..manifest() },
             Manifest { partition_count: 0, ..manifest() },
+            Manifest { lists_next: true, ..manifest() },
             Manifest { keyspace_next: KeyspaceId(3), ..manifest() },
             Manifest {
                 keyspaces: vec![ManifestKeyspace { name: "n".repeat(256), ..keyspace() }],

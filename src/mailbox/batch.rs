@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::gate::Marking;
 use super::peers::{Agreement, Deciding};
+use super::pinned::Pinned;
 use super::{Body, Durable, Expected, GetMany, ReplySender};
 use crate::error::{Error, ErrorKind, Result};
 use crate::moment::{Life, Moment};
@@ -118,6 +119,10 @@ pub(crate) enum Message {
     Read(GetMany),
     /// Say what there is now, for a snapshot, and publish nothing until all have.
     Snapshot(Marking<Arc<Moment>>, Arc<Life>),
+    /// The same for a backup: the files of the moment are to stay, and the one that is written is to be sealed.
+    Backup(Marking<()>, ReplySender<Result<Pinned>>),
+    /// A backup needs its files no more.
+    Unpin,
     /// All have: go on.
     Go,
     /// A snapshot has ended.

@@ -17,6 +17,7 @@ mod batch;
 mod doorbell;
 mod gate;
 mod peers;
+mod pinned;
 mod publications;
 mod reply;
 mod request;
@@ -35,6 +36,7 @@ pub(crate) use batch::{
 pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use gate::{Marked, Marking};
 pub(crate) use peers::{Agreement, Deciding, Peers, batch_id};
+pub(crate) use pinned::Pinned;
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
 pub(crate) use request::{
     Body, Durable, Entry, GetAt, GetMany, PageOf, Request, Stored, ValuePart,

@@ -98,6 +98,11 @@ impl Peers {
         Gate::begin(self, self.queues.len(), ask)
     }
 
+    /// Somebody needs the files of a partition no more.
+    pub(super) fn unpin(&self, partition: usize) {
+        self.send(partition, Message::Unpin);
+    }
+
     /// Tells every partition to let go of snapshots that have ended.
     pub(crate) fn snapshot_ended(&self) {
         (0..self.queues.len()).for_each(|partition| self.send(partition, Message::SnapshotEnded));

@@ -257,6 +257,8 @@ impl Partition {
                 Message::Doubt(id, error) => self.batch_in_doubt(id, &error),
                 Message::Read(request) => self.get_many(request, ops),
                 Message::Snapshot(marking, life) => self.snapshot_wanted(marking, life),
+                Message::Backup(marking, reply) => self.backup_wanted(marking, reply),
+                Message::Unpin => self.upkeep.unpin(),
                 Message::Go => self.moments.go(),
                 Message::SnapshotEnded => self.snapshots_prune(),
                 Message::Forget(id) => {

@@ -24,7 +24,7 @@ use crate::io::WriteMode;
 use crate::keydir::Location;
 use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::planted::{Bug, is_planted};
-use crate::types::{ExpiresAt, KeyHash};
+use crate::types::{ExpiresAt, FileId, KeyHash};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
@@ -78,11 +78,16 @@ impl Partition {
         }
         let is_left = matches!(self.in_flight, InFlight::None)
             && self.groups.is_empty()
-            && self.active.as_ref().map(|active| active.data.id) == self.upkeep.compactor.sealing();
-        if is_left && self.active.is_some() && self.may_leave_file() && self.poisoned.is_none() {
+            && self.active.as_ref().is_some_and(|active| self.is_to_be_sealed(active.data.id));
+        if is_left && self.may_leave_file() && self.poisoned.is_none() {
             return self.seal(ops);
         }
         self.prewrite_advance(ops);
+    }
+
+    /// Whether somebody wants this file sealed, though nothing is to be written to another one.
+    fn is_to_be_sealed(&self, file: FileId) -> bool {
+        self.upkeep.compactor.sealing() == Some(file) || self.backups.is_sealing(file)
     }
 
     fn commit_pause(&mut self, ops: &mut Ops) {

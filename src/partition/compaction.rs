@@ -262,6 +262,7 @@ impl Partition {
         if active.is_some() && self.upkeep.compactor.sealing() == active {
             self.forced_done(&Err(error.clone()));
         }
+        self.backup_fail(error);
     }
 
     /// The next part of a compaction that somebody waits for, or its end.

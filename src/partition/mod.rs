@@ -12,6 +12,7 @@
 //!   newer file is acknowledged before the older one is synced, cut and listed.
 //! - **K2** The keydir changes only in `publish`, after the group is as durable as asked.
 
+mod backup;
 mod batch;
 mod commit;
 mod compaction;
@@ -52,6 +53,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use self::backup::Backups;
 use self::batch::Batches;
 use self::commit::{Here, InFlight};
 use self::eviction::Evictor;
@@ -245,6 +247,7 @@ pub(crate) struct Partition {
     parked: Parked,
     batches: Batches,
     moments: Moments,
+    backups: Backups,
     reads_waiting: VecDeque<ReadRequest>,
     reads_in_flight: usize,
     reads_in_flight_bytes: usize,
@@ -328,6 +331,7 @@ impl Partition {
             parked: Parked::default(),
             batches: Batches::default(),
             moments: Moments::default(),
+            backups: Backups::default(),
             reads_waiting: VecDeque::new(),
             reads_in_flight: 0,
             reads_in_flight_bytes: 0,
@@ -539,6 +543,7 @@ impl Partition {
             self.fail_group(group, error, false);
         }
         self.update_fail(error);
+        self.backup_fail(error);
         self.range_work.fail_waiting(error);
         self.batch_fail(error);
     }

@@ -161,8 +161,9 @@ impl Partition {
     }
 
     fn rotate_succeeded(&mut self, rotated: Rotated) {
+        let sealed = self.active.take();
         let counters = &self.view.counters;
-        if let Some(active) = self.active.take() {
+        if let Some(active) = &sealed {
             counters.rotations.add(1);
             active.data.set_durable_end(None);
             counters.log_bytes.add(GROUP_HEADER_LEN as u64);
@@ -177,8 +178,12 @@ impl Partition {
         self.unsynced = false;
         self.bounds = self.config.bounds.fit(self.usage.total().live_bytes);
         self.listed = rotated.listed;
+        if let Some(active) = sealed {
+            self.backup_sealed(active.data.id);
+        }
         let Some(Begun { data, file, ahead, header_crc, prewritten }) = rotated.new else { return };
         let slot = self.files.insert(data.clone()).expect("`rotate` found room for it");
+        let counters = &self.view.counters;
         counters.files.add(1);
         counters.log_bytes.add(DATA_HEADER_LEN as u64);
         self.prewrite.begin_file(ahead.is_some());

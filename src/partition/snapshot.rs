@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::Partition;
 use super::commit::InFlight;
-use crate::mailbox::Marking;
+use crate::error::Result;
+use crate::mailbox::{Marking, Pinned, ReplySender};
 use crate::moment::{End, Life, Moment, Place};
 use crate::planted::{Bug, is_planted};
 use crate::types::KeyHash;
@@ -16,13 +17,23 @@ use crate::types::KeyHash;
 #[derive(Default)]
 pub(super) struct Moments {
     /// As soon as nothing is in flight.
-    wanted: Vec<(Marking<Arc<Moment>>, Arc<Life>)>,
+    wanted: Vec<Wanted>,
     /// Marked, while others have not.
     held: usize,
     snapshots: Vec<Arc<Moment>>,
 }
 
+/// What a moment is wanted for.
+enum Wanted {
+    Snapshot(Marking<Arc<Moment>>, Arc<Life>),
+    Backup(Marking<()>, ReplySender<Result<Pinned>>),
+}
+
 impl Moments {
+    pub(super) fn want_backup(&mut self, marking: Marking<()>, reply: ReplySender<Result<Pinned>>) {
+        self.wanted.push(Wanted::Backup(marking, reply));
+    }
+
     /// Whether nothing may be published.
     pub(super) fn is_held(&self) -> bool {
         self.held > 0 || !self.wanted.is_empty()
@@ -46,7 +57,7 @@ impl Partition {
     pub(super) fn snapshot_wanted(&mut self, marking: Marking<Arc<Moment>>, life: Arc<Life>) {
         // The log is sealed, or about to be: dropping it says that there is none.
         if !self.sealing {
-            self.moments.wanted.push((marking, life));
+            self.moments.wanted.push(Wanted::Snapshot(marking, life));
         }
     }
 
@@ -57,11 +68,16 @@ impl Partition {
         {
             return;
         }
-        for (marking, life) in std::mem::take(&mut self.moments.wanted) {
-            let table = self.view.files.load_full();
-            let moment = Arc::new(Moment::new(life, self.ranges.clone(), table));
-            self.moments.snapshots.push(moment.clone());
-            let is_held = marking.marked(moment, self.config.expiry.now_ms());
+        for wanted in std::mem::take(&mut self.moments.wanted) {
+            let is_held = match wanted {
+                Wanted::Snapshot(marking, life) => {
+                    let table = self.view.files.load_full();
+                    let moment = Arc::new(Moment::new(life, self.ranges.clone(), table));
+                    self.moments.snapshots.push(moment.clone());
+                    marking.marked(moment, self.config.expiry.now_ms())
+                }
+                Wanted::Backup(marking, reply) => self.backup_mark(marking, reply),
+            };
             self.moments.held += usize::from(is_held && !is_planted(Bug::MomentsApart));
         }
     }

@@ -59,6 +59,10 @@ pub(super) struct Upkeep {
     pub(super) key_runs: KeyRuns,
     pub(super) scrubber: Scrubber,
     released: Released,
+    /// Backups that need the names of files.
+    pins: usize,
+    /// Names that may go when they are done.
+    pinned: Vec<PathBuf>,
 }
 
 /// Files that no entry points into any more, and descriptors that were given up.
@@ -117,7 +121,8 @@ impl Upkeep {
         data: Arc<DataFile>,
         names: impl IntoIterator<Item = PathBuf>,
     ) {
-        self.released.names.extend(names);
+        let held = if self.pins > 0 { &mut self.pinned } else { &mut self.released.names };
+        held.extend(names);
         self.released.files.push(data);
         self.released.is_waiting = false;
     }
@@ -132,6 +137,19 @@ impl Upkeep {
     pub(super) fn release_runs(&mut self, runs: Vec<Arc<KeyRun>>) {
         self.release_names(runs.iter().map(|run| run.stored.path.clone()).collect::<Vec<_>>());
         self.released.runs.extend(runs);
+    }
+
+    /// Files keep their names until [`unpin`](Self::unpin) is called as often.
+    pub(super) fn pin(&mut self) {
+        self.pins += 1;
+    }
+
+    pub(super) fn unpin(&mut self) {
+        self.pins -= 1;
+        if self.pins == 0 {
+            self.released.names.append(&mut self.pinned);
+            self.released.is_waiting = false;
+        }
     }
 
     /// Descriptors that are closed once nobody reads through them (G3).

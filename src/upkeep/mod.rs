@@ -4,6 +4,7 @@
 //! Here it is decided what to do and when, without doing it; the partition does it between its
 //! requests.
 
+pub(crate) mod backup;
 pub(crate) mod compaction;
 pub(crate) mod hints;
 pub(crate) mod key_runs;

@@ -100,6 +100,11 @@ impl Player<'_> {
                 let (compacted, ()) = wait(join(db.compact(), self.write(writes)));
                 self.expect(compacted);
             }
+            Step::Backup => {
+                let to = self.db.path().with_extension("backup");
+                let made = wait(self.db.backup(to));
+                self.expect(made);
+            }
             Step::Read => self.read(),
         }
     }

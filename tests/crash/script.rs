@@ -38,6 +38,8 @@ pub(crate) enum Step {
     },
     /// A compaction, with writes to different keys beside it.
     CompactBeside(Vec<Step>),
+    /// Makes a backup, beside the store.
+    Backup,
     /// Reads every key, one by one and by a scan.
     Read,
 }
@@ -137,12 +139,19 @@ pub(crate) fn tour() -> Vec<Session> {
         session(plain, first.into_iter().chain([burst.clone(), Step::Read]).collect(), End::Kill),
         session(
             Settings { prewrite: true, ..plain },
-            vec![batch.clone(), buffered(1, 30), other.clone(), Step::Compact, batch.clone()],
+            vec![
+                batch.clone(),
+                Step::Backup,
+                buffered(1, 30),
+                other.clone(),
+                Step::Compact,
+                batch.clone(),
+            ],
             End::Kill,
         ),
         session(
             Settings { background: true, buffered: true, ..plain },
-            vec![other, batch, buffered(3, 60), Step::Read],
+            vec![other, batch, buffered(3, 60), Step::Backup, Step::Read],
             End::Close,
         ),
         session(

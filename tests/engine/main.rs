@@ -10,6 +10,7 @@
 mod support;
 
 mod accounting;
+mod backup;
 mod batch;
 mod blocking;
 mod changes;

@@ -61,6 +61,19 @@ impl Store {
         Store { disk: Disk::Sim(SimDisk::new(seed), made_up_path()), key: None }
     }
 
+    /// Another place on the same disk.
+    pub(crate) fn beside(&self) -> Store {
+        let disk = match &self.disk {
+            Disk::Uring(_) => Disk::Uring(tempfile::tempdir().unwrap()),
+            Disk::Blocking(_) => Disk::Blocking(tempfile::tempdir().unwrap()),
+            Disk::Sim(disk, _) => {
+                let Disk::Sim(_, path) = Store::sim(0).disk else { unreachable!() };
+                Disk::Sim(disk.clone(), path)
+            }
+        };
+        Store { disk, key: self.key }
+    }
+
     /// Encrypted, where the feature is there; every time that it is opened with its own options.
     pub(crate) fn encrypted(mut self, key: [u8; 32]) -> Store {
         self.key = Some(key);

@@ -14,6 +14,7 @@ pub(super) struct Faults {
     pub(super) capacity: Option<u64>,
     pub(super) short_transfers: f64,
     pub(super) would_block: f64,
+    pub(super) no_links: bool,
     ops: Vec<Failing>,
     reads: Vec<Failing>,
     opens: Vec<Failing>,

@@ -23,6 +23,8 @@ pub enum OpKind {
     Create,
     /// A rename; the path is the new one.
     Rename,
+    /// A second name for a file; the path is the new one.
+    Link,
     /// A removal.
     Remove,
     /// A sync of a directory.

@@ -277,6 +277,25 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.resolve(from)?;
+        self.contents(id)?;
+        let (parent, name) = split(to)?;
+        let dir = self.resolve(parent)?;
+        self.check_dir(dir)?;
+        if self.names.get(dir, &name).is_some() {
+            self.faults.check_alive()?;
+            return Err(Errno::EXIST.into());
+        }
+        if self.faults.no_links {
+            return Err(Errno::XDEV.into());
+        }
+        self.begin(OpKind::Link, dir, Some(&name))?;
+        self.names.change(vec![((dir, name), Some(id))]);
+        self.recount();
+        Ok(())
+    }
+
     pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
         let id = self.resolve(path)?;
         self.contents(id)?;
