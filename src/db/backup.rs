@@ -53,6 +53,8 @@ impl Db {
     /// that is cut short does not open, and is gone on with by the next call. Once a backup was opened it is a store of
     /// its own, and no later backup is made into it.
     ///
+    /// A store in memory is backed up onto the disk too, and opened from there.
+    ///
     /// The future is sent when it is first polled; dropping it later does not stop a backup that has come to its files.
     ///
     /// # Errors
@@ -153,18 +155,23 @@ async fn back_up(
 ) -> Result<BackupReport> {
     // Closing waits for it, and it notices that soon.
     let task = shared.lifecycle.begin_task().ok_or_else(Error::closed)?;
-    let (fs, root) = (shared.keyspaces.fs().clone(), shared.path.clone());
+    let source = shared.keyspaces.fs().clone();
+    // What is in memory is backed up onto a disk: another place in memory would be gone with it.
+    let fs = if source.is_volatile() { Fs::os() } else { source.clone() };
+    let store = (!source.is_volatile()).then(|| shared.path.clone());
     let instance = shared.keyspaces.manifest().instance;
-    let to = dir.clone();
+    let (on, to) = (fs.clone(), dir.clone());
     let target =
-        on_own_thread("backup", &dir, move || prepare(&fs, &root, &to, Some(instance))).await?;
+        on_own_thread("backup", &dir, move || prepare(&on, store.as_deref(), &to, Some(instance)))
+            .await?;
     let (manifest, pinned) = shared.pin_moment().await?;
     let manifest = Manifest { backup_of: Some(manifest.instance), ..manifest };
     on_own_thread("backup", &dir, move || {
         let _closing_waits = task;
         let go_on = || if shared.lifecycle.is_closing() { Err(Error::closed()) } else { Ok(()) };
         let report = Writing {
-            fs: shared.keyspaces.fs(),
+            source: &source,
+            fs: &fs,
             from: &shared.path,
             to: &target.root,
             manifest,
@@ -235,13 +242,19 @@ struct Target {
 }
 
 /// Judges the directory before anything is changed in it, and takes its lock. `instance` is whose backups it may have.
-fn prepare(fs: &Fs, store: &Path, dir: &Path, instance: Option<StoreId>) -> Result<Target> {
+/// `store` is where the files are, if they are on the same file system.
+fn prepare(fs: &Fs, store: Option<&Path>, dir: &Path, instance: Option<StoreId>) -> Result<Target> {
     let missing = missing_count(fs, dir);
-    let store = fs.canonical(store).map_err(|source| Error::io("find", store, source))?;
-    let there = canonical_ahead(fs, dir)?;
-    if there.starts_with(&store) || store.starts_with(&there) {
-        return Err(into_itself(&store, dir));
+    let mut store_or_memory = PathBuf::from("the store in memory");
+    if let Some(store) = store {
+        let store = fs.canonical(store).map_err(|source| Error::io("find", store, source))?;
+        let there = canonical_ahead(fs, dir)?;
+        if there.starts_with(&store) || store.starts_with(&there) {
+            return Err(into_itself(&store, dir));
+        }
+        store_or_memory = store;
     }
+    let store = store_or_memory;
     drop(judge(fs, &store, dir, instance)?);
     fs.create_dir(dir).map_err(|source| Error::io("create", dir, source))?;
     let root = fs.canonical(dir).map_err(|source| Error::io("find", dir, source))?;
@@ -352,7 +365,7 @@ fn restore(options: &Options, backup: &Path, into: &Path) -> Result<BackupReport
     let _lock = StoreLock::take(fs, &from, options.lock_wait, Sharing::Exclusive)?;
     let mut manifest = check_is_backup(fs, &from)?;
     settle_lists(fs, &from, &mut manifest)?;
-    let target = prepare(fs, &from, into, None)?;
+    let target = prepare(fs, Some(&from), into, None)?;
     let lists = (0..manifest.partition_count).map(|id| {
         let path = layout::partition_dir(&from, PartitionId(id)).join(layout::FILES);
         let bytes = fs
@@ -370,6 +383,7 @@ fn restore(options: &Options, backup: &Path, into: &Path) -> Result<BackupReport
     });
     let lists = lists.collect::<Result<Vec<Listed>>>()?;
     Writing {
+        source: fs,
         fs,
         from: &from,
         to: &target.root,

@@ -116,7 +116,8 @@ pub(crate) struct Shared {
     lifecycle: Arc<Lifecycle>,
     peers: Arc<Peers>,
     watchers: Arc<Watchers>,
-    store: StoreId,
+    /// Told apart by it are a store and its backups that were opened (F5).
+    instance: StoreId,
     map_epoch: u64,
     snapshots: Arc<Snapshots>,
     /// Held by who asks for a moment over all partitions: one at a time, so that writers have their turn in between.

@@ -204,7 +204,7 @@ fn start(
     let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
     let (watchers, snapshots) = (config.watchers.clone(), config.snapshots.clone());
-    let (store, map_epoch) = (identity.store, identity.map_epoch);
+    let map_epoch = identity.map_epoch;
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
         .map(|partition| {
@@ -267,7 +267,7 @@ fn start(
         // A worker that ended meanwhile has closed its mailboxes, which its callers will learn.
         let _ended = go_sender.try_send(());
     }
-    let seen = report.keyspace_max;
+    let (seen, instance) = (report.keyspace_max, manifest.instance);
     let keyspaces =
         Keyspaces::new(access.fs.clone(), root.clone(), manifest, seen, options.default_ttl);
     let partitions =
@@ -291,7 +291,7 @@ fn start(
         lifecycle,
         peers,
         watchers,
-        store,
+        instance,
         map_epoch,
         snapshots,
         moment_turn: futures::lock::Mutex::new(()),

@@ -41,8 +41,10 @@ const COPY_LEN: usize = 1 << 20;
 /// Longest rest between two looks whether anybody still wants it.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// Where a backup is made from and to, by the same file system interface.
+/// Where a backup is made from and to.
 pub(crate) struct Backup<'b> {
+    /// Where the files are that are copied; another one than `fs` if they are in memory.
+    pub(crate) source: &'b Fs,
     pub(crate) fs: &'b Fs,
     pub(crate) from: &'b Path,
     pub(crate) to: &'b Path,
@@ -172,7 +174,7 @@ impl Backup<'_> {
     ) -> Result<Placed> {
         let fs = self.fs;
         if fs.exists(to).map_err(|source| Error::io("look for", to, source))? {
-            if is_same(fs, from, to, sealed).map_err(|source| Error::io("read", to, source))? {
+            if self.is_same(from, to, sealed).map_err(|source| Error::io("read", to, source))? {
                 return Ok(Placed::Kept);
             }
             if sealed.is_some() {
@@ -180,7 +182,7 @@ impl Backup<'_> {
             }
             fs.remove_file(to).map_err(|source| Error::io("remove", to, source))?;
         }
-        match fs.hard_link(from, to) {
+        match self.source.hard_link(from, to) {
             Ok(()) => {
                 made.push(to.to_owned());
                 Ok(Placed::Linked)
@@ -192,6 +194,17 @@ impl Backup<'_> {
             }
             Err(source) => Err(Error::io("link into the backup", from, source)),
         }
+    }
+
+    /// Whether a file is in its place already: a hint by its length, a data file by its end too, which is a digest of all
+    /// of it.
+    fn is_same(&self, from: &Path, to: &Path, sealed: Option<&SealedFile>) -> io::Result<bool> {
+        let (from, to) = (self.source.open_read(from)?, self.fs.open_read(to)?);
+        let len = to.len()?;
+        if len != sealed.map_or(from.len()?, |sealed| sealed.len) {
+            return Ok(false);
+        }
+        Ok(sealed.is_none() || end_of(&from, len)? == end_of(&to, len)?)
     }
 
     /// Under another name until it is whole and durable.
@@ -213,7 +226,8 @@ impl Backup<'_> {
     }
 
     fn copy_bytes(&self, from: &Path, to: &Path) -> Result<()> {
-        let source = self.fs.open_read(from).map_err(|source| Error::io("open", from, source))?;
+        let source =
+            self.source.open_read(from).map_err(|source| Error::io("open", from, source))?;
         let target = self.fs.create_new(to).map_err(|source| Error::io("create", to, source))?;
         let (reader, mut at, mut buf) = (Uncached::new(&source), 0, vec![0; COPY_LEN]);
         loop {
@@ -261,17 +275,6 @@ pub(crate) fn settle_lists(fs: &Fs, root: &Path, manifest: &mut Manifest) -> Res
 
 fn partition_dir(root: &Path, list: &FilesList) -> PathBuf {
     layout::partition_dir(root, list.partition)
-}
-
-/// Whether a file is in its place already: a hint by its length, a data file by its end too, which is a digest of all
-/// of it.
-fn is_same(fs: &Fs, from: &Path, to: &Path, sealed: Option<&SealedFile>) -> io::Result<bool> {
-    let (from, to) = (fs.open_read(from)?, fs.open_read(to)?);
-    let len = to.len()?;
-    if len != sealed.map_or(from.len()?, |sealed| sealed.len) {
-        return Ok(false);
-    }
-    Ok(sealed.is_none() || end_of(&from, len)? == end_of(&to, len)?)
 }
 
 fn end_of(file: &File, len: u64) -> io::Result<[u8; GROUP_HEADER_LEN]> {

@@ -83,3 +83,22 @@ fn a_cache_holds_what_it_may() {
     assert!(get(&db, 4095_u32.to_le_bytes()).is_some());
     wait(db.close()).unwrap();
 }
+
+/// Breaks if a backup of what is in memory is in memory too, and gone with it.
+#[test]
+fn a_backup_is_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("backup");
+    let db = wait(options(&Memory::new()).open("/memory")).unwrap();
+    wait(db.put("k", "v")).unwrap();
+    assert!(!wait(db.backup(&to)).unwrap().is_incremental);
+    wait(db.put("k", "later")).unwrap();
+    wait(db.put("other", "v")).unwrap();
+    assert!(wait(db.backup(&to)).unwrap().is_incremental);
+    wait(db.del("k")).unwrap();
+    wait(db.close()).unwrap();
+    let db = wait(Options::new().open(&to)).unwrap();
+    assert_eq!(get(&db, "k").as_deref(), Some(b"later".as_slice()));
+    assert_eq!(get(&db, "other").as_deref(), Some(b"v".as_slice()));
+    wait(db.close()).unwrap();
+}

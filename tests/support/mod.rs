@@ -65,7 +65,8 @@ impl Store {
     pub(crate) fn beside(&self) -> Store {
         let disk = match &self.disk {
             Disk::Uring(_) => Disk::Uring(tempfile::tempdir().unwrap()),
-            Disk::Blocking(_) => Disk::Blocking(tempfile::tempdir().unwrap()),
+            // What is in memory is backed up onto a disk.
+            Disk::Blocking(_) | Disk::Memory(..) => Disk::Blocking(tempfile::tempdir().unwrap()),
             Disk::Sim(disk, _) => {
                 let Disk::Sim(_, path) = Store::sim(0).disk else { unreachable!() };
                 Disk::Sim(disk.clone(), path)

@@ -10,6 +10,7 @@ use super::position::{ChangePosition, Place, WalkAt, gone};
 use crate::db::Shared;
 use crate::db::call::Call;
 use crate::db::scan::{Reader, Scan};
+use crate::db::snapshot::AsOf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::data_file::DataFile;
 use crate::log::format::group::GROUP_HEADER_LEN;
@@ -177,7 +178,7 @@ impl Walk {
         while page.queued.len() < WALK_KEYS_MAX && bytes < WALK_BYTES {
             let (keyspace, from) = (self.at.keyspace, self.at.key.clone());
             let scan = self.scan.get_or_insert_with(|| {
-                let scan = Scan::new(shared.clone(), keyspace);
+                let scan = Scan::new(AsOf::now(shared.clone()), keyspace);
                 let range = (Bound::Excluded(from.clone()), Bound::Unbounded);
                 Box::new(if from.is_empty() { scan } else { scan.range(range) })
             });

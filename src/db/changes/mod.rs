@@ -173,7 +173,7 @@ impl Db {
     pub fn changes(&self, since: impl Into<ChangesSince>) -> Changes {
         let shared = self.shared.clone();
         let now = |walk| ChangePosition {
-            store: shared.store,
+            store: shared.instance,
             map_epoch: shared.map_epoch,
             walk,
             places: feed::places_now(&shared),
@@ -206,7 +206,7 @@ impl Db {
 
 impl Shared {
     fn check_position(&self, position: &ChangePosition) -> Result<()> {
-        if position.store != self.store {
+        if position.store != self.instance {
             return Err(foreign("another store"));
         }
         if (position.map_epoch, position.places.len()) != (self.map_epoch, self.partitions.len()) {
