@@ -295,6 +295,6 @@ impl Shared {
             }
             None => (Body::key_only(&self.codecs, keyspace, entry.key.clone()), EntryChange::Del),
         };
-        Ok(BatchEntry { hash, body, change })
+        Ok(BatchEntry { hash, key: entry.key.clone(), body, change })
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Part {
 /// One write of a batch.
 pub(crate) struct BatchEntry {
     pub(crate) hash: KeyHash,
+    /// As its caller gave it.
+    pub(crate) key: Bytes,
     pub(crate) body: Body,
     pub(crate) change: EntryChange,
 }
@@ -64,7 +66,9 @@ impl Part {
 
     /// Bytes that it keeps in memory.
     pub(crate) fn len_bytes(&self) -> usize {
-        let entries = self.entries.iter().map(|entry| entry.body.len() + size_of::<BatchEntry>());
+        let entries = self.entries.iter();
+        let entries =
+            entries.map(|entry| entry.key.len() + entry.body.len() + size_of::<BatchEntry>());
         let conditions =
             self.conditions.iter().map(|condition| condition.key.len() + size_of::<Condition>());
         entries.sum::<usize>() + conditions.sum::<usize>()
@@ -84,8 +88,7 @@ pub struct BatchDone {
     pub puts: u64,
     /// Keys that were deleted, or would have been had they been there.
     pub dels: u64,
-    /// Of all these, how many keys were there before; one that a deleted range hides may count until upkeep has
-    /// come past it.
+    /// Of all these, how many keys were there before.
     pub were_there: u64,
 }
 
@@ -142,11 +145,6 @@ impl Participation {
 
     pub(crate) fn agreement(&self) -> &Arc<Agreement> {
         &self.agreement
-    }
-
-    /// The keys of the part are locked, and its conditions were looked at.
-    pub(crate) fn locked(&self, is_conflict: bool) {
-        self.agreement.locked(is_conflict);
     }
 
     /// The intents of the part are durable.

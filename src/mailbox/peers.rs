@@ -26,7 +26,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::batch::{Batch, BatchDone, Message, Participation, conflict};
+use super::batch::{Batch, BatchDone, Message, Part, Participation, conflict};
 use super::gate::{Gate, Marking};
 use super::publications::{Hold, Publications};
 use super::{Doorbell, GetMany, ReplySender};
@@ -51,6 +51,8 @@ pub(crate) struct Peers {
     /// Held while the parts of a batch are given out (AG1).
     order: Mutex<()>,
     publications: Publications,
+    /// Partitions that have given up what they kept for a full disk.
+    reserves_released: AtomicUsize,
 }
 
 struct PeerQueue {
@@ -76,7 +78,22 @@ impl Peers {
             queues: doorbells.into_iter().map(queue).collect(),
             order: Mutex::new(()),
             publications: Publications::default(),
+            reserves_released: AtomicUsize::new(0),
         }
+    }
+
+    /// A partition has given up its reserve, whose space is for what frees space.
+    pub(crate) fn reserve_released(&self) {
+        self.reserves_released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// There is space enough for the reserve of one more partition that has given it up.
+    pub(crate) fn reserve_regained(&self) {
+        self.reserves_released.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_reserve_released(&self) -> bool {
+        self.reserves_released.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn publications(&self) -> &Publications {
@@ -178,6 +195,7 @@ pub(crate) struct Agreement {
     has_conditions: bool,
     /// Without anything to write there is nothing to decide.
     has_writes: bool,
+    only_deletes: bool,
     peers: Arc<Peers>,
     state: Mutex<State>,
 }
@@ -226,6 +244,7 @@ impl Agreement {
             participants: parts.iter().map(|part| part.partition).collect(),
             has_conditions,
             has_writes: parts.iter().any(|part| !part.entries.is_empty()),
+            only_deletes: parts.iter().all(Part::is_del),
             peers: peers.clone(),
             state: Mutex::new(State {
                 phase: if has_conditions { Phase::Locking } else { Phase::Preparing },
@@ -249,12 +268,18 @@ impl Agreement {
         self.has_conditions
     }
 
+    /// Whether all of it, in every partition, is deletions: what frees space on a full disk.
+    pub(crate) fn only_deletes(&self) -> bool {
+        self.only_deletes
+    }
+
     /// Whether it has ended. What says so may have been sent before a part was.
     pub(crate) fn is_over(&self) -> bool {
         self.state.lock().phase == Phase::Over
     }
 
-    pub(super) fn locked(self: &Arc<Self>, is_conflict: bool) {
+    /// The keys of a part are locked, and its conditions were looked at.
+    pub(crate) fn locked(self: &Arc<Self>, is_conflict: bool) {
         let mut state = self.state.lock();
         if state.phase != Phase::Locking {
             return;
@@ -449,6 +474,10 @@ impl Deciding {
 
     pub(crate) fn id(&self) -> u64 {
         self.agreement.id
+    }
+
+    pub(crate) fn only_deletes(&self) -> bool {
+        self.agreement.only_deletes
     }
 
     /// From here on its loss leaves everybody in doubt.

@@ -78,8 +78,8 @@ impl Options {
     /// with a thousand keys a partition the first of them is full some percent early, with ten some
     /// tenths. A share is one key at least.
     ///
-    /// A batch is refused as a whole. One over several partitions is held against their bounds before it takes
-    /// effect, and may go beyond them by what others write meanwhile.
+    /// A batch is refused as a whole. One over several partitions holds the room that it needs in each until it is
+    /// published.
     ///
     /// With a policy that evicts, no write waits for that: keys go in the commit that made it necessary, or,
     /// if it takes reading from the disk to learn which they are, soon after. Many writes in flight may go

@@ -33,11 +33,17 @@
 //!   points at the intents, and the next open writes the copies.
 //! - **BA6** A key is locked from before its intent is staged until its copy is published, so nothing of it is
 //!   written or decided in between.
+//! - **BA7** A range that is deleted waits for no key. A batch comes before it if its intents do: what was seen for its
+//!   conditions was there, and what it wrote in the range is hidden, here as for the next open (BA1). Upkeep is not
+//!   done with a range that intents came before until their batch is published: RD1 needs to see them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::groups::{Answer, BatchAnswer, Effect, Need, Pending};
+use bytes::Bytes;
+
+use super::groups::{Answer, BatchAnswer, BatchRecord, Effect, Need, Pending};
+use super::ledger::Amount;
 use super::update::Sought;
 use super::write::{record_header, record_len};
 use super::{Ops, Partition};
@@ -55,21 +61,18 @@ use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 pub(super) struct Lock {
     pub(super) batch: u64,
     pub(super) hash: KeyHash,
-    pub(super) condition: Option<Condition>,
+    pub(super) keyspace: KeyspaceId,
+    pub(super) key: Bytes,
+    /// Its record is looked at: there is a condition, or a range is over the key, and then the keydir does not
+    /// say whether it is there.
+    pub(super) looks: bool,
+    pub(super) expected: Option<Expected>,
 }
 
 impl Lock {
     pub(super) fn sought(&self) -> Sought<'_> {
-        match &self.condition {
-            Some(Condition { keyspace, key, expected, .. }) => {
-                let needs_value = matches!(expected, Expected::Value(_));
-                Sought { keyspace: *keyspace, key, needs_value, keeps_value: false }
-            }
-            // No record is looked at.
-            None => {
-                Sought { keyspace: KeyspaceId(0), key: &[], needs_value: false, keeps_value: false }
-            }
-        }
+        let needs_value = matches!(self.expected, Some(Expected::Value(_)));
+        Sought { keyspace: self.keyspace, key: &self.key, needs_value, keeps_value: false }
     }
 }
 
@@ -88,10 +91,10 @@ pub(super) struct Batches {
     decisions: HashMap<u64, FileId>,
     /// Files with intents that may still count (BA3).
     unsettled: HashMap<u64, Vec<FileId>>,
+    /// Decided, and waiting for a range over one of their keys to be published, or to fail.
+    behind_ranges: Vec<u64>,
     /// Resolves that are in the log, in its order, and not known to be durable.
     resolving: VecDeque<Resolving>,
-    /// The last range tombstone that was staged.
-    range_seqno: Seqno,
     /// Agreements of which this partition has published its part and not yet written its resolve.
     agreements: HashMap<u64, Arc<Agreement>>,
 }
@@ -112,12 +115,18 @@ struct Work {
     /// Keys that are still to be locked.
     missing: usize,
     locked: Vec<KeyHash>,
+    /// Keys that were looked at, and the records that were there.
+    found: Found,
+    /// Keys of conditions, in which a record was found.
+    seen: Vec<(KeyHash, KeyspaceId, Bytes)>,
     is_conflict: bool,
-    /// Why a condition could not be looked at.
+    /// Why a key could not be looked at.
     error: Option<Error>,
     /// Where the records of the entries are; `None` for a key that was not there to be deleted.
     intents: Vec<Option<Location>>,
     copies: Vec<Option<Location>>,
+    /// Entries that a range hides which was deleted since.
+    hidden: Vec<bool>,
     /// A copy was not written (BA5).
     is_in_place: bool,
     /// The resolve is in the group that has the copies.
@@ -127,7 +136,12 @@ struct Work {
     /// The number of its first intent, and of its first copy; each has the next one.
     intents_from: Seqno,
     copies_from: Seqno,
+    /// Room that it has taken.
+    claim: Amount,
 }
+
+/// By key the record that was there, if one was.
+type Found = HashMap<KeyHash, Option<Seqno>>;
 
 enum Whose {
     /// All of it is here, and goes into one group.
@@ -156,8 +170,10 @@ impl Batches {
         self.bytes
     }
 
-    pub(super) fn can_advance(&self) -> bool {
-        !self.ready.is_empty() || !self.released.is_empty()
+    pub(super) fn can_advance(&self, ranges_are_staged: bool) -> bool {
+        !self.ready.is_empty()
+            || !self.released.is_empty()
+            || (!self.behind_ranges.is_empty() && !ranges_are_staged)
     }
 
     /// Whether a batch still wants its keys.
@@ -166,12 +182,24 @@ impl Batches {
     }
 
     /// The key is the batch's, and is as it should be, or not; false if the batch is over.
-    pub(super) fn locked(&mut self, batch: u64, hash: KeyHash, is_met: Result<bool>) -> bool {
+    pub(super) fn locked(
+        &mut self,
+        lock: &Lock,
+        is_met: Result<bool>,
+        found: Option<Seqno>,
+    ) -> bool {
+        let batch = lock.batch;
         let Some(work) = self.works.get_mut(&batch).filter(|work| work.step == Step::Locking)
         else {
             return false;
         };
-        work.locked.push(hash);
+        work.locked.push(lock.hash);
+        if lock.looks {
+            work.found.insert(lock.hash, found);
+        }
+        if lock.expected.is_some() && found.is_some() {
+            work.seen.push((lock.hash, lock.keyspace, lock.key.clone()));
+        }
         match is_met {
             Ok(is_met) => work.is_conflict |= !is_met,
             Err(error) => work.error = Some(error),
@@ -189,8 +217,33 @@ impl Batches {
             || self.unsettled.values().any(|files| files.contains(&file))
     }
 
-    pub(super) fn note_range(&mut self, seqno: Seqno) {
-        self.range_seqno = seqno;
+    /// Whether all that the batch does anywhere is to delete.
+    pub(super) fn only_deletes(&self, batch: u64) -> bool {
+        let works = self.works.get(&batch).map(Work::only_deletes);
+        let deciding = || self.deciding.get(&batch).map(Deciding::only_deletes);
+        let agreed = || self.agreements.get(&batch).map(|agreement| agreement.only_deletes());
+        works.or_else(deciding).or_else(agreed).unwrap_or(false)
+    }
+
+    /// Whether a batch has intents in the log, or on their way to it, from before `seqno`, and is neither published
+    /// nor aborted.
+    pub(super) fn has_intents_before(&self, seqno: Seqno) -> bool {
+        self.works.values().any(|work| {
+            !matches!(work.step, Step::Locking | Step::Locked) && work.intents_from < seqno
+        })
+    }
+
+    /// The file has, or is going to have, intents of the batch.
+    pub(super) fn note_intents(&mut self, batch: u64, file: FileId) {
+        let files = self.unsettled.entry(batch).or_default();
+        if files.last() != Some(&file) {
+            files.push(file);
+        }
+    }
+
+    /// The file has, or is going to have, the decision.
+    pub(super) fn note_decision(&mut self, batch: u64, file: FileId) {
+        self.decisions.insert(batch, file);
     }
 
     /// Whether a sync of the log would settle anything.
@@ -216,8 +269,8 @@ impl Partition {
     /// Takes a batch from the mailbox: does it here, or gives everybody who takes part their part.
     pub(super) fn batch(&mut self, mut batch: Batch, ops: &mut Ops) {
         let refusal = self.batch_refusal(batch.parts.iter().all(Part::is_del));
-        let refusal =
-            refusal.or_else(|| batch.parts.iter().find_map(|part| self.part_refusal(part)));
+        let refusal = refusal
+            .or_else(|| batch.parts.iter().find_map(|part| self.space_refusal(&part.entries)));
         if let Some(error) = refusal {
             return batch.reply.send(Err(error));
         }
@@ -231,13 +284,16 @@ impl Partition {
             return Agreement::begin(id, batch, &self.config.peers);
         }
         let Some(part) = batch.parts.pop() else { return };
-        if let Some(error) = self.batch_full_refusal(&part.entries) {
+        if let Some(error) = self.full_refusal_of(writes_of(&part.entries)) {
             return batch.reply.send(Err(error));
         }
         let is_free = part.conditions.is_empty()
-            && part.entries.iter().all(|entry| !self.parked.has(entry.hash));
+            && part.entries.iter().all(|entry| {
+                let is_covered = self.is_covered((entry.body.keyspace, &entry.key));
+                !is_covered && !self.parked.has(entry.hash)
+            });
         if is_free {
-            self.batch_here(&part.entries, batch.durable, batch.reply);
+            self.batch_here(&part.entries, &Found::new(), batch.durable, batch.reply);
         } else {
             self.batch_lock(id, part, batch.durable, Whose::Mine(batch.reply), ops);
         }
@@ -272,7 +328,12 @@ impl Partition {
 
     /// Goes on with batches whose keys are locked, and with whoever waited for one that ended.
     pub(super) fn batch_advance(&mut self, ops: &mut Ops) {
-        while self.batches.can_advance() {
+        while self.batches.can_advance(self.ranges_are_staged()) {
+            if !self.ranges_are_staged() {
+                for id in std::mem::take(&mut self.batches.behind_ranges) {
+                    self.batch_copies(id);
+                }
+            }
             for hash in std::mem::take(&mut self.batches.released) {
                 self.unpark(hash, ops);
             }
@@ -288,19 +349,8 @@ impl Partition {
     }
 
     /// A keyspace that it writes to may have been dropped.
-    fn part_refusal(&self, part: &Part) -> Option<Error> {
-        part.entries.iter().find_map(|entry| self.dropped_refusal(entry.body.keyspace))
-    }
-
-    /// Why the store has no room for what the batch does here, if so. A batch over partitions takes its room when
-    /// it is published: what others wrote since may be in it by then.
-    fn batch_full_refusal(&self, entries: &[BatchEntry]) -> Option<Error> {
-        self.full_refusal_of(entries.iter().map(|entry| match entry.change {
-            EntryChange::Put { expires_at } => {
-                (entry.hash, Some(record_len(&entry.body, expires_at)))
-            }
-            EntryChange::Del => (entry.hash, None),
-        }))
+    fn space_refusal(&self, entries: &[BatchEntry]) -> Option<Error> {
+        entries.iter().find_map(|entry| self.dropped_refusal(entry.body.keyspace))
     }
 
     fn batch_prepare(&mut self, participation: Participation, part: Part, ops: &mut Ops) {
@@ -310,9 +360,9 @@ impl Partition {
         if self.sealing {
             return participation.fail(&Error::closed());
         }
-        let refusal = self.batch_refusal(part.is_del());
-        let refusal = refusal.or_else(|| self.part_refusal(&part));
-        if let Some(error) = refusal.or_else(|| self.batch_full_refusal(&part.entries)) {
+        let refusal = self.batch_refusal(participation.agreement().only_deletes());
+        let refusal = refusal.or_else(|| self.space_refusal(&part.entries));
+        if let Some(error) = refusal.or_else(|| self.full_refusal_of(writes_of(&part.entries))) {
             return participation.fail(&error);
         }
         let id = participation.agreement().id;
@@ -325,14 +375,19 @@ impl Partition {
         let Part { entries, conditions, .. } = part;
         let looked_at: HashSet<KeyHash> =
             conditions.iter().map(|condition| condition.hash).collect();
-        let written =
-            entries.iter().map(|entry| entry.hash).filter(|hash| !looked_at.contains(hash));
-        let mut locks: Vec<Lock> =
-            written.map(|hash| Lock { batch: id, hash, condition: None }).collect();
-        locks.extend(conditions.into_iter().map(|condition| Lock {
-            batch: id,
-            hash: condition.hash,
-            condition: Some(condition),
+        let written = entries.iter().filter(|entry| !looked_at.contains(&entry.hash));
+        let mut locks: Vec<Lock> = written
+            .map(|BatchEntry { hash, key, body, .. }| Lock {
+                batch: id,
+                hash: *hash,
+                keyspace: body.keyspace,
+                key: key.clone(),
+                looks: self.is_covered((body.keyspace, key)),
+                expected: None,
+            })
+            .collect();
+        locks.extend(conditions.into_iter().map(|Condition { hash, keyspace, key, expected }| {
+            Lock { batch: id, hash, keyspace, key, looks: true, expected: Some(expected) }
         }));
         let count = entries.len();
         let work = Work {
@@ -343,15 +398,19 @@ impl Partition {
             step: Step::Locking,
             missing: locks.len(),
             locked: Vec::with_capacity(locks.len()),
+            found: Found::new(),
+            seen: Vec::new(),
             is_conflict: false,
             error: None,
             intents: vec![None; count],
             copies: vec![None; count],
+            hidden: vec![false; count],
             is_in_place: false,
             is_resolve_staged: false,
             left: 0,
             intents_from: Seqno(0),
             copies_from: Seqno(0),
+            claim: Amount::default(),
         };
         self.batches.begin(id, work);
         for lock in locks {
@@ -364,25 +423,43 @@ impl Partition {
         }
     }
 
+    /// The batch is over here.
+    fn batch_end(&mut self, id: u64) -> Option<Work> {
+        let work = self.batches.end(id)?;
+        self.unclaim(work.claim);
+        Some(work)
+    }
+
     fn batch_is_locked(&mut self, id: u64) {
-        let Some(work) = self.batches.works.get_mut(&id) else { return };
-        let error = work.error.take();
-        if let Whose::Shared(participation) = &work.whose {
-            if let Some(error) = error {
-                return self.batch_failed(id, &error);
-            }
-            if participation.agreement().has_conditions() {
-                work.step = Step::Locked;
-                return participation.locked(work.is_conflict);
-            }
-            return self.batch_intents(id);
+        let Some(mut work) = self.batches.works.remove(&id) else { return };
+        let is_conflict = work.is_conflict;
+        let mut error = work.error.take();
+        if error.is_none() && !is_conflict {
+            // Others may have filled the room since it was looked for.
+            error = self.full_refusal_of(writes_of(&work.entries));
         }
-        let Some(work) = self.batches.end(id) else { return };
+        work.claim = self.claim(writes_of(&work.entries));
+        let agreement = match &work.whose {
+            Whose::Shared(participation) => Some(participation.agreement().clone()),
+            Whose::Mine(_) => None,
+        };
+        work.step = if agreement.is_some() { Step::Locked } else { work.step };
+        self.batches.works.insert(id, work);
+        if let Some(agreement) = agreement {
+            return match error {
+                Some(error) => self.batch_failed(id, &error),
+                None if agreement.has_conditions() => agreement.locked(is_conflict),
+                None => self.batch_intents(id),
+            };
+        }
+        let Some(work) = self.batch_end(id) else { return };
+        let is_conflict = is_conflict || self.is_overtaken(&work);
         let Whose::Mine(reply) = work.whose else { return };
-        let refusal = error.or_else(|| work.is_conflict.then(conflict));
-        match refusal.or_else(|| self.batch_refusal(false)) {
+        let refusal = error.or_else(|| is_conflict.then(conflict));
+        let refusal = refusal.or_else(|| self.batch_refusal(only_deletes(&work.entries)));
+        match refusal.or_else(|| self.space_refusal(&work.entries)) {
             Some(error) => reply.send(Err(error)),
-            None => self.batch_here(&work.entries, work.durable, reply),
+            None => self.batch_here(&work.entries, &work.found, work.durable, reply),
         }
     }
 
@@ -393,14 +470,34 @@ impl Partition {
             || self.keydir.get(entry.hash).is_some()
     }
 
+    /// Whether the published record of the key, if the keydir has one, is hidden by a published range. `found` are the
+    /// records of those keys that were covered when they were locked; nothing was written of any since.
+    fn is_hidden(&self, entry: &BatchEntry, found: &Found) -> bool {
+        let cover = self.cover((entry.body.keyspace, &entry.key));
+        let found = found.get(&entry.hash).copied().flatten();
+        cover > Seqno(0) && found.is_none_or(|seqno| seqno < cover)
+    }
+
+    /// Whether a range was deleted since its conditions were looked at that has what they saw. Ranges wait for no key.
+    fn is_overtaken(&self, work: &Work) -> bool {
+        work.seen.iter().any(|(hash, keyspace, key)| {
+            let full_key = (*keyspace, &key[..]);
+            let found = work.found.get(hash).copied().flatten();
+            found.is_some_and(|seqno| seqno < self.cover(full_key))
+                || self.ranges_are_staged() && self.is_cover_staged(full_key)
+        })
+    }
+
     /// All of a batch into one group.
     fn batch_here(
         &mut self,
         entries: &[BatchEntry],
+        found: &Found,
         durable: Durable,
         reply: ReplySender<Result<BatchDone>>,
     ) {
         let done = self.batch_count(entries);
+        let only_deletes = only_deletes(entries);
         let records: Vec<&BatchEntry> =
             entries.iter().filter(|entry| self.has_effect(entry)).collect();
         self.groups.make_room_together(need_of(records.iter().copied()), self.bounds);
@@ -411,6 +508,10 @@ impl Partition {
                 self.groups.close_open();
             }
             self.groups.open().has_batch |= is_together;
+            // A range that is staged came after the key was locked, and so hides whatever there is.
+            let is_hidden = self.is_hidden(entry, found)
+                || self.ranges_are_staged()
+                    && self.is_cover_staged((entry.body.keyspace, &entry.key));
             let header = entry_header(entry, None);
             let (at, len) = self.stage_here(header, &entry.body, durable);
             let hash = entry.hash;
@@ -418,9 +519,10 @@ impl Partition {
                 EntryChange::Put { expires_at } => Effect::Put { hash, at, len, expires_at },
                 EntryChange::Del => Effect::Del { hash, len },
             };
-            self.staged(effect, Answer::Part);
+            self.staged(effect, Answer::Entry(BatchRecord { is_hidden, only_deletes }));
         }
-        self.groups.wait(Answer::Batch(Box::new(BatchAnswer { done, reply })));
+        let answer = BatchAnswer { only_deletes, done, reply };
+        self.groups.wait(Answer::Batch(Box::new(answer)));
     }
 
     fn batch_count(&self, entries: &[BatchEntry]) -> BatchDone {
@@ -439,6 +541,12 @@ impl Partition {
     /// Stages the intents of a batch whose keys are locked.
     fn batch_intents(&mut self, id: u64) {
         let Some(mut work) = self.batches.works.remove(&id) else { return };
+        let refusal = self.batch_refusal(work.only_deletes());
+        let refusal = refusal.or_else(|| self.is_overtaken(&work).then(conflict));
+        if let Some(error) = refusal.or_else(|| self.space_refusal(&work.entries)) {
+            self.batches.works.insert(id, work);
+            return self.batch_failed(id, &error);
+        }
         work.step = Step::Preparing;
         work.intents_from = self.next_seqno;
         let is_early = is_planted(Bug::DecidedEarly);
@@ -449,7 +557,7 @@ impl Partition {
             }
             let header = entry_header(entry, Some(id));
             let (at, len) = self.stage_record(header, &entry.body, durable);
-            self.note_file(id);
+            self.batches.note_intents(id, self.groups.target_file());
             let effect = Effect::Intent { batch: id, entry: index, at, len };
             self.groups.open().pending.push(Pending { effect, answer: Answer::Part });
             work.left += 1;
@@ -462,15 +570,6 @@ impl Partition {
             work.left = 1;
         }
         self.batches.works.insert(id, work);
-    }
-
-    /// The file that is staged for has intents now.
-    fn note_file(&mut self, id: u64) {
-        let file = self.groups.target_file();
-        let files = self.batches.unsettled.entry(id).or_default();
-        if files.last() != Some(&file) {
-            files.push(file);
-        }
     }
 
     /// An intent is durable, at `location`; or what the batch has seen is.
@@ -499,7 +598,7 @@ impl Partition {
         if !is_undecided {
             return;
         }
-        let Some(work) = self.batches.end(id) else { return };
+        let Some(work) = self.batch_end(id) else { return };
         match work.whose {
             Whose::Mine(reply) => reply.send(Err(error.clone())),
             Whose::Shared(participation) => participation.fail(error),
@@ -508,7 +607,7 @@ impl Partition {
     }
 
     fn batch_aborted(&mut self, id: u64) {
-        if let Some(work) = self.batches.end(id)
+        if let Some(work) = self.batch_end(id)
             && let Whose::Shared(participation) = work.whose
         {
             participation.give_up();
@@ -517,7 +616,7 @@ impl Partition {
     }
 
     fn batch_in_doubt(&mut self, id: u64, error: &Error) {
-        if let Some(work) = self.batches.end(id)
+        if let Some(work) = self.batch_end(id)
             && let Whose::Shared(participation) = work.whose
         {
             participation.give_up();
@@ -546,7 +645,7 @@ impl Partition {
 
     /// Stages the decision: every intent is durable (AG2).
     fn batch_decide(&mut self, mut deciding: Deciding) {
-        if let Some(error) = self.batch_refusal(false) {
+        if let Some(error) = self.batch_refusal(deciding.only_deletes()) {
             return deciding.undecided(&error);
         }
         deciding.staged();
@@ -555,7 +654,7 @@ impl Partition {
             if is_planted(Bug::DecisionUnsynced) { Durable::Written } else { Durable::Sync };
         let (_, len) =
             self.stage_record(control(RecordKind::BatchDecision, id), &nothing(), durable);
-        self.batches.decisions.insert(id, self.groups.target_file());
+        self.batches.note_decision(id, self.groups.target_file());
         self.batches.deciding.insert(id, deciding);
         let effect = Effect::Decision { batch: id, len };
         self.groups.open().pending.push(Pending { effect, answer: Answer::Part });
@@ -582,16 +681,28 @@ impl Partition {
     /// Stages what was intended as ordinary records, and the resolve behind them.
     fn batch_copies(&mut self, id: u64) {
         let Some(mut work) = self.batches.works.remove(&id) else { return };
+        let is_behind =
+            |entry: &BatchEntry| self.is_cover_staged((entry.body.keyspace, &entry.key));
+        if self.ranges_are_staged() && work.entries.iter().any(is_behind) {
+            self.batches.works.insert(id, work);
+            return self.batches.behind_ranges.push(id);
+        }
         work.step = Step::Copying;
         let Whose::Shared(participation) = &work.whose else { return };
         self.batches.agreements.insert(id, participation.agreement().clone());
+        for (index, entry) in work.entries.iter().enumerate() {
+            // BA7: the copy would come after the range. And in a keyspace that was dropped there must be none (RD2).
+            let cover = self.cover((entry.body.keyspace, &entry.key));
+            work.hidden[index] =
+                cover >= work.intents_from || self.dropped_refusal(entry.body.keyspace).is_some();
+        }
         let is_written = work.intents.iter().any(Option::is_some);
         if !is_written || self.poisoned.is_some() {
             work.is_in_place = is_written;
             self.batches.works.insert(id, work);
             return self.batch_publish(id);
         }
-        let mut need = need_of(with_intents(&work).map(|(_, entry)| entry));
+        let mut need = need_of(to_copy(&work).map(|(_, entry)| entry));
         let resolve_len = control(RecordKind::BatchResolve, id).record_len();
         need.len += u64::from(resolve_len);
         need.records += 1;
@@ -601,13 +712,10 @@ impl Partition {
         if is_together {
             self.groups.make_room_together(need, self.bounds);
         }
-        // A range that was deleted meanwhile hides the intents, if the next open has to copy them, and not what
-        // is copied here: the copies are durable before anybody sees them.
-        let is_ranged = self.batches.range_seqno >= work.intents_from;
-        let durable = if is_ranged { Durable::Sync } else { Durable::Written };
+        let durable = Durable::Written;
         work.copies_from = self.next_seqno;
         let mut staged = 0;
-        for (index, entry) in with_intents(&work) {
+        for (index, entry) in to_copy(&work) {
             let header = entry_header(entry, None);
             let (at, len) = if is_together {
                 self.stage_here(header, &entry.body, durable)
@@ -624,6 +732,9 @@ impl Partition {
             self.batch_resolve(id, true);
         }
         self.batches.works.insert(id, work);
+        if staged == 0 {
+            self.batch_publish(id);
+        }
     }
 
     /// Stages a resolve; into the open group, if room was made for it there.
@@ -656,30 +767,37 @@ impl Partition {
 
     /// Everything that the batch does here counts from now on, at once.
     fn batch_publish(&mut self, id: u64) {
-        let Some(work) = self.batches.end(id) else { return };
+        let Some(work) = self.batch_end(id) else { return };
         let mut done = self.batch_count(&work.entries);
         self.view.turn_epoch();
-        let from = if work.is_in_place { work.intents_from } else { work.copies_from };
+        let mut copied = 0;
         for (nth, (index, entry)) in with_intents(&work).enumerate() {
+            if work.hidden[index] {
+                // The range came after it, and takes the old record out of the keydir.
+                let found = work.found.get(&entry.hash).map(Option::is_some);
+                let was_there = || self.keydir.get(entry.hash).is_some();
+                done.were_there += u64::from(found.unwrap_or_else(was_there));
+                continue;
+            }
+            let is_hidden = self.is_hidden(entry, &work.found);
+            // The next open finds a copy that was written, and takes it for newer than its intent.
             let copy = work.copies[index];
-            let place = if work.is_in_place { work.intents[index] } else { copy };
-            let Some(location) = place else { continue };
+            let seqno = match copy {
+                Some(_) => Seqno(work.copies_from.0 + copied),
+                None => Seqno(work.intents_from.0 + nth as u64),
+            };
+            copied += 1;
+            let Some(location) = copy.or(work.intents[index]) else { continue };
             let is_news = entry.change != EntryChange::Del || self.keydir.get(entry.hash).is_some();
             let was_there = match entry.change {
                 EntryChange::Put { expires_at } => {
-                    self.publish_put(entry.hash, location, expires_at, !work.is_in_place)
+                    self.publish_put(entry.hash, location, expires_at, copy.is_some())
                 }
-                EntryChange::Del => self.publish_del(entry.hash, location, !work.is_in_place),
+                EntryChange::Del => self.publish_del(entry.hash, location, copy.is_some()),
             };
-            done.were_there += u64::from(was_there);
-            let seqno = Seqno(from.0 + nth as u64);
+            done.were_there += u64::from(was_there && !is_hidden);
             if is_news {
                 self.watch_entry(entry, RecordHeader { seqno, ..entry_header(entry, None) });
-            }
-            if work.is_in_place
-                && let Some(copy) = copy
-            {
-                self.usage.records(copy.slot, 1, u64::from(copy.len));
             }
         }
         self.view.turn_epoch();
@@ -743,9 +861,36 @@ impl Partition {
     }
 }
 
+impl Work {
+    /// Whether the batch does nothing else anywhere.
+    fn only_deletes(&self) -> bool {
+        match &self.whose {
+            Whose::Shared(participation) => participation.agreement().only_deletes(),
+            Whose::Mine(_) => only_deletes(&self.entries),
+        }
+    }
+}
+
+/// By key what there will be of it, `None` where there will be nothing.
+fn writes_of(entries: &[BatchEntry]) -> impl Iterator<Item = (KeyHash, Option<u32>)> {
+    entries.iter().map(|entry| match entry.change {
+        EntryChange::Put { expires_at } => (entry.hash, Some(record_len(&entry.body, expires_at))),
+        EntryChange::Del => (entry.hash, None),
+    })
+}
+
+fn only_deletes(entries: &[BatchEntry]) -> bool {
+    entries.iter().all(|entry| entry.change == EntryChange::Del)
+}
+
 /// The entries that have an intent, with their indexes.
 fn with_intents(work: &Work) -> impl Iterator<Item = (usize, &BatchEntry)> {
     work.entries.iter().enumerate().filter(|(index, _)| work.intents[*index].is_some())
+}
+
+/// Those of them that are to be copied.
+fn to_copy(work: &Work) -> impl Iterator<Item = (usize, &BatchEntry)> {
+    with_intents(work).filter(|(index, _)| !work.hidden[*index])
 }
 
 /// What the records of these entries take.

@@ -314,9 +314,9 @@ impl Partition {
             };
             match answer {
                 Answer::WasThere(_, answer) => *answer = was_there,
-                Answer::Part => were_there += u64::from(was_there),
+                Answer::Entry(of) => were_there += u64::from(was_there && !of.is_hidden),
                 Answer::Batch(answer) => answer.done.were_there = std::mem::take(&mut were_there),
-                Answer::Done(_) | Answer::Decided(_) | Answer::Evicted => {}
+                Answer::Done(_) | Answer::Decided(_) | Answer::Part | Answer::Evicted => {}
             }
             self.evict_published(*effect, answer);
             if let Some(reading) = &mut reading {

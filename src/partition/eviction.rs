@@ -46,6 +46,8 @@ pub(super) struct Evictor {
     /// This partition's share.
     capacity: Capacity,
     ledger: Ledger,
+    /// Room that batches over partitions have taken and not filled yet.
+    claimed: Amount,
     random: fastrand::Rng,
     /// Victims whose records are being read, to learn their keys.
     reading: Vec<Candidate>,
@@ -100,6 +102,7 @@ impl Evictor {
             Box::new(Evictor {
                 capacity,
                 ledger: Ledger::default(),
+                claimed: Amount::default(),
                 random: fastrand::Rng::with_seed(seed),
                 reading: Vec::new(),
                 staged: 0,
@@ -177,11 +180,9 @@ impl Partition {
                 let what = format!("a record of {len} bytes is longer than");
                 return Some(self.full(&what, capacity, "bytes_max", "raise it"));
             }
-            let published = || self.keydir.get(hash).map(|location| location.len);
-            let before = evictor.ledger.newest(hash, published);
-            growth = growth.plus(Amount::of(len).minus(Amount::of(before)));
+            growth = growth.plus(self.growth_by(evictor, hash, len));
         }
-        let excess = capacity.excess(self.held(evictor).plus(growth));
+        let excess = capacity.excess(self.held(evictor).plus(evictor.claimed).plus(growth));
         let bound = match excess {
             Amount { entries, .. } if entries > 0 && growth.entries > 0 => "entries_max",
             Amount { bytes, .. } if bytes > 0 && growth.bytes > 0 => "bytes_max",
@@ -198,6 +199,36 @@ impl Partition {
                 Some(self.full(&what, capacity, bound, cure))
             }
             _ => None,
+        }
+    }
+
+    /// What a write adds to what the partition will hold.
+    fn growth_by(&self, evictor: &Evictor, hash: KeyHash, len: Option<u32>) -> Amount {
+        let published = || self.keydir.get(hash).map(|location| location.len);
+        let before = evictor.ledger.newest(hash, published);
+        Amount::of(len).minus(Amount::of(before))
+    }
+
+    /// Takes the room that a batch needs whose keys are locked, until [`unclaim`](Self::unclaim).
+    pub(super) fn claim(
+        &mut self,
+        writes: impl IntoIterator<Item = (KeyHash, Option<u32>)>,
+    ) -> Amount {
+        let Some(mut evictor) = self.evictor.take() else { return Amount::default() };
+        let grown = writes.into_iter().fold(Amount::default(), |sum, (hash, len)| {
+            sum.plus(self.growth_by(&evictor, hash, len))
+        });
+        // What it will free is nobody's before it has.
+        let claim = Amount { entries: grown.entries.max(0), bytes: grown.bytes.max(0) };
+        evictor.claimed = evictor.claimed.plus(claim);
+        self.evictor = Some(evictor);
+        claim
+    }
+
+    /// The batch has filled its room, or never will.
+    pub(super) fn unclaim(&mut self, claim: Amount) {
+        if let Some(evictor) = &mut self.evictor {
+            evictor.claimed = evictor.claimed.minus(claim);
         }
     }
 

@@ -99,15 +99,27 @@ pub(super) enum Answer {
     Evicted,
     /// Whatever else was decided.
     Decided(Box<dyn FnOnce(Result<()>)>),
-    /// A later record of the group answers for this one too, or a partition that waits for both.
+    /// A partition that waits for several records answers.
     Part,
+    /// The group's next [`Batch`](Self::Batch) answers for this record too.
+    Entry(BatchRecord),
     /// For a batch whose records are all in the group; how many of its keys were there is known when it is
     /// published.
     Batch(Box<BatchAnswer>),
 }
 
+/// A record of a batch whose records are all in the group.
+#[derive(Clone, Copy)]
+pub(super) struct BatchRecord {
+    /// What the keydir has of its key is hidden by a range, and so was not there.
+    pub(super) is_hidden: bool,
+    /// The whole batch is deletions.
+    pub(super) only_deletes: bool,
+}
+
 /// What a batch did, and who is told.
 pub(super) struct BatchAnswer {
+    pub(super) only_deletes: bool,
     pub(super) done: BatchDone,
     pub(super) reply: ReplySender<Result<BatchDone>>,
 }
@@ -118,7 +130,7 @@ impl Answer {
             Answer::Done(reply) => reply.send(Ok(())),
             Answer::WasThere(reply, was_there) => reply.send(Ok(was_there)),
             Answer::Decided(reply) => reply(Ok(())),
-            Answer::Part | Answer::Evicted => {}
+            Answer::Part | Answer::Entry(_) | Answer::Evicted => {}
             Answer::Batch(answer) => answer.reply.send(Ok(answer.done)),
         }
     }
@@ -128,7 +140,7 @@ impl Answer {
             Answer::Done(reply) => reply.send(Err(error.clone())),
             Answer::WasThere(reply, _) => reply.send(Err(error.clone())),
             Answer::Decided(reply) => reply(Err(error.clone())),
-            Answer::Part | Answer::Evicted => {}
+            Answer::Part | Answer::Entry(_) | Answer::Evicted => {}
             Answer::Batch(answer) => answer.reply.send(Err(error.clone())),
         }
     }

@@ -350,6 +350,9 @@ impl Partition {
     /// Takes requests while there is room for what they stage; true if it took any.
     pub(crate) fn drain(&mut self, ops: &mut Ops) -> bool {
         self.batch_messages(ops);
+        // What a batch has made too much goes before anything else comes, now that its keys are nobody's.
+        self.batch_advance(ops);
+        self.evict_advance(ops);
         let (mut requests, mut bytes) = (0, 0);
         while requests < crate::limits::DRAIN_REQUESTS_MAX && self.has_room() {
             let Some(request) = self.inbox.take() else { break };
@@ -446,7 +449,7 @@ impl Partition {
             self.evict_advance(ops);
             self.commit_advance(ops);
             // A group that is through already leaves nobody to wake who waited for it.
-            if !self.update_can_advance() && !self.batches.can_advance() {
+            if !self.update_can_advance() && !self.batches.can_advance(self.ranges_are_staged()) {
                 break;
             }
         }

@@ -170,7 +170,7 @@ impl Partition {
         self.cover(key) > Seqno(0) || self.ranges_are_staged() && self.is_cover_staged(key)
     }
 
-    fn is_cover_staged(&self, key: (KeyspaceId, &[u8])) -> bool {
+    pub(super) fn is_cover_staged(&self, key: (KeyspaceId, &[u8])) -> bool {
         let is_in_flight = match &self.in_flight {
             InFlight::Group(group) | InFlight::Undo(group, _) => group.covers(key),
             InFlight::None | InFlight::Pause | InFlight::Rotation => false,
@@ -315,11 +315,15 @@ impl Partition {
     }
 
     fn range_walk_begin(&mut self) -> Option<Walk> {
-        let is_due = std::mem::take(&mut self.range_work.is_due);
-        if !is_due || self.ranges.is_empty() {
+        if !self.range_work.is_due || self.ranges.is_empty() {
+            self.range_work.is_due = false;
             return None;
         }
         let through = self.ranges.seqno_max();
+        if self.batches.has_intents_before(through) {
+            return None; // RD1: they may be what the keydir points at in the end (BA5).
+        }
+        self.range_work.is_due = false;
         let live = self.files.iter().filter(|(slot, _)| self.usage.file(*slot).live_records > 0);
         let mut todo: Vec<FileId> = live.map(|(_, data)| data.id).collect();
         if is_planted(Bug::RangeForgottenEarly) {

@@ -2,10 +2,11 @@
 //!
 //! Deleting needs space before it frees any: for tombstones, for sealing, for `FILES`, for what compaction
 //! copies. So each partition keeps a file of zeros, `RESERVE`, and removes it when a deletion finds the disk
-//! full. From then on puts are refused, until there is space enough for the reserve to come back.
+//! full. From then on puts are refused, in all partitions, until there is space enough for the reserve to come back.
 //!
 //! ## Invariants
-//! - **SP1** While the reserve is gone puts are refused, so that only what frees space uses its space.
+//! - **SP1** While a partition's reserve is gone puts are refused, so that only what frees space uses its space: also
+//!   in the other partitions, which share the disk.
 //! - **SP2** Deletions leave half of the reserve to compaction, or they could not be compacted.
 //! - **SP3** A deletion in a group that did not fit is tried again, in its order; only puts fail (D1).
 
@@ -37,11 +38,15 @@ pub(super) enum Reserve {
 impl Partition {
     /// Why a put is refused before it is tried, if so.
     pub(super) fn put_refusal(&mut self) -> Option<Error> {
-        if self.reserve != Reserve::Released {
+        let is_released = self.reserve == Reserve::Released;
+        if !is_released && !self.config.peers.is_reserve_released() {
             return None;
         }
         if self.fs.free_bytes(&self.dir).unwrap_or(0) >= 2 * self.reserve_len() {
-            self.reserve = Reserve::Missing;
+            if is_released {
+                self.reserve = Reserve::Missing;
+                self.config.peers.reserve_regained();
+            }
             return None;
         }
         let message = format!(
@@ -92,6 +97,7 @@ impl Partition {
             return false;
         }
         self.reserve = Reserve::Released;
+        self.config.peers.reserve_released();
         true
     }
 
@@ -145,6 +151,7 @@ impl Partition {
     ) -> Option<Group> {
         let is_del = |pending: &Pending| {
             matches!(pending.effect, Effect::Del { .. } | Effect::RangeDel { .. })
+                || self.frees_space(pending)
         };
         let has_dels = groups.iter().any(|group| group.pending.iter().any(is_del));
         if error.kind() != ErrorKind::NoSpace || !has_dels || !self.reserve_release() {
@@ -160,18 +167,34 @@ impl Partition {
         Some(retry)
     }
 
+    /// Whether what is pending deletes, and nothing else depends on whether what fails now was done. What an
+    /// operation decided may, and so may a deletion beside the puts of a batch.
+    fn frees_space(&self, pending: &Pending) -> bool {
+        match pending.effect {
+            Effect::RangeDel { .. } => true,
+            Effect::Put { .. } => false,
+            Effect::Del { .. } | Effect::None => match &pending.answer {
+                Answer::Done(_) | Answer::WasThere(..) => true,
+                Answer::Entry(of) => of.only_deletes,
+                Answer::Batch(answer) => answer.only_deletes,
+                Answer::Decided(_) | Answer::Part | Answer::Evicted => false,
+            },
+            Effect::Intent { batch, .. }
+            | Effect::Copy { batch, .. }
+            | Effect::Seen { batch }
+            | Effect::Decision { batch, .. }
+            | Effect::Resolve { batch, .. } => self.batches.only_deletes(batch),
+        }
+    }
+
     fn keep_dels(&mut self, group: Group, retry: &mut Group, error: &Error) {
         let (before, now) =
             (self.owner.identity_of(group.file), self.owner.identity_of(retry.file));
         retry.needs_sync |= group.needs_sync;
+        retry.has_batch |= group.has_batch;
         retry.staged_at = retry.staged_at.or(group.staged_at);
         let mut rest = &group.buf[GROUP_HEADER_LEN..];
         let mut place = before.at(group.start + GROUP_HEADER_LEN as u64);
-        // The others may be decided by what is told to have failed now, or belong to it.
-        let is_alone = |pending: &Pending| match pending.answer {
-            Answer::Done(_) | Answer::WasThere(..) => true,
-            Answer::Decided(_) | Answer::Part | Answer::Batch(_) | Answer::Evicted => false,
-        };
         for pending in group.pending {
             let record = pending.effect.has_record().then(|| {
                 let record = decode_record(rest, place).expect("the group was encoded here");
@@ -179,20 +202,31 @@ impl Partition {
                 (rest, place) = (&rest[len..], place.plus(len));
                 record
             });
-            match (pending.effect, record) {
-                (Effect::Del { .. }, Some(record)) if is_alone(&pending) => {
-                    retry.push(now, &record.header, [record.key, record.value]);
-                    retry.pending.push(pending);
-                }
-                (Effect::RangeDel { index, len }, Some(record)) => {
-                    retry.push(now, &record.header, [record.key, record.value]);
-                    let effect = Effect::RangeDel { index: retry.ranges.len() as u32, len };
-                    retry.ranges.push(group.ranges[index as usize].clone());
-                    retry.pending.push(Pending { effect, ..pending });
-                }
-                (Effect::None, _) if is_alone(&pending) => retry.pending.push(pending),
-                _ => self.fail_pending(pending, error, false),
+            if !self.frees_space(&pending) {
+                self.fail_pending(pending, error, false);
+                continue;
             }
+            let at =
+                record.map(|record| retry.push(now, &record.header, [record.key, record.value]));
+            let effect = match (pending.effect, at) {
+                (Effect::RangeDel { index, len }, _) => {
+                    retry.ranges.push(group.ranges[index as usize].clone());
+                    Effect::RangeDel { index: retry.ranges.len() as u32 - 1, len }
+                }
+                (Effect::Intent { batch, entry, len, .. }, Some(at)) => {
+                    self.batches.note_intents(batch, retry.file);
+                    Effect::Intent { batch, entry, at, len }
+                }
+                (Effect::Copy { batch, entry, len, .. }, Some(at)) => {
+                    Effect::Copy { batch, entry, at, len }
+                }
+                (effect @ Effect::Decision { batch, .. }, _) => {
+                    self.batches.note_decision(batch, retry.file);
+                    effect
+                }
+                (effect, _) => effect,
+            };
+            retry.pending.push(Pending { effect, ..pending });
         }
     }
 }

@@ -205,6 +205,8 @@ impl Partition {
             }
         }
         self.parked.keys.remove(&hash);
+        // It may have been what could not be evicted (EV2).
+        self.evict_rest(false);
     }
 
     /// Decides, or waits at the head of the key's queue; says which.
@@ -408,14 +410,14 @@ impl Partition {
         if !self.batches.is_waiting(lock.batch) {
             return false;
         }
-        if lock.condition.is_none() {
+        if !lock.looks {
             return self.lock_decide(&lock, Ok(&Found::Present));
         }
         let full_key = (lock.sought().keyspace, lock.sought().key);
         let location = match self.newest(lock.hash, full_key) {
             Newest::Published(location) => location,
             on_its_way => {
-                // Only what is published was seen by whoever set the condition.
+                // Only what is published was seen by whoever set the condition, and only that has its place.
                 if matches!(on_its_way, Newest::Open(_)) {
                     self.groups.close_open();
                 }
@@ -438,11 +440,14 @@ impl Partition {
     }
 
     fn lock_decide(&mut self, lock: &Lock, found: Result<&Found, Error>) -> bool {
-        let condition = lock.condition.as_ref();
+        let found_seqno = match found {
+            Ok(Found::Record(old)) => Some(old.seqno),
+            _ => None,
+        };
         let is_met = found.map(|found| {
-            condition.is_none_or(|condition| is_as_expected(&condition.expected, found))
+            lock.expected.as_ref().is_none_or(|expected| is_as_expected(expected, found))
         });
-        self.batches.locked(lock.batch, lock.hash, is_met)
+        self.batches.locked(lock, is_met, found_seqno)
     }
 
     fn update_decide(&mut self, update: Update, found: &Found) {

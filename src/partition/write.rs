@@ -159,9 +159,6 @@ impl Partition {
         durable: Durable,
     ) -> (u32, u32) {
         let header = RecordHeader { seqno: self.take_seqno(), ..header };
-        if header.kind == RecordKind::RangeDel {
-            self.batches.note_range(header.seqno);
-        }
         let identity = self.owner.identity_of(self.groups.target_file());
         let group = self.groups.open();
         if group.staged_at.is_none() {

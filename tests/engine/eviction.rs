@@ -529,3 +529,58 @@ fn bounds_of_zero_are_refused() {
     assert_eq!(db.stats().total().keys, 4);
     wait(db.close()).unwrap();
 }
+
+/// Breaks if batches over partitions take room that is somebody else's: each finds the same room while none is
+/// published.
+#[test]
+fn batches_over_partitions_and_other_writers_share_the_room() {
+    each_disk(|store| {
+        let options = store.options().partitions(3).eviction(Eviction::None);
+        let db = store.open_with(options.entries_max(90));
+        let tell = |done: Result<()>| match done {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::Full => false,
+            Err(error) => panic!("{error}"),
+        };
+        let writers = (0..40_u32).map(|writer| {
+            let db = &db;
+            async move {
+                let mut expected = Vec::new();
+                for n in 0..4 {
+                    let keys: Vec<String> =
+                        (0..5).map(|key| format!("{writer} {n} {key}")).collect();
+                    let put = db.put(format!("{writer} {n}"), "v");
+                    let batch =
+                        keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, "v"));
+                    // Half of them want a key that others want too, and wait for it.
+                    let batch = if writer % 2 == 0 { batch.put("all", "v") } else { batch };
+                    let (batch, put) = futures::join!(db.write(batch), put);
+                    if tell(batch.map(drop)) {
+                        expected.extend(keys);
+                    }
+                    if tell(put) {
+                        expected.push(format!("{writer} {n}"));
+                    }
+                    for (partition, stats) in db.stats().partitions.iter().enumerate() {
+                        assert!(stats.keys <= 30, "partition {partition} holds {}", stats.keys);
+                    }
+                }
+                expected
+            }
+        });
+        let expected: Vec<String> = wait(join_all(writers)).into_iter().flatten().collect();
+        let held = contents(&db);
+        assert!(expected.iter().all(|key| held.contains_key(key.as_bytes())));
+        let others = held.len() - expected.len();
+        assert!(others == usize::from(held.contains_key(&b"all"[..])), "{others} keys of nobody");
+        assert!(db.stats().total().writes_full > 0 && held.len() > 60, "{}", held.len());
+        // What was refused holds no room: what is deleted makes some.
+        for key in expected.iter().take(30) {
+            wait(db.del(key)).unwrap();
+        }
+        let free = db.stats().partitions.iter().map(|stats| 30 - stats.keys).sum::<u64>();
+        let puts = wait(join_all((0..300).map(|n| db.put(format!("other {n}"), "v"))));
+        assert_eq!(puts.into_iter().flatten().count() as u64, free);
+        wait(db.close()).unwrap();
+    });
+}

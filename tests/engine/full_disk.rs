@@ -1,6 +1,6 @@
 //! A full disk: deleting and compacting work on it, and make it end.
 
-use ringcask::{Compaction, Db, Durability, ErrorKind};
+use ringcask::{Compaction, Db, Durability, ErrorKind, WriteBatch};
 
 use crate::support::{Store, bytes_of, contents, get, seed, wait};
 
@@ -110,4 +110,61 @@ fn puts_wait_for_space_and_then_go_on() {
     let db = store.open();
     assert_eq!(db.stats().total().keys, contents(&db).len() as u64);
     wait(db.close()).unwrap();
+}
+
+/// SP3: breaks if many deletions that happen together need space that each of them alone would have found, or if
+/// one of several partitions that ends up without space leaves half of them undone.
+#[test]
+fn a_batch_of_deletions_is_done_on_a_full_disk() {
+    for partitions in [1, 3] {
+        let mut again = 0;
+        for spare in (0..12_000).step_by(800) {
+            let store = Store::sim(seed());
+            let options = store.options().partitions(partitions).data_file_len_max(FILE_LEN);
+            let db = store.open_with(options.compaction(Compaction::off()));
+            for n in 0..300_u32 {
+                wait(db.put(n.to_le_bytes(), vec![1; 500])).unwrap();
+            }
+            store.disk().capacity_bytes(Some(store.used_bytes() + spare));
+            let mut is_full = vec![false; partitions as usize];
+            let mut count = 300_u32;
+            while is_full.contains(&false) {
+                let key = count.to_le_bytes();
+                is_full[db.partition_of(key)] = wait(db.put(key, vec![1; 500])).is_err();
+                count += 1;
+            }
+            let before = contents(&db);
+            let mixed = WriteBatch::new().del(0_u32.to_le_bytes()).put("new", vec![2; 500]);
+            let mixed = (1..50_u32).fold(mixed, |batch, n| batch.del(n.to_le_bytes()));
+            let error = wait(db.write(mixed)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+            assert_eq!(contents(&db), before);
+
+            let dels = (0..50_u32).fold(WriteBatch::new(), |batch, n| batch.del(n.to_le_bytes()));
+            let done = wait(db.write(&dels)).or_else(|error| {
+                // What one partition has given up the others may have taken.
+                assert!(
+                    partitions > 1 && error.kind() == ErrorKind::NoSpace,
+                    "{spare} spare: {error}"
+                );
+                assert_eq!(contents(&db), before);
+                again += 1;
+                store.disk().capacity_bytes(Some(store.used_bytes() + (128 << 10)));
+                wait(db.write(&dels))
+            });
+            let done = done.unwrap_or_else(|error| panic!("{partitions}, {spare} spare: {error}"));
+            assert_eq!((done.dels, done.were_there), (50, 50));
+            let after = store.on(store.disk().kill());
+            after.disk().capacity_bytes(None);
+            wait(db.compact()).unwrap();
+            let after = after.open();
+            assert_eq!(contents(&after).len(), before.len() - 50);
+            for db in [db, after] {
+                assert!((0..50_u32).all(|n| get(&db, n.to_le_bytes()).is_none()));
+                assert!((50..300_u32).all(|n| get(&db, n.to_le_bytes()).is_some()));
+                wait(db.close()).unwrap();
+            }
+        }
+        assert!(again < 8, "{again} of 15 batches over {partitions} partitions did not fit");
+    }
 }

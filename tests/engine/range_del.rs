@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{join, join_all, try_join_all};
 use ringcask::sim::Cut;
-use ringcask::{Compaction, Db, Durability, ErrorKind, Expected, Options, Swap};
+use ringcask::{Compaction, Db, Durability, ErrorKind, Expected, Options, Swap, WriteBatch};
 
 use crate::support::{ENOSPC, Store, accounts, contents, each_disk, get, is_hint, seed, wait};
 
@@ -634,4 +634,56 @@ fn many_keys_are_hidden_while_their_range_is_worked_off() {
         }
     }
     wait(db.close()).unwrap();
+}
+
+/// Breaks if a batch takes a key for one that is there, of which the keydir has a record that a range hides; or the other
+/// way round one that was put behind the range, before it is worked off.
+#[test]
+fn a_batch_counts_no_key_that_a_range_hides() {
+    each_disk(|store| {
+        for (partitions, is_cold) in [(1, false), (3, false), (3, true)] {
+            let other = Store::sim(seed());
+            let store = if is_cold || partitions == 3 { &other } else { store };
+            let db = store.open_with(store.options().partitions(partitions));
+            if is_cold {
+                store.disk().would_block(1.0);
+            }
+            let all: Vec<String> = (0..12).map(|n| format!("key {n}")).collect();
+            let put_all = |value: &str| {
+                wait(try_join_all(all.iter().map(|key| db.put(key, value)))).unwrap();
+            };
+            let batch = || {
+                let puts = all.iter().step_by(2);
+                let batch = puts.fold(WriteBatch::new(), |batch, key| batch.put(key, "batch"));
+                all.iter().skip(1).step_by(2).fold(batch, WriteBatch::del)
+            };
+            for round in 0..10 {
+                put_all("old");
+                let done = if partitions == 1 && round % 2 == 0 {
+                    // In one turn of the worker: the range is staged when the batch is.
+                    let (cleared, done) =
+                        wait(async { futures::join!(db.clear(), db.write(batch())) });
+                    cleared.unwrap();
+                    done.unwrap()
+                } else {
+                    wait(db.clear()).unwrap();
+                    wait(db.write(batch())).unwrap()
+                };
+                assert_eq!((done.puts, done.dels, done.were_there), (6, 6, 0), "round {round}");
+                assert_eq!(contents(&db).len(), 6);
+                let done = wait(db.write(batch())).unwrap();
+                assert_eq!(done.were_there, 6, "what was put behind the range, round {round}");
+
+                put_all("old");
+                wait(db.delete_range("key 0".."key 2")).unwrap();
+                wait(db.put("key 1", "behind it")).unwrap();
+                let done = wait(db.write(batch())).unwrap();
+                let hidden = all.iter().filter(|key| &key[..] < "key 2" && &key[..] != "key 1");
+                assert_eq!(done.were_there as usize, 12 - hidden.count(), "round {round}");
+            }
+            worked_off(&db);
+            assert_eq!(db.stats().total().keys as usize, contents(&db).len());
+            wait(db.close()).unwrap();
+        }
+    });
 }

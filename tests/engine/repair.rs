@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringcask::sim::{Cut, SimDisk};
-use ringcask::{Db, Durability, ErrorKind, RepairReport};
+use ringcask::{Compaction, Db, Durability, ErrorKind, RepairReport, WriteBatch};
 
 use crate::opening::of_newer_version;
 use crate::support::{
@@ -573,4 +573,57 @@ fn ruin_somewhere(store: &Store, random: &mut fastrand::Rng) {
         _ => {}
     }
     store.write(file, &bytes);
+}
+
+/// A store is killed at every moment of a batch over its partitions, and files that the batch is not in are damaged.
+/// Breaks if repair drops intents or decisions, or calls them damage: the next open could not settle them.
+#[test]
+fn a_batch_on_its_way_survives_repair() {
+    let mut outcomes = [0; 2];
+    for nth in 0.. {
+        let store = Store::sim(seed());
+        let options = || store.options().workers(1).compaction(Compaction::off());
+        let db = store.open_with(options().partitions(3));
+        let keys: Vec<String> = (0..12).map(|n| format!("key {n}")).collect();
+        let batch = |value: &str| {
+            keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, value.to_owned()))
+        };
+        wait(db.write(batch("old"))).unwrap();
+        for partition in 0..3 {
+            let mut keys = (0..1000).map(|n| format!("lost {n}"));
+            let key = keys.find(|key| db.partition_of(key) == partition);
+            wait(db.put(key.unwrap(), vec![b'l'; 300])).unwrap();
+        }
+        wait(db.close()).unwrap();
+        let db = store.open_with(options());
+        wait(db.put("before", "v")).unwrap();
+        let disk = store.disk();
+        disk.crash_at(disk.ops() + nth);
+        let _crashed = wait(db.write(batch("new")));
+        if !disk.crashed() {
+            break;
+        }
+        let killed = || store.on(disk.power_cut(Cut::KeepAll));
+        let expected = open_contents(&killed());
+        let sound = killed();
+        assert!(!repair(&sound).is_changed(), "operation {nth}");
+        assert_eq!(open_contents(&sound), expected, "operation {nth}");
+
+        let damaged = killed();
+        for dir in ["partition-000", "partition-001", "partition-002"] {
+            // The last record of a sealed file.
+            let file = format!("{dir}/000000001.data");
+            let at = damaged.read(&file).len() as u64 - 100;
+            damaged.disk().flip(damaged.path().join(&file), at, 1).unwrap();
+        }
+        let report = repair(&damaged);
+        assert_eq!(report.set_aside.len(), 3, "operation {nth}: {report:?}");
+        let found = open_contents(&damaged);
+        for key in &keys {
+            let key = key.as_bytes();
+            assert_eq!(found.get(key), expected.get(key), "operation {nth}: {report:?}");
+        }
+        outcomes[usize::from(found[&b"key 0"[..]] == b"new")] += 1;
+    }
+    assert!(outcomes.iter().all(|count| *count > 1), "before the decision and after: {outcomes:?}");
 }

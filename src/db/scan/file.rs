@@ -492,9 +492,15 @@ impl Reader<'_> {
             let mut take = |record: RecordAt<'_>| {
                 // A range tombstone is no record of the key that it begins with.
                 let is_range = record.header.kind == RecordKind::RangeDel;
-                if !is_range && !record.key.is_empty() {
-                    builder.push(NO_HASH, record.header, record.key, record.offset, record.len);
+                if is_range || record.key.is_empty() {
+                    return;
                 }
+                let mut header = *record.header;
+                if header.batch.take().is_some() && header.kind != RecordKind::Put {
+                    return; // Of a batch that did not happen it would stand for a record that is there.
+                }
+                // The intent of a batch only names its key here; it may be all there is of it (BA5).
+                builder.push(NO_HASH, &header, record.key, record.offset, record.len);
             };
             match read_stretch(
                 &self.shared.codecs,
