@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ringcask::{Db, ErrorKind};
 
 use crate::op::{ALL, Fate, Selection};
-use crate::register::{Action, Answer, Register, State};
+use crate::register::{Action, Answer, Register, State, settles};
 use crate::run::{collect, poll_some};
 use crate::verb::{Key, Verb, key_bytes};
 
@@ -47,11 +47,13 @@ pub(crate) struct Seen {
     pub(crate) dropped: Option<u64>,
     /// From here on it happens no more.
     pub(crate) expired: Option<u64>,
+    /// It was taken behind what was sent before it.
+    is_in_line: bool,
 }
 
 impl Seen {
     fn new(key: Key, action: Action, begun: u64) -> Seen {
-        Seen { key, action, begun, ended: None, dropped: None, expired: None }
+        Seen { key, action, begun, ended: None, dropped: None, expired: None, is_in_line: true }
     }
 
     /// Its process was killed after `killed`: if it was not over by then nobody learned how it ended.
@@ -80,8 +82,9 @@ pub(crate) async fn call(
         Fate::Dropped(polls) => poll_some(call, polls).await,
     };
     let over = time.now();
-    let mut seen: Vec<Seen> =
-        actions.into_iter().map(|(key, action)| Seen::new(key, action, begun)).collect();
+    let is_in_line = verb.is_in_line();
+    let seen = |(key, action)| Seen { is_in_line, ..Seen::new(key, action, begun) };
+    let mut seen: Vec<Seen> = actions.into_iter().map(seen).collect();
     match answer {
         None => seen.iter_mut().for_each(|seen| seen.dropped = Some(over)),
         Some(Ok(answers)) => {
@@ -176,10 +179,12 @@ enum Event {
 /// a write of its key that began after that is over, or never will.
 fn expiry(call: &Seen, seen: &[Seen]) -> Option<u64> {
     let overtaken = call.dropped.and_then(|dropped| {
-        let later = seen.iter().filter(|later| {
-            later.begun > dropped && !matches!(later.action, Action::Get | Action::Wipe)
+        let later = seen.iter().filter(|later| later.begun > dropped && later.is_in_line);
+        let ended = later.filter_map(|later| {
+            let (at, answer) = later.ended?;
+            settles(later.action, answer).then_some(at)
         });
-        later.filter_map(|later| later.ended).map(|(at, _)| at).min()
+        ended.min()
     });
     [overtaken, call.expired].into_iter().flatten().min()
 }

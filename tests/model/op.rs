@@ -1,7 +1,7 @@
 //! Sequences of operations, as data: drawn from a seed, made simpler, printed as code.
 
 use crate::settings::{PLAIN, Settings};
-use crate::verb::{Key, Verb};
+use crate::verb::{KEYS, Key, SPACES, Space, Verb};
 
 /// A store from its creation on, and what is done with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,14 @@ pub(crate) enum Op {
     One(Verb),
     /// All in flight at the same time.
     Together(Vec<(Verb, Fate)>),
+    /// With nothing else in flight.
+    Rename {
+        space: Space,
+        from: Key,
+        to: Key,
+    },
+    /// A keyspace that is not the default one.
+    Drop(Space),
     Scan(Selection),
     Flush,
     Compact,
@@ -98,6 +106,7 @@ pub(crate) enum Between {
 /// What a scan is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Selection {
+    pub(crate) space: Space,
     /// So many bytes of a key.
     pub(crate) prefix: Option<(Key, usize)>,
     pub(crate) from: Edge,
@@ -118,6 +127,7 @@ pub(crate) enum Edge {
 
 /// Everything.
 pub(crate) const ALL: Selection = Selection {
+    space: 0,
     prefix: None,
     from: Edge::Open,
     to: Edge::Open,
@@ -182,7 +192,12 @@ impl Op {
             std::iter::repeat_with(|| Verb::random(random)).take(count).collect::<Vec<_>>()
         };
         match random.u8(..100) {
-            0..50 => Op::One(Verb::random(random)),
+            0..46 => Op::One(Verb::random(random)),
+            46..49 => {
+                let space = if random.bool() { 0 } else { random.u8(..SPACES) };
+                Op::Rename { space, from: random.u8(..KEYS), to: random.u8(..KEYS) }
+            }
+            49 => Op::Drop(random.u8(1..SPACES)),
             50..68 => {
                 let count = random.usize(1..7);
                 let mut fate = || match random.u8(..8) {
@@ -299,6 +314,12 @@ impl Op {
             Op::LookBack { which, selection, is_last } if *selection != ALL => {
                 vec![Op::LookBack { which: *which, selection: ALL, is_last: *is_last }]
             }
+            Op::Rename { space, from, to } => {
+                let renames = [(0, *from, *to), (*space, 0, *to), (*space, *from, 1)];
+                let renames = renames.map(|(space, from, to)| Op::Rename { space, from, to });
+                renames.into_iter().filter(|op| op != self).collect()
+            }
+            Op::Drop(space) if *space > 1 => vec![Op::Drop(1)],
             Op::Scan(_) | Op::CompactAndCancel => vec![Op::Compact],
             Op::Abandon { what, polls } if *polls > 0 => {
                 vec![Op::Abandon { what: *what, polls: polls - 1 }]
@@ -332,7 +353,6 @@ impl Op {
 
 impl Selection {
     fn random(random: &mut fastrand::Rng) -> Selection {
-        use crate::verb::KEYS;
         let edge = |random: &mut fastrand::Rng| match random.u8(..4) {
             0 => Edge::With(random.u8(..KEYS)),
             1 => Edge::Without(random.u8(..KEYS)),
@@ -340,6 +360,7 @@ impl Selection {
         };
         let (from, to) = (edge(random), edge(random));
         Selection {
+            space: if random.u8(..4) == 0 { random.u8(..SPACES) } else { 0 },
             prefix: (random.u8(..3) == 0).then(|| (random.u8(..KEYS), random.usize(..3))),
             from,
             to,

@@ -1,7 +1,7 @@
 //! What a store must say: a register for each key, also while it is open whether some write happened.
 
-use crate::register::{Action, Answer, CallId, Register};
-use crate::verb::{KEYS, Key, key_bytes};
+use crate::register::{Action, Answer, CallId, Register, State, settles};
+use crate::verb::{KEYS, Key, SPACES, key_bytes};
 
 /// So many calls that nobody waited for make too many explanations.
 const ABANDONED_MAX: usize = 3;
@@ -10,6 +10,7 @@ const ABANDONED_MAX: usize = 3;
 pub(crate) struct Called {
     pub(crate) actions: Vec<(Key, Action)>,
     pub(crate) answers: Option<Vec<Answer>>,
+    pub(crate) is_in_line: bool,
 }
 
 /// The whole store.
@@ -23,7 +24,7 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// An empty store.
     pub(crate) fn new() -> Oracle {
-        let keys = (0..KEYS).map(|_| Register::new(None)).collect();
+        let keys = (0..SPACES * KEYS).map(|_| Register::new(None)).collect();
         Oracle { keys, abandoned: Vec::new(), call_next: 0 }
     }
 
@@ -39,10 +40,10 @@ impl Oracle {
     pub(crate) fn called(&mut self, calls: &[Called]) -> Result<(), String> {
         let written: Vec<Key> = calls
             .iter()
-            .filter(|call| call.answers.is_some())
-            .flat_map(|call| &call.actions)
-            .filter(|(_, action)| !matches!(action, Action::Get | Action::Wipe))
-            .map(|(key, _)| *key)
+            .filter(|call| call.is_in_line)
+            .flat_map(|call| call.actions.iter().zip(call.answers.iter().flatten()))
+            .filter(|((_, action), answer)| settles(*action, **answer))
+            .map(|((key, _), _)| *key)
             .collect();
         let before = std::mem::take(&mut self.abandoned);
         // Requests of a partition are taken in the order they were sent, so what was abandoned before
@@ -97,6 +98,11 @@ impl Oracle {
     /// Whether it should be settled for the sake of whoever has to search.
     pub(crate) fn is_crowded(&self) -> bool {
         self.abandoned.len() > ABANDONED_MAX
+    }
+
+    /// The state of a key, if that is known.
+    pub(crate) fn decided(&self, key: Key) -> Option<State> {
+        self.keys[usize::from(key)].decided()
     }
 
     /// The keys that are there, if that is known of every one.

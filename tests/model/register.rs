@@ -65,6 +65,10 @@ pub(crate) enum Answer {
     Holds(State),
     /// Nothing was done: the store is full, and the key would have been a new one.
     Full,
+    /// Nothing was done, for whatever reason.
+    Nothing,
+    /// The same, and it held this when it was looked at.
+    Saw(State),
 }
 
 impl Action {
@@ -81,6 +85,8 @@ impl Action {
             None | Some(Answer::Done) => true,
             Some(Answer::Full) if before.is_none() && after.is_some() => return Some(before),
             Some(Answer::Full) => false,
+            Some(Answer::Nothing) => return Some(before),
+            Some(Answer::Saw(state)) => return (state == before).then_some(before),
             Some(Answer::Stored(is_stored)) => {
                 matches!(self, Action::PutIf(_, if_there) if is_stored == (before.is_some() == if_there))
             }
@@ -89,6 +95,15 @@ impl Action {
         };
         fits.then_some(after)
     }
+}
+
+/// Whether what was sent before a call on the key has happened when that is answered, or never will: the call was
+/// taken behind it. One that found nothing to delete may have looked only, before.
+pub(crate) fn settles(action: Action, answer: Answer) -> bool {
+    !matches!(
+        (action, answer),
+        (Action::Get | Action::Wipe, _) | (Action::Exchange(None), Answer::Holds(None))
+    )
 }
 
 /// A call, by its number.

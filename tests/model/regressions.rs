@@ -47,6 +47,7 @@ fn a_dropped_put_is_there_or_not_and_stays_so() {
             ]),
             Abandon { what: Scanning, polls: 1 },
             Scan(Selection {
+                space: 0,
                 prefix: Some((2, 1)),
                 from: With(0),
                 to: Open,

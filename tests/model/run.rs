@@ -16,7 +16,7 @@ use crate::oracle::{Called, Oracle};
 use crate::register::{Action, Answer, Value};
 use crate::settings::Settings;
 use crate::support::{Store, wait};
-use crate::verb::{KEYS, Key, Verb, key_bytes};
+use crate::verb::{KEYS, Key, SPACES, Space, Verb, handle, inner, key_bytes, space_name};
 
 /// What is wrong, in words.
 pub(crate) type Verdict = std::result::Result<(), String>;
@@ -95,6 +95,8 @@ impl Runner {
         match op {
             Op::One(verb) => self.together(&[(verb.clone(), Fate::Awaited)]),
             Op::Together(calls) => self.together(calls),
+            Op::Rename { space, from, to } => self.rename(*space, *from, *to),
+            Op::Drop(space) => self.drop_space(*space),
             Op::Scan(selection) => self.scan(selection),
             Op::Flush => self.settle(),
             Op::Compact => told("compact", wait(self.db().compact())).map(drop),
@@ -143,20 +145,81 @@ impl Runner {
             if *fate == Fate::Dropped(0) {
                 continue;
             }
-            let answers = answer.map(|answer| self.told(answer)).transpose()?;
-            called.push(Called { actions: verb.actions(number), answers });
+            let answers = answer.map(|answer| self.told(verb, number, answer)).transpose()?;
+            let is_in_line = verb.is_in_line();
+            called.push(Called { actions: verb.actions(number), answers, is_in_line });
         }
         self.oracle.called(&called)
     }
 
     /// What a call said, or that there was no room for it.
-    fn told(&self, answer: Result<Vec<Answer>>) -> std::result::Result<Vec<Answer>, String> {
+    fn told(
+        &self,
+        verb: &Verb,
+        number: u64,
+        answer: Result<Vec<Answer>>,
+    ) -> std::result::Result<Vec<Answer>, String> {
         match answer {
             Err(error) if error.kind() == ErrorKind::Full && self.settings.holding.refuses() => {
-                Ok(vec![Answer::Full])
+                Ok(verb.refused(number))
             }
             answer => told("call", answer),
         }
+    }
+
+    /// What a key holds goes to another name, of another partition perhaps.
+    fn rename(&mut self, space: Space, from: Key, to: Key) -> Verdict {
+        self.settle()?;
+        let get = Verb::Get { key: from };
+        let get = if space == 0 { get } else { Verb::In(space, inner(get)) };
+        self.together(&[(get, Fate::Awaited)])?;
+        let key = |key: Key| space * KEYS + key;
+        // It may be evicted, but it can have no other value.
+        let held = self.oracle.decided(key(from)).flatten();
+        let renamed = wait(async {
+            let db = handle(self.db(), space).await?;
+            db.rename(key_bytes(from), key_bytes(to)).await
+        });
+        let is_renamed = match renamed {
+            Err(error) if error.kind() == ErrorKind::Full && self.settings.holding.refuses() => {
+                return Ok(());
+            }
+            renamed => told("rename", renamed)?,
+        };
+        let called = if !is_renamed || from == to {
+            vec![(key(from), Action::Get, Answer::Was(is_renamed))]
+        } else {
+            let held = held.ok_or("what was renamed was not there")?;
+            vec![
+                (key(from), Action::Exchange(None), Answer::Holds(Some(held))),
+                (key(to), Action::Put(held), Answer::Done),
+            ]
+        };
+        let actions = called.iter().map(|(key, action, _)| (*key, *action)).collect();
+        let answers = Some(called.into_iter().map(|(_, _, answer)| answer).collect());
+        self.oracle.called(&[Called { actions, answers, is_in_line: true }])
+    }
+
+    /// What was in it is gone, and what has its name later is another one.
+    fn drop_space(&mut self, space: Space) -> Verdict {
+        self.settle()?;
+        let before = self.db().keyspaces().contains(&space_name(space));
+        let old =
+            if before { Some(told("keyspace", wait(handle(self.db(), space)))?) } else { None };
+        let dropped = told("drop", wait(self.db().drop_keyspace(space_name(space))))?;
+        if dropped != before {
+            return Err(format!("a keyspace that was there: {before}, was dropped: {dropped}"));
+        }
+        if let Some(old) = old
+            && !wait(old.put("k", "v"))
+                .is_err_and(|error| error.kind() == ErrorKind::KeyspaceDropped)
+        {
+            return Err("a keyspace that was dropped takes a key".to_owned());
+        }
+        let keys = space * KEYS..(space + 1) * KEYS;
+        let actions: Vec<_> = keys.map(|key| (key, Action::Wipe)).collect();
+        let answers = Some(vec![Answer::Done; actions.len()]);
+        self.oracle.called(&[Called { actions, answers, is_in_line: true }])
     }
 
     fn scan(&mut self, selection: &Selection) -> Verdict {
@@ -200,14 +263,14 @@ impl Runner {
         let (mut actions, mut answers) = (Vec::new(), Vec::new());
         for (bytes, key) in matching {
             let found = found.iter().find(|(found, _)| *found == bytes);
-            actions.push((key, Action::Get));
+            actions.push((selection.space * KEYS + key, Action::Get));
             answers.push(match found {
                 Some((_, None)) => Answer::Was(true),
                 Some((_, value)) => Answer::Holds(*value),
                 None => Answer::Was(false),
             });
         }
-        self.oracle.called(&[Called { actions, answers: Some(answers) }])
+        self.oracle.called(&[Called { actions, answers: Some(answers), is_in_line: true }])
     }
 
     /// What a snapshot has is what a scan would have, and stays so.
@@ -216,7 +279,7 @@ impl Runner {
             self.snapshots.remove(0);
         }
         let snapshot = told("snapshot", wait(self.db().snapshot()))?;
-        let found = told("scan a snapshot", wait(collect(&snapshot, &ALL)))?;
+        let found = told("scan a snapshot", wait(collect_of(&snapshot, &ALL)))?;
         let (mut actions, mut answers) = (Vec::new(), Vec::new());
         for key in 0..KEYS {
             let bytes = key_bytes(key);
@@ -227,7 +290,7 @@ impl Runner {
         if answers.iter().filter(|answer| **answer != Answer::Holds(None)).count() != found.len() {
             return Err("a snapshot has a key twice, or one that was never put".to_owned());
         }
-        self.oracle.called(&[Called { actions, answers: Some(answers) }])?;
+        self.oracle.called(&[Called { actions, answers: Some(answers), is_in_line: true }])?;
         self.snapshots.push((snapshot, found));
         Ok(())
     }
@@ -249,7 +312,7 @@ impl Runner {
                 *value = None;
             }
         }
-        let found = told("scan a snapshot", wait(collect(snapshot, selection)))?;
+        let found = told("scan a snapshot", wait(collect_of(snapshot, selection)))?;
         if found != expected {
             return Err(format!("a snapshot had {expected:?} and now has {found:?}"));
         }
@@ -321,10 +384,21 @@ impl Runner {
     fn check(&mut self) -> Verdict {
         self.settle()?;
         self.evicted()?;
-        self.scan(&ALL)?;
-        self.scan(&Selection { reverse: true, keys_only: true, ..ALL })?;
-        let all = Verb::GetMany { keys: (0..KEYS).collect() };
-        self.together(&[(all, Fate::Awaited)])?;
+        for space in 0..SPACES {
+            let is_there = space == 0 || self.db().keyspaces().contains(&space_name(space));
+            if !is_there {
+                let keys = space * KEYS..(space + 1) * KEYS;
+                let actions: Vec<_> = keys.map(|key| (key, Action::Get)).collect();
+                let answers = Some(vec![Answer::Was(false); actions.len()]);
+                self.oracle.called(&[Called { actions, answers, is_in_line: true }])?;
+                continue;
+            }
+            self.scan(&Selection { space, ..ALL })?;
+            self.scan(&Selection { space, reverse: true, keys_only: true, ..ALL })?;
+            let all = Verb::GetMany { keys: (0..KEYS).collect() };
+            let all = if space == 0 { all } else { Verb::In(space, inner(all)) };
+            self.together(&[(all, Fate::Awaited)])?;
+        }
         let present =
             self.oracle.present().ok_or("bug of the model: a key that was read is undecided")?;
         self.work_off()?;
@@ -439,9 +513,10 @@ impl Runner {
                 for ((number, verb), answer) in (first..).zip(verbs).zip(answers) {
                     let answers = match answer {
                         Err(error) if error.kind() == ErrorKind::Closed => None,
-                        answer => Some(self.told(answer)?),
+                        answer => Some(self.told(verb, number, answer)?),
                     };
-                    called.push(Called { actions: verb.actions(number), answers });
+                    let is_in_line = verb.is_in_line();
+                    called.push(Called { actions: verb.actions(number), answers, is_in_line });
                 }
                 self.oracle.called(&called)?;
             }
@@ -532,7 +607,11 @@ impl Scanned for Snapshot {
     }
 }
 
-pub(crate) async fn collect(of: &impl Scanned, selection: &Selection) -> Result<Contents> {
+pub(crate) async fn collect(db: &Db, selection: &Selection) -> Result<Contents> {
+    collect_of(&handle(db, selection.space).await?, selection).await
+}
+
+async fn collect_of(of: &impl Scanned, selection: &Selection) -> Result<Contents> {
     let Some(len) = selection.pages_of else { return collect_at_once(of, selection).await };
     let mut found = Vec::new();
     let mut cursor: Option<Cursor> = None;
@@ -557,7 +636,8 @@ pub(crate) async fn collect(of: &impl Scanned, selection: &Selection) -> Result<
 
 /// How many keys there are.
 async fn count(db: &Db, selection: &Selection) -> Result<u64> {
-    if *selection == ALL {
+    let db = &handle(db, selection.space).await?;
+    if (Selection { space: 0, ..selection.clone() }) == ALL {
         return db.count().await;
     }
     let scan = scan(db, selection);
