@@ -159,13 +159,16 @@ impl History {
         SentBatch { places, writes }
     }
 
-    /// A batch was acknowledged, as durable.
-    pub(crate) fn acknowledge_batch(&mut self, at: u64, sent: &SentBatch) {
+    /// A batch was acknowledged.
+    pub(crate) fn acknowledge_batch(&mut self, at: u64, sent: &SentBatch, durable: bool) {
         for place in &sent.places {
-            self.events.extend([(at, Event::Written(*place)), (at, Event::Durable(*place))]);
+            self.events.push((at, Event::Written(*place)));
+            if durable {
+                self.events.push((at, Event::Durable(*place)));
+            }
         }
         for (_, key, value) in &sent.writes {
-            self.oracle.acknowledge(key, true);
+            self.oracle.acknowledge(key, durable);
             match value {
                 Some(value) => self.visible.insert(key.clone(), value.clone()),
                 None => self.visible.remove(key),

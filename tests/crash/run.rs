@@ -84,6 +84,20 @@ impl Player<'_> {
             Step::DelRange { from, to, durable } => self.del_range(*from, *to, *durable),
             Step::Together(writes) => wait(self.write(writes)),
             Step::Batch(writes) => self.batch(writes),
+            Step::BatchOfAll { len } => {
+                let at = self.disk.ops();
+                self.batch_of_all(*len);
+                if self.settings.evicting {
+                    self.note_evicted(at);
+                }
+            }
+            Step::Rename { from, to } => {
+                let at = self.disk.ops();
+                self.rename(&key_of(*from), &key_of(*to));
+                if self.settings.evicting {
+                    self.note_evicted(at);
+                }
+            }
             Step::Sync => {
                 let (result, at) = wait(timed(self.disk, self.db.sync()));
                 if self.expect(result).is_some() {
@@ -123,7 +137,10 @@ impl Player<'_> {
             .filter(|key| !found.contains_key(*key))
             .cloned()
             .collect();
-        assert!(gone.len() <= 1, "one came and {} had to go", gone.len());
+        for partition in 0..PARTITION_COUNT {
+            let of = gone.iter().filter(|key| self.db.partition_of(key) == partition);
+            assert!(of.count() <= 1, "one came and more had to go: {gone:?}");
+        }
         for key in gone {
             let partition = self.db.partition_of(&key);
             let sent = self.history.send(at, partition, key, None);
@@ -187,21 +204,52 @@ impl Player<'_> {
     }
 
     fn batch(&mut self, steps: &[Step]) {
-        let mut batch = WriteBatch::new();
-        let mut writes = Vec::new();
-        for step in steps {
-            let (key, value, _) = self.change(step);
-            batch = match &value {
-                Some(value) => batch.put(&key, value),
-                None => batch.del(&key),
-            };
-            writes.push((self.db.partition_of(&key), key, value));
+        let changes = steps.iter().map(|step| self.change(step));
+        self.batch_of(changes.map(|(key, value, _)| (key, value)).collect());
+    }
+
+    fn batch_of_all(&mut self, len: usize) {
+        let mut writes: Vec<_> =
+            self.history.visible().keys().map(|key| (key.clone(), None)).collect();
+        for (index, (_, value)) in writes.iter_mut().enumerate().skip(1) {
+            *value = Some(self.value(len + index));
         }
+        for partition in 0..PARTITION_COUNT {
+            let absent = (0..KEY_COUNT).map(key_of).find(|key| {
+                self.db.partition_of(key) == partition && !self.history.visible().contains_key(key)
+            });
+            writes.extend(absent.map(|key| (key, Some(self.value(len)))));
+        }
+        self.batch_of(writes);
+    }
+
+    fn batch_of(&mut self, writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        let batch = writes.iter().fold(WriteBatch::new(), |batch, (key, value)| match value {
+            Some(value) => batch.put(key, value),
+            None => batch.del(key),
+        });
+        let placed = |(key, value): (Vec<u8>, _)| (self.db.partition_of(&key), key, value);
+        let writes = writes.into_iter().map(placed).collect();
         let sent = self.history.send_batch(self.disk.ops(), writes);
         let write = self.db.write(batch).durability(Durability::Sync);
         let (answer, at) = wait(timed(self.disk, write));
         if self.expect(answer).is_some() {
-            self.history.acknowledge_batch(at, &sent);
+            self.history.acknowledge_batch(at, &sent, true);
+        }
+    }
+
+    fn rename(&mut self, from: &[u8], to: &[u8]) {
+        let value = self.history.visible().get(from).cloned();
+        let is_change = value.is_some() && from != to;
+        let place = |key: &[u8]| self.db.partition_of(key);
+        let writes =
+            vec![(place(from), from.to_vec(), None), (place(to), to.to_vec(), value.clone())];
+        let sent = is_change.then(|| self.history.send_batch(self.disk.ops(), writes));
+        let (answer, at) = wait(timed(self.disk, self.db.rename(from, to)));
+        let Some(is_renamed) = self.expect(answer) else { return };
+        assert_eq!(is_renamed, value.is_some(), "rename {from:?}");
+        if let Some(sent) = sent {
+            self.history.acknowledge_batch(at, &sent, !self.settings.buffered);
         }
     }
 

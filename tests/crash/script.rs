@@ -30,6 +30,15 @@ pub(crate) enum Step {
     Together(Vec<Step>),
     /// Writes to different keys, of which all happen or none.
     Batch(Vec<Step>),
+    /// A batch that writes every key that is there, deletes one of them, and adds one in each partition.
+    BatchOfAll {
+        len: usize,
+    },
+    /// Gives a value another name, of another partition perhaps.
+    Rename {
+        from: u8,
+        to: u8,
+    },
     Sync,
     Compact,
     /// Compacts every second file: what deletes and replaces goes where what it shadows stays (C1).
@@ -73,7 +82,15 @@ pub(crate) struct Settings {
     pub(crate) compressed: bool,
     /// No more than three keys a partition are held; others are evicted.
     pub(crate) evicting: bool,
+    /// What is written is encrypted with another key than before, if the store is encrypted at all.
+    #[cfg_attr(not(feature = "encryption"), expect(dead_code, reason = "nothing is encrypted"))]
+    pub(crate) rekeyed: bool,
 }
+
+/// The key that comes after [`Store`]'s, or before it again.
+#[cfg(feature = "encryption")]
+const OTHER_KEY: [u8; 32] = [9; 32];
+pub(crate) const KEY: [u8; 32] = [3; 32];
 
 impl Settings {
     pub(crate) const PLAIN: Settings = Settings {
@@ -82,6 +99,7 @@ impl Settings {
         buffered: false,
         compressed: false,
         evicting: false,
+        rekeyed: false,
     };
 
     /// Two partitions of small files, served by one worker.
@@ -93,6 +111,12 @@ impl Settings {
         let options = options.prewrite(self.prewrite).durability(durability);
         #[cfg(feature = "lz4")]
         let options = if self.compressed { options.compression(Compression::Lz4) } else { options };
+        #[cfg(feature = "encryption")]
+        let options = match (store.is_encrypted(), self.rekeyed) {
+            (false, _) => options,
+            (true, false) => options.encryption_key_old(OTHER_KEY),
+            (true, true) => options.encryption_key(OTHER_KEY).encryption_key_old(KEY),
+        };
         let options = options.data_file_len_max(4096).data_file_records_max(5);
         if self.evicting { options.entries_max(6).eviction(Eviction::Random) } else { options }
     }
@@ -210,6 +234,32 @@ pub(crate) fn evicting() -> Vec<Session> {
     ]
 }
 
+/// What meets elsewhere only by chance: batches whose keys are evicted, renamed, and deleted by range, encrypted with one
+/// key and completed with the next, by an open that finds them half way.
+pub(crate) fn together() -> Vec<Session> {
+    let first = Settings { evicting: true, compressed: true, ..Settings::PLAIN };
+    let next = Settings { rekeyed: true, prewrite: true, ..first };
+    let batch = |len| Step::BatchOfAll { len };
+    let session = |settings, steps, end| Session { settings, steps, end };
+    let puts = (0..5).map(|key| put(key, 100));
+    let renames = [Step::Rename { from: 4, to: 9 }, Step::Rename { from: 7, to: 0 }];
+    let unsynced = Step::DelRange { from: 0, to: 3, durable: false };
+    vec![
+        session(
+            first,
+            puts.chain([batch(40), renames[0].clone(), batch(600)]).collect(),
+            End::Kill,
+        ),
+        session(
+            next,
+            vec![batch(30), unsynced, buffered(8, 900), batch(90), renames[1].clone(), batch(20)],
+            End::Kill,
+        ),
+        session(first, vec![batch(50), Step::CompactHalf { odd: true }, Step::Read], End::Kill),
+        session(Settings::PLAIN, vec![Step::Compact, Step::Read], End::Close),
+    ]
+}
+
 /// The same in few operations, because it is run again for each of them.
 pub(crate) fn brief() -> Vec<Session> {
     let plain = Settings::PLAIN;
@@ -246,6 +296,7 @@ pub(crate) fn random(random: &mut fastrand::Rng) -> Vec<Session> {
             buffered: random.u8(..4) == 0,
             compressed: random.u8(..4) == 0,
             evicting: false,
+            rekeyed: random.u8(..4) == 0,
         };
         let steps = random.usize(5..25);
         let steps = std::iter::repeat_with(|| random_step(random)).take(steps).collect();
@@ -265,7 +316,8 @@ fn random_step(random: &mut fastrand::Rng) -> Step {
         72..80 => Step::Batch(random_writes(random)),
         80..87 => Step::Sync,
         87..90 => Step::Compact,
-        90..93 => Step::CompactHalf { odd: random.bool() },
+        90..92 => Step::CompactHalf { odd: random.bool() },
+        92 => Step::Rename { from: random.u8(..KEY_COUNT), to: random.u8(..KEY_COUNT) },
         93..95 => {
             let (from, to) = (random.u8(..KEY_COUNT), random.u8(..=KEY_COUNT));
             Step::DelRange { from, to, durable: random.bool() }

@@ -81,6 +81,10 @@ impl Store {
         self
     }
 
+    pub(crate) fn is_encrypted(&self) -> bool {
+        cfg!(feature = "encryption") && self.key.is_some()
+    }
+
     /// The same store on what a crash of its simulated disk left.
     pub(crate) fn on(&self, after: SimDisk) -> Store {
         Store { disk: Disk::Sim(after, self.path().to_owned()), key: self.key }
