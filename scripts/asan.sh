@@ -15,6 +15,10 @@ triple=x86_64-unknown-linux-gnu
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=address"
 export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1"
+# The reactor thread of one of the executors that tests try lives as long as the process.
+suppressions=$(mktemp)
+echo "leak:async_io::driver" >"$suppressions"
+export LSAN_OPTIONS="suppressions=$suppressions:print_suppressions=0"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/asan
 
 if [[ ${1:-} == all ]]; then
@@ -25,7 +29,7 @@ else
 fi
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$suppressions"' EXIT
 cargo test --quiet --target "$triple" --features sim --lib -- "${lib[@]}" 2>&1 | tee "$log"
 cargo test --quiet --target "$triple" --features sim --test engine -- "${engine[@]}" 2>&1 | tee -a "$log"
 passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | paste -sd+ | bc)

@@ -217,7 +217,12 @@ impl Run {
             }
             Restart::Kill => {
                 let after = self.store.disk().kill();
-                self.oracle.all_durable();
+                if self.db.stats().total().poisoned.is_some() {
+                    // A sync that failed may have lost what was written before it.
+                    self.oracle.forget_acknowledgements();
+                } else {
+                    self.oracle.all_durable();
+                }
                 after
             }
             Restart::Cut(cut) => {
