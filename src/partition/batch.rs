@@ -27,7 +27,8 @@
 //! - **BA2** Without a decision there was no batch. A decision is written only by the open that wrote the
 //!   intents, so none appears later: an abort needs no record.
 //! - **BA3** A file with intents that a decision may still make count, or with a decision that others may still
-//!   need, is left alone by compaction, and gets no hint, because a hint does not say what it has of these.
+//!   need, is left alone by compaction, and gets no hint, because a hint does not say what it has of these. So is a
+//!   file with copies of a batch that is not published yet: who makes a key run asks the keydir for its keys (KR1).
 //! - **BA4** A decision is needed until every participant's resolve is durable.
 //! - **BA5** Copies that cannot be written, on a full disk, are no reason to take anything back: the keydir then
 //!   points at the intents, and the next open writes the copies.
@@ -89,7 +90,7 @@ pub(super) struct Batches {
     deciding: HashMap<u64, Deciding>,
     /// Decisions in the log that may still be needed, and the file of each (BA4).
     decisions: HashMap<u64, FileId>,
-    /// Files with intents that may still count (BA3).
+    /// Files with intents that may still count, or with copies that do not count yet (BA3).
     unsettled: HashMap<u64, Vec<FileId>>,
     /// Decided, and waiting for a range over one of their keys to be published, or to fail.
     behind_ranges: Vec<u64>,
@@ -233,8 +234,8 @@ impl Batches {
         })
     }
 
-    /// The file has, or is going to have, intents of the batch.
-    pub(super) fn note_intents(&mut self, batch: u64, file: FileId) {
+    /// The file has, or is going to have, intents of the batch, or copies that are not published yet.
+    pub(super) fn note_records(&mut self, batch: u64, file: FileId) {
         let files = self.unsettled.entry(batch).or_default();
         if files.last() != Some(&file) {
             files.push(file);
@@ -557,7 +558,7 @@ impl Partition {
             }
             let header = entry_header(entry, Some(id));
             let (at, len) = self.stage_record(header, &entry.body, durable);
-            self.batches.note_intents(id, self.groups.target_file());
+            self.batches.note_records(id, self.groups.target_file());
             let effect = Effect::Intent { batch: id, entry: index, at, len };
             self.groups.open().pending.push(Pending { effect, answer: Answer::Part });
             work.left += 1;
@@ -756,6 +757,9 @@ impl Partition {
         work.is_in_place |= location.is_none();
         work.left -= 1;
         if work.left > 0 {
+            if let Some(active) = &self.active {
+                self.batches.note_records(id, active.data.id);
+            }
             return;
         }
         let is_resolved_later = !work.is_in_place && !work.is_resolve_staged;

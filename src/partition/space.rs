@@ -214,7 +214,7 @@ impl Partition {
                     Effect::RangeDel { index: retry.ranges.len() as u32 - 1, len }
                 }
                 (Effect::Intent { batch, entry, len, .. }, Some(at)) => {
-                    self.batches.note_intents(batch, retry.file);
+                    self.batches.note_records(batch, retry.file);
                     Effect::Intent { batch, entry, at, len }
                 }
                 (Effect::Copy { batch, entry, len, .. }, Some(at)) => {

@@ -530,7 +530,7 @@ fn a_backup_without_hints_is_whole() {
     let store = Store::sim(seed());
     let backup = store.beside();
     let db = create(&store);
-    put_all(&db, 0, 200, "v");
+    put_all(&db, 0, 1000, "v");
     wait(db.put("bytes", bytes_of(random, 3000))).unwrap();
     wait(db.compact()).unwrap();
     back_up(&db, &backup).unwrap();
