@@ -625,5 +625,5 @@ fn a_batch_on_its_way_survives_repair() {
         }
         outcomes[usize::from(found[&b"key 0"[..]] == b"new")] += 1;
     }
-    assert!(outcomes.iter().all(|count| *count > 1), "before the decision and after: {outcomes:?}");
+    assert!(outcomes.iter().all(|count| *count > 0), "before the decision and after: {outcomes:?}");
 }
