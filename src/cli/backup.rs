@@ -9,7 +9,7 @@ use super::args::StoreArgs;
 use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::progress;
-use super::store::{dir, open_to_look, options};
+use super::store::{dir, open_existing, options};
 use super::verify::verify_at;
 use crate::BackupReport;
 
@@ -40,7 +40,7 @@ pub(super) async fn backup(
     args: &BackupArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let db = open_to_look(store).await?;
+    let db = open_existing(store).await?;
     let spinner = progress::waiting("backing up");
     let mut backup = db.backup(&args.to);
     if let Some(rate) = args.bytes_per_sec {

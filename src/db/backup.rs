@@ -60,7 +60,7 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` if `dir` is inside the store, or holds anything but a backup of this store; `Locked` if it is
     /// open; `NoSpace` or `Io` if it cannot be written (an earlier backup stays what it was); `Poisoned` if a partition
-    /// takes no writes; `Closed` after close.
+    /// takes no writes, `ReadOnly` if the store was opened so, because a backup seals the log; `Closed` after close.
     ///
     /// # Example: what was deleted is in the backup
     /// ```
@@ -156,6 +156,9 @@ async fn back_up(
     // Closing waits for it, and it notices that soon.
     let task = shared.lifecycle.begin_task().ok_or_else(Error::closed)?;
     let source = shared.keyspaces.fs().clone();
+    if source.is_read_only() {
+        return Err(Error::read_only(&shared.path));
+    }
     // What is in memory is backed up onto a disk: another place in memory would be gone with it.
     let fs = if source.is_volatile() { Fs::os() } else { source.clone() };
     let store = (!source.is_volatile()).then(|| shared.path.clone());

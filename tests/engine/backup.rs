@@ -460,7 +460,8 @@ fn a_full_disk_leaves_the_earlier_backup() {
     put_all(&db, 0, 100, "old");
     let expected = contents(&db);
     back_up(&db, &backup).unwrap();
-    put_all(&db, 0, 300, "new");
+    // Much more than fits into what is left, the reserves included.
+    put_all(&db, 0, 3000, "new");
     wait(db.sync()).unwrap();
     wait(db.compact()).unwrap();
     // What was compacted goes a little later, and would be space.
