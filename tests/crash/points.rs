@@ -270,8 +270,8 @@ fn a_crash_at_every_operation_keeps_every_promise() {
     } else {
         Effort {
             random_cuts: 2,
-            double_every: 256,
-            double_of_kills_every: 16,
+            double_every: 2048,
+            double_of_kills_every: 128,
             triple_every: 50,
             variants_every: 8,
         }
@@ -281,7 +281,7 @@ fn a_crash_at_every_operation_keeps_every_promise() {
         sweep(&script::evicting(), random.u64(..), effort, &counters);
         sweep(&script::together(), random.u64(..), effort, &counters);
     }
-    for _ in 0..if is_long() { 400 } else { 2 } {
+    for _ in 0..if is_long() { 400 } else { 1 } {
         sweep(&script::random(random), random.u64(..), effort, &counters);
     }
     counters.tell();
