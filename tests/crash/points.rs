@@ -271,7 +271,7 @@ fn a_crash_at_every_operation_keeps_every_promise() {
         Effort {
             random_cuts: 2,
             double_every: 2048,
-            double_of_kills_every: 128,
+            double_of_kills_every: 512,
             triple_every: 50,
             variants_every: 8,
         }

@@ -600,6 +600,8 @@ fn a_batch_on_its_way_survives_repair() {
         let disk = store.disk();
         disk.crash_at(disk.ops() + nth);
         let _crashed = wait(db.write(batch("new")));
+        // What comes behind the answer has its moments too.
+        let _crashed = wait(db.sync());
         if !disk.crashed() {
             break;
         }
