@@ -3,9 +3,7 @@
 use crate::keydir::{Aging, FileSlot, Keydir, KeydirLoader, KeydirReader, Location};
 use crate::len_code::round_len;
 use crate::log::format::data_header::{FileIdentity, Place};
-use crate::log::format::record::{
-    Codec, RecordHeader, RecordKind, body_crc, decode_record, encode_record,
-};
+use crate::log::format::record::{RecordHeader, decode_record, encode_record};
 use crate::route::{KeyHasher, PartitionMap};
 use crate::types::{KeyspaceId, Seqno};
 
@@ -73,19 +71,7 @@ fn place() -> Place {
 
 /// Appends the record of a put, checksums included.
 pub fn encode(buf: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let header = RecordHeader {
-        seqno: Seqno(1),
-        kind: RecordKind::Put,
-        keyspace: KeyspaceId::default(),
-        codec: Codec::default(),
-        expires_at_ms: None,
-        batch: None,
-        raw_len: None,
-        key_len: key.len() as u16,
-        value_len: value.len() as u32,
-        body_crc: body_crc(key, value),
-    };
-    encode_record(buf, place(), &header, [key, value]);
+    encode_record(buf, place(), &RecordHeader::put(1, key, value), [key, value]);
 }
 
 /// Length of the value of the record, both checksums verified.

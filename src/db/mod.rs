@@ -6,6 +6,7 @@ mod blocking;
 mod call;
 mod changes;
 mod compact;
+mod digits;
 mod directory;
 mod examine;
 mod get_many;

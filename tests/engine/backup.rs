@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, join, try_join_all};
 use ringcask::sim::{Cut, SimClock};
-use ringcask::{BackupReport, Compaction, Db, Durability, ErrorKind, Options, Result, WriteBatch};
+use ringcask::{BackupReport, Compaction, Db, Durability, ErrorKind, Options, Result};
 
+use crate::snapshot::write_batches;
 use crate::support::{ENOSPC, Store, bytes_of, contents, each_disk, get, is_hint, seed, wait};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -147,17 +148,7 @@ fn a_backup_of_a_busy_store_is_one_moment() {
                     }
                 }
             });
-            scope.spawn(|| {
-                for n in 1_u64.. {
-                    let batch = batch_keys
-                        .iter()
-                        .fold(WriteBatch::new(), |batch, key| batch.put(key, n.to_le_bytes()));
-                    wait(db.write(batch)).unwrap();
-                    if is_over.load(Ordering::SeqCst) {
-                        break;
-                    }
-                }
-            });
+            scope.spawn(|| write_batches(&db, &batch_keys, &is_over));
             for _ in 0..12 {
                 let before = get(&db, &keys[3]).as_ref().map_or(0, number);
                 let backup = store.beside();

@@ -13,6 +13,18 @@ use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, seed, wait}
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Gives all keys another number, in one batch, until it is over.
+pub(crate) fn write_batches(db: &Db, keys: &[String], is_over: &AtomicBool) {
+    for n in 1_u64.. {
+        let batch =
+            keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, n.to_le_bytes()));
+        wait(db.write(batch)).unwrap();
+        if is_over.load(Ordering::SeqCst) {
+            break;
+        }
+    }
+}
+
 fn options(store: &Store) -> Options {
     let options = store.options().partitions(3).data_file_len_max(16 << 10);
     options.durability(Durability::Buffered)
@@ -182,17 +194,7 @@ fn all_partitions_are_shown_at_one_moment() {
                     }
                 }
             });
-            scope.spawn(|| {
-                for n in 1_u64.. {
-                    let batch = batch_keys
-                        .iter()
-                        .fold(WriteBatch::new(), |batch, key| batch.put(key, n.to_le_bytes()));
-                    wait(db.write(batch)).unwrap();
-                    if is_over.load(Ordering::SeqCst) {
-                        break;
-                    }
-                }
-            });
+            scope.spawn(|| write_batches(&db, &batch_keys, &is_over));
             for _ in 0..400 {
                 let acknowledged = rounds.load(Ordering::SeqCst);
                 let snapshot = wait(db.snapshot()).unwrap();

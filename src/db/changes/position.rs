@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
+use crate::db::digits::{self, Digits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{KEY_LEN_MAX, PARTITIONS_MAX};
 use crate::log::format::data_header::DATA_HEADER_LEN;
@@ -136,7 +137,7 @@ fn refused(why: &str) -> Error {
 
 impl fmt::Display for ChangePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Digits(&self.to_bytes()).fmt(f)
     }
 }
 
@@ -152,21 +153,8 @@ impl FromStr for ChangePosition {
     /// # Errors
     /// `InvalidArgument` if the text is not one that a position was written as.
     fn from_str(text: &str) -> Result<ChangePosition> {
-        if text.len() > 2 * LEN_MAX {
-            return Err(refused("it is too long"));
-        }
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let bytes: Option<Vec<u8>> =
-            pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-        match bytes {
-            Some(bytes) if rest.is_empty() => ChangePosition::from_bytes(&bytes),
-            _ => Err(refused("it is not made of pairs of the digits 0 to f")),
-        }
+        let bytes = digits::parse(text, LEN_MAX).map_err(refused)?;
+        ChangePosition::from_bytes(&bytes)
     }
 }
 

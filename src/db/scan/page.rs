@@ -9,6 +9,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 use super::{KeysOf, Scan, ScanKeys};
+use crate::db::digits::{self, Digits};
 use crate::error::{Error, Result};
 use crate::limits::{KEY_LEN_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_DEFAULT};
 use crate::types::KeyspaceId;
@@ -91,15 +92,6 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Bytes as they stand in the text of a cursor.
-struct Digits<'b>(&'b [u8]);
-
-impl fmt::Display for Digits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cursor({self})")
@@ -113,21 +105,9 @@ impl FromStr for Cursor {
     /// `InvalidArgument` if the text is not one that a cursor was written as.
     fn from_str(text: &str) -> Result<Cursor> {
         let refused = |why: &str| Error::invalid(format!("this is no cursor of a scan: {why}"));
-        if text.len() > 2 * (HEAD_LEN + KEY_LEN_MAX + CRC_LEN) {
-            return Err(refused("it is too long"));
-        }
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let bytes: Option<Vec<u8>> =
-            pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-        match bytes {
-            Some(bytes) if rest.is_empty() => Cursor::decode(&bytes).map_err(refused),
-            _ => Err(refused("it is not made of pairs of the digits 0 to f")),
-        }
+        let len_max = HEAD_LEN + KEY_LEN_MAX + CRC_LEN;
+        let decoded = digits::parse(text, len_max).and_then(|bytes| Cursor::decode(&bytes));
+        decoded.map_err(refused)
     }
 }
 

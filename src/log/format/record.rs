@@ -180,7 +180,7 @@ pub(crate) struct RecordHeader {
 impl RecordHeader {
     /// Of a put of the default keyspace with nothing special to it.
     #[cfg(any(test, feature = "sim"))]
-    pub(in crate::log) fn put(seqno: u64, key: &[u8], value: &[u8]) -> RecordHeader {
+    pub(crate) fn put(seqno: u64, key: &[u8], value: &[u8]) -> RecordHeader {
         RecordHeader {
             seqno: Seqno(seqno),
             kind: RecordKind::Put,
