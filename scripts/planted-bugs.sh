@@ -46,7 +46,7 @@ table=(
   "RewrittenPassedOver      engine      scan::a_key_that_is_there_all_the_time_is_always_seen"
   "CoversTheUnmerged        engine      key_runs::scans_through_runs_are_what_an_ordered_map_says"
   "SnapshotUnnoted          engine      snapshot::ten_thousand_overwrites_later_the_old_values_are_there"
-  "MomentsApart             engine      snapshot::all_partitions_are_shown_at_one_moment"
+  "MomentsApart             engine      snapshot::no_partition_publishes_between_the_marks_of_two"
   "BackupManifestFirst      engine      backup::cut_short_anywhere_it_is_the_old_one_or_the_new_one_or_none"
   "UnsettledHintKept        engine      backup::a_backup_of_a_busy_store_is_one_moment"
   "BackupStaysOne           engine      backup::a_backup_that_was_opened_is_a_store_of_its_own"

@@ -236,6 +236,17 @@ impl SimDisk {
         self.state().free_bytes()
     }
 
+    /// Syncs that are waited for through a ring, and writes that sync, do not end until this is called with false: a
+    /// drive that hangs.
+    pub fn stall_syncs(&self, stalled: bool) {
+        self.state().faults.syncs_stalled = stalled;
+    }
+
+    /// How many files have a sync that is stalled.
+    pub fn stalled(&self) -> usize {
+        self.state().stalled()
+    }
+
     /// Takes back every fault, the capacity included. A crash that happened stays.
     pub fn clear_faults(&self) {
         self.state().faults.clear();

@@ -15,6 +15,7 @@ pub(super) struct Faults {
     pub(super) short_transfers: f64,
     pub(super) would_block: f64,
     pub(super) no_links: bool,
+    pub(super) syncs_stalled: bool,
     ops: Vec<Failing>,
     reads: Vec<Failing>,
     opens: Vec<Failing>,

@@ -15,7 +15,7 @@ use super::SimDisk;
 use super::contents::ChangeId;
 use super::file::SimFile;
 use super::names::InodeId;
-use super::state::{Handle, State};
+use super::state::{Handle, Inode, State};
 use crate::io::disk::WriteMode;
 use crate::io::file::{File, position_after};
 
@@ -42,6 +42,12 @@ enum Work {
     Write { offset: u64, done: usize, dsync: bool },
     Sync { handle: Handle, mark: ChangeId },
     Read { offset: u64, done: usize },
+}
+
+impl Work {
+    fn syncs(self) -> bool {
+        matches!(self, Work::Sync { .. } | Work::Write { dsync: true, .. })
+    }
 }
 
 pub(in crate::io) async fn write(
@@ -141,10 +147,18 @@ impl State {
         ticket
     }
 
+    /// Files whose next operation is a sync that is not to end.
+    pub(super) fn stalled(&self) -> usize {
+        let is_stalled = |inode: &&Inode| inode.queue.front().is_some_and(|head| head.work.syncs());
+        if self.faults.syncs_stalled { self.inodes.values().filter(is_stalled).count() } else { 0 }
+    }
+
     /// Moves the head of the queue by one poll.
     fn step(&mut self, inode: InodeId) {
+        let is_stalled = self.faults.syncs_stalled;
         let Some(queue) = self.queue(inode) else { return };
         match queue.front_mut() {
+            Some(head) if is_stalled && head.work.syncs() => {}
             Some(head) if head.delay_polls > 0 => head.delay_polls -= 1,
             Some(_) => {
                 self.transfer_head(inode);

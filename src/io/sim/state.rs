@@ -60,7 +60,7 @@ pub(super) struct Inode {
     handles: BTreeMap<HandleId, Option<Errno>>,
     /// Whether its bytes count as used.
     named: bool,
-    queue: VecDeque<Entry>,
+    pub(super) queue: VecDeque<Entry>,
 }
 
 impl Inode {
