@@ -9,8 +9,9 @@ use ringcask::{Durability, Io, Options};
 
 const VALUE_LEN: usize = 16 << 20;
 /// Each of the two partitions has one value in flight, one staged behind it, one being encoded, and one
-/// that a hint's writer reads back: 128 MiB. As much again for what the allocator holds on to.
-const PEAK_GROWTH_MAX: u64 = 256 << 20;
+/// that a hint's writer reads back: 128 MiB. Twice as much again for what the allocator holds on to, in an arena
+/// for each thread.
+const PEAK_GROWTH_MAX: u64 = 384 << 20;
 
 /// The most memory this process has had resident, in bytes.
 fn peak_bytes() -> u64 {

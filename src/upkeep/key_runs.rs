@@ -30,8 +30,10 @@ use crate::types::{FileId, KeyspaceId};
 
 /// Keys that one step looks at, some milliseconds.
 const STEP_KEYS: usize = 32 << 10;
-/// Bytes of an input read at once.
-const READ_LEN: usize = 256 << 10;
+/// Bytes of inputs in memory at once, all together; and of one of them, however many there are.
+const READ_BYTES: usize = 2 << 20;
+const READ_LEN_MIN: usize = 8 << 10;
+const READ_LEN_MAX: usize = 256 << 10;
 
 /// What a job needs of its partition.
 pub(crate) struct Surroundings {
@@ -90,6 +92,8 @@ struct Source {
     buf: Vec<u8>,
     offset: u64,
     end: u64,
+    /// Bytes that `buf` holds, unless a block is longer.
+    read_len: usize,
     is_begun: bool,
 }
 
@@ -160,7 +164,8 @@ impl KeyRunJob {
         let io = |source| Trouble::Failed(Error::io("create", &path, source));
         let file = fs.create_new(&path).map_err(io)?;
         let writer = KeyRunWriter::begin(file, &owner.header(FileKind::KeyRun, self.id));
-        let sources = self.inputs.iter().map(|input| Source::open(fs, input));
+        let read_len = (READ_BYTES / self.inputs.len().max(1)).clamp(READ_LEN_MIN, READ_LEN_MAX);
+        let sources = self.inputs.iter().map(|input| Source::open(fs, input, read_len));
         let mut merge = Merge {
             sources: sources.collect::<Result<_, _>>()?,
             heap: BinaryHeap::new(),
@@ -234,7 +239,7 @@ impl KeyRunJob {
 }
 
 impl Source {
-    fn open(fs: &Fs, input: &Input) -> Result<Source, Trouble> {
+    fn open(fs: &Fs, input: &Input, read_len: usize) -> Result<Source, Trouble> {
         let stored = match input {
             Input::Hint(hint, _) => &hint.stored,
             Input::Run(run) => &run.stored,
@@ -261,6 +266,7 @@ impl Source {
             buf: Vec::new(),
             offset: BLOCKS_START,
             end,
+            read_len,
             is_begun: false,
         })
     }
@@ -295,7 +301,7 @@ impl Source {
         self.offset += std::mem::take(&mut self.at) as u64;
         let held = self.buf.len();
         let left = self.end - self.offset - held as u64;
-        let wanted = left.min(READ_LEN.max(len - held) as u64) as usize;
+        let wanted = left.min((self.read_len.max(len) - held) as u64) as usize;
         self.buf.resize(held + wanted, 0);
         let (count, _) = self
             .file

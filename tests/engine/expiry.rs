@@ -197,6 +197,8 @@ fn compaction_gives_back_what_has_expired() {
     swept(&db, 100);
     let before = db.stats().total();
     assert_eq!((before.keys, before.keys_mortal), (101, 100));
+    // Again, because a compaction that was under way by itself may have left a tombstone in its output.
+    wait(db.compact()).unwrap();
     wait(db.compact()).unwrap();
     let after = db.stats().total();
     assert!(after.log_bytes < before.log_bytes * 6 / 10, "{before:?} {after:?}");

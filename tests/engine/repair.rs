@@ -600,8 +600,9 @@ fn a_batch_on_its_way_survives_repair() {
         let disk = store.disk();
         disk.crash_at(disk.ops() + nth);
         let _crashed = wait(db.write(batch("new")));
-        // What comes behind the answer has its moments too.
+        // What comes behind the answer has its moments too, down to the mark that closes the log.
         let _crashed = wait(db.sync());
+        let _crashed = wait(db.close());
         if !disk.crashed() {
             break;
         }
