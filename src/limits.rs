@@ -84,6 +84,12 @@ pub const GROUP_ALONE_LEN_BYTES: usize = 1 << 20;
 /// Bytes staged behind the group in flight before a worker stops draining the mailbox (W5).
 pub const STAGED_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of keys and values that a bulk load sends to a partition at once, when it has them.
+pub const LOAD_CHUNK_LEN_BYTES: usize = 64 << 10;
+
+/// Chunks of a bulk load in flight at once, for each partition.
+pub const LOAD_CHUNKS_IN_FLIGHT_MAX: usize = 4;
+
 /// Requests a worker takes from one mailbox before it looks at its disk again.
 pub const DRAIN_REQUESTS_MAX: usize = 512;
 

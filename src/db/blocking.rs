@@ -140,6 +140,7 @@ impl Blocking {
         fn expire_at<K: AsRef<[u8]>>(key: K, at: SystemTime) -> bool;
         fn persist<K: AsRef<[u8]>>(key: K) -> bool;
         fn ttl<K: AsRef<[u8]>>(key: K) -> Ttl;
+        fn load<K: AsRef<[u8]>, V: IntoValue>(records: impl IntoIterator<Item = (K, V)>) -> u64;
         fn snapshot() -> Snapshot;
         fn backup(dir: impl AsRef<Path>) -> BackupReport;
         fn sync() -> ();

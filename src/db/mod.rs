@@ -14,6 +14,7 @@ mod get_range;
 mod keyspace;
 mod keyspaces;
 mod lifecycle;
+mod load;
 mod open;
 mod put;
 mod range_del;

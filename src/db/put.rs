@@ -49,7 +49,8 @@ impl<'a> Put<'a> {
         };
         let hash = shared.hash(space.id, key);
         let (reply, receiver) = reply_slot();
-        let request = Request::Put { hash, body, expires_at, durable: shared.durable, reply };
+        let request =
+            Request::Put { hash, body, expires_at, durable: shared.durable, reply: reply.into() };
         let call = Call::new(shared, shared.shard_of(hash), request, receiver);
         Put { shared, prepared: Prepared::Ready(call) }
     }

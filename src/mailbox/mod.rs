@@ -19,6 +19,7 @@ mod gate;
 mod peers;
 mod pinned;
 mod publications;
+mod put_many;
 mod reply;
 mod request;
 mod update;
@@ -37,6 +38,7 @@ pub(crate) use doorbell::{Doorbell, Ticks};
 pub(crate) use gate::{Marked, Marking};
 pub(crate) use peers::{Agreement, Deciding, Peers, batch_id};
 pub(crate) use pinned::Pinned;
+pub(crate) use put_many::{PutMany, PutReply, Together};
 pub(crate) use reply::{Receiver as ReplyReceiver, Sender as ReplySender, slot as reply_slot};
 pub(crate) use request::{
     Body, Durable, Entry, GetAt, GetMany, PageOf, Request, Stored, ValuePart,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Batch, ReplySender, Update};
+use super::{Batch, PutMany, PutReply, ReplySender, Update};
 use crate::error::Result;
 use crate::log::codec::{Codecs, Encoded};
 use crate::log::data_file::DataFile;
@@ -104,9 +104,18 @@ impl Body {
 
     fn encoded(keyspace: KeyspaceId, key_len: u16, encoded: Encoded) -> Body {
         let Encoded { codec, raw_len, body } = encoded;
-        let crc = body_crc(&body, &[]);
-        let (head, tail) = (Bytes::from(body), Bytes::new());
-        Body { keyspace, head, tail, key_len, codec, raw_len, crc }
+        Body { codec, raw_len, ..Body::joined(keyspace, key_len, body.into()) }
+    }
+
+    /// With the value behind its key, both as they are.
+    pub(crate) fn joined(keyspace: KeyspaceId, key_len: u16, head: Bytes) -> Body {
+        let (crc, tail) = (body_crc(&head, &[]), Bytes::new());
+        Body { keyspace, head, tail, key_len, codec: Codec::default(), raw_len: None, crc }
+    }
+
+    /// Whether a put's value is stored as it is, behind its key.
+    pub(crate) fn is_copied(codecs: &Codecs, value: &[u8]) -> bool {
+        codecs.leave(value.len()) && value.len() <= VALUE_COPY_LEN_MAX
     }
 
     /// As it was read, but under the newest key.
@@ -237,8 +246,10 @@ pub(crate) enum Request {
         body: Body,
         expires_at: Option<ExpiresAt>,
         durable: Durable,
-        reply: ReplySender<Result<()>>,
+        reply: PutReply,
     },
+    /// Puts that are acknowledged together, once they are written.
+    PutMany(Box<PutMany>),
     Del {
         hash: KeyHash,
         body: Body,
@@ -306,6 +317,7 @@ impl Request {
             Request::Put { body, .. }
             | Request::Del { body, .. }
             | Request::RangeDel { body, .. } => body.len(),
+            Request::PutMany(many) => many.puts.iter().map(|(_, body)| body.len()).sum(),
             Request::Update(update) => update.key.len() + update.change.len_bytes(),
             Request::Batch(batch) => batch.len_bytes(),
             Request::Get { key, .. } | Request::GetRange { key, .. } => key.len(),

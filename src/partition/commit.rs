@@ -345,7 +345,7 @@ impl Partition {
         self.watch_tell();
         self.watch_wake();
         self.config.watchers.log_grown();
-        self.groups.recycle(group.buf);
+        self.groups.recycle(group);
     }
 
     /// The record at `location` is the newest of its key from now on; whether the key was there before. One that

@@ -15,11 +15,12 @@ use crate::log::data_file::{FileBounds, FileIds};
 use crate::log::format::data_header::{DATA_HEADER_LEN, FileIdentity};
 use crate::log::format::group::{GROUP_HEADER_LEN, PayloadCrc};
 use crate::log::format::record::{RecordHeader, encode_record, move_records};
-use crate::mailbox::{BatchDone, ReplySender};
+use crate::mailbox::{BatchDone, PutReply, ReplySender};
 use crate::ranges::RangeDel;
 use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
-/// Buffers kept for the next group; one in flight, one open.
+/// Longest buffer, and most pending, that are kept for the next group; one in flight, one open.
+const SPARE_PENDING_MAX: usize = 4096;
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
 
 /// What one request does to the keydir once its group is in the log, and who is told.
@@ -92,7 +93,7 @@ impl Effect {
 
 /// The reply to one request.
 pub(super) enum Answer {
-    Done(ReplySender<Result<()>>),
+    Done(PutReply),
     /// Whether the key was there; of a deletion known when it is published.
     WasThere(ReplySender<Result<bool>>, bool),
     /// Nobody asked: the key was evicted.
@@ -146,6 +147,13 @@ impl Answer {
     }
 }
 
+/// Memory of a group that is over.
+#[derive(Default)]
+pub(super) struct Spare {
+    buf: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
 /// Records that are written, synced, published and acknowledged together.
 pub(super) struct Group {
     /// The file whose identity the records carry.
@@ -169,7 +177,8 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(file: FileId, mut buf: Vec<u8>) -> Group {
+    pub(super) fn new(file: FileId, spare: Spare) -> Group {
+        let Spare { mut buf, pending } = spare;
         buf.clear();
         buf.resize(GROUP_HEADER_LEN, 0);
         Group {
@@ -181,7 +190,7 @@ impl Group {
             header_crc: 0,
             seqno_max: Seqno(0),
             seqno_min: Seqno(u64::MAX),
-            pending: Vec::new(),
+            pending,
             ranges: Vec::new(),
             needs_sync: false,
             has_batch: false,
@@ -284,14 +293,14 @@ pub(super) struct Groups {
     target_records: u64,
     target_key_bytes: u64,
     ids: FileIds,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Spare>,
 }
 
 impl Groups {
     pub(super) fn new(ids: FileIds) -> Groups {
         let target = ids.take();
         Groups {
-            open: Group::new(target, Vec::new()),
+            open: Group::new(target, Spare::default()),
             ready: VecDeque::new(),
             ready_bytes: 0,
             target,
@@ -451,8 +460,8 @@ impl Groups {
         if self.open.is_empty() {
             return;
         }
-        let buf = self.spare.pop().unwrap_or_default();
-        let group = std::mem::replace(&mut self.open, Group::new(self.target, buf));
+        let spare = self.spare.pop().unwrap_or_default();
+        let group = std::mem::replace(&mut self.open, Group::new(self.target, spare));
         if group.has_records() {
             let end = self.target_end.unwrap_or(DATA_HEADER_LEN as u64);
             self.target_end = Some(end + group.len());
@@ -478,9 +487,13 @@ impl Groups {
         self.open.file = self.target;
     }
 
-    pub(super) fn recycle(&mut self, buf: Vec<u8>) {
-        if self.spare.len() < 2 && buf.capacity() <= SPARE_LEN_MAX {
-            self.spare.push(buf);
+    /// The group is over, and everybody was told.
+    pub(super) fn recycle(&mut self, group: Group) {
+        let Group { buf, mut pending, .. } = group;
+        pending.clear();
+        let is_small = buf.capacity() <= SPARE_LEN_MAX && pending.capacity() <= SPARE_PENDING_MAX;
+        if self.spare.len() < 2 && is_small {
+            self.spare.push(Spare { buf, pending });
         }
     }
 }

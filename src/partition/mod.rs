@@ -378,6 +378,7 @@ impl Partition {
             Request::Put { hash, body, expires_at, durable, reply } => {
                 self.put(hash, &body, expires_at, durable, reply);
             }
+            Request::PutMany(many) => self.put_many(*many, ops),
             Request::Del { hash, body, durable, reply } => {
                 self.del(hash, body, durable, reply, ops);
             }

@@ -196,7 +196,7 @@ impl Partition {
         if self.keydir.len() == 0 && is_idle {
             // No tombstone where there is nothing; but that must be as durable as asked.
             self.note_durable(durable);
-            return self.groups.wait(Answer::Done(reply));
+            return self.groups.wait(Answer::Done(reply.into()));
         }
         let begin = Bytes::copy_from_slice(body.key());
         let range =
@@ -207,7 +207,7 @@ impl Partition {
         let index = ranges.len() as u32;
         ranges.push(range);
         self.range_work.staged += 1;
-        self.staged(Effect::RangeDel { index, len }, Answer::Done(reply));
+        self.staged(Effect::RangeDel { index, len }, Answer::Done(reply.into()));
     }
 
     /// Goes on with those who waited for room.

@@ -10,7 +10,7 @@
 //! - **SP2** Deletions leave half of the reserve to compaction, or they could not be compacted.
 //! - **SP3** A deletion in a group that did not fit is tried again, in its order; only puts fail (D1).
 
-use super::groups::{Answer, Effect, Group, Pending};
+use super::groups::{Answer, Effect, Group, Pending, Spare};
 use super::upkeep::UpkeepEvent;
 use super::{Ops, Partition};
 use crate::error::{Error, ErrorKind};
@@ -160,7 +160,7 @@ impl Partition {
             }
             return None;
         }
-        let mut retry = Group::new(file, Vec::new());
+        let mut retry = Group::new(file, Spare::default());
         for group in groups {
             self.keep_dels(group, &mut retry, error);
         }

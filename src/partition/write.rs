@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::log::format::record::{RecordHeader, RecordKind};
-use crate::mailbox::{Body, Change, Durable, Expiry, ReplySender, Update};
+use crate::mailbox::{
+    Body, Change, Durable, Expiry, PutMany, PutReply, ReplySender, Request, Update,
+};
 use crate::types::{ExpiresAt, KeyHash, Seqno};
 
 impl Partition {
@@ -18,7 +20,7 @@ impl Partition {
         body: &Body,
         expires_at: Option<ExpiresAt>,
         durable: Durable,
-        reply: ReplySender<Result<()>>,
+        reply: PutReply,
     ) {
         if let Some(error) = &self.poisoned {
             return reply.send(Err(error.clone()));
@@ -30,6 +32,16 @@ impl Partition {
             return reply.send(Err(error));
         }
         self.stage_put(hash, body, expires_at, durable, Answer::Done(reply));
+    }
+
+    /// Each as if it had come by itself.
+    pub(super) fn put_many(&mut self, many: PutMany, ops: &mut Ops) {
+        let PutMany { puts, expires_at, reply } = many;
+        for (hash, body) in puts {
+            let (durable, reply) = (Durable::Written, PutReply::Part(reply.clone()));
+            self.handle(Request::Put { hash, body, expires_at, durable, reply }, ops);
+            self.evict_advance(ops);
+        }
     }
 
     pub(super) fn stage_put(
@@ -103,7 +115,7 @@ impl Partition {
             return reply.send(self.failure().map_or(Ok(()), |_| Err(error.clone())));
         }
         self.note_durable(Durable::Sync);
-        self.groups.wait(Answer::Done(reply));
+        self.groups.wait(Answer::Done(reply.into()));
     }
 
     /// Notes what the record that was just staged does once it is published.

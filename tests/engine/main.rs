@@ -34,6 +34,7 @@ mod hints;
 mod key_runs;
 mod keyspace;
 mod lifecycle;
+mod load;
 mod memory;
 mod opening;
 mod pages;

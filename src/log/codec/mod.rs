@@ -288,6 +288,12 @@ impl Codecs {
             .filter(|(_, compressed)| is_worth_it(value.len(), compressed.len()))
     }
 
+    /// Whether a put with a value of this length is stored as it is.
+    pub(crate) fn leave(&self, value_len: usize) -> bool {
+        let is_short = value_len < self.compression_len_min;
+        (is_short || self.compression == Compression::None) && self.keyring.current() == KeyId::NONE
+    }
+
     /// Key and value encrypted, which may be compressed; `None` if there is no key.
     fn seal(
         &self,

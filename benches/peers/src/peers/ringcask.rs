@@ -1,12 +1,11 @@
 //! Ringcask: callers are tasks, many on each of a few threads.
 
 use std::path::Path;
-use std::pin::pin;
 
 use anyhow::Result;
 use futures::executor::block_on;
-use futures::stream::{self, FuturesUnordered};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
+use futures::stream::FuturesUnordered;
 use ringcask::{Db, Durability, Options};
 
 use crate::keys::{Values, key};
@@ -51,15 +50,7 @@ impl Peer for Ringcask {
     }
 
     fn load(&self, numbers: std::ops::Range<u64>, values: &Values) -> Result<()> {
-        let puts = stream::iter(numbers)
-            .map(|number| {
-                self.db.put(key(number), values.get(number)).durability(Durability::Buffered)
-            })
-            .buffer_unordered(2048);
-        block_on(async {
-            pin!(puts).try_collect::<()>().await?;
-            self.db.sync().await
-        })?;
+        block_on(self.db.load(numbers.map(|number| (key(number), values.get(number)))))?;
         Ok(())
     }
 
