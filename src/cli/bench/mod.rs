@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use futures::{StreamExt, TryStreamExt, stream};
 
 use self::clients::{Limit, Mix, Shares, WriteKind, run_mix};
 use self::directory::{BenchDirectory, open};
@@ -24,10 +23,7 @@ use super::output::Output;
 use super::progress;
 use super::store::options;
 use crate::limits::VALUE_LEN_MAX;
-use crate::{Compaction, Compression, Db, Durability};
-
-/// Puts in flight while the records are loaded.
-const LOAD_IN_FLIGHT: usize = 2048;
+use crate::{Compaction, Compression, Db};
 
 /// Records between two updates of the progress bar.
 const LOAD_STEP: u64 = 1024;
@@ -258,22 +254,16 @@ impl BenchArgs {
     }
 }
 
-/// Buffered and then synced once, as `load` does, because only the mix is about latency.
 async fn load_records(db: &Db, records: u64, values: &Values) -> Result<LoadPhase, Failure> {
     let progress = progress::records("load", records);
     let started = Instant::now();
-    let put = |index| db.put(key(index), values.get(index)).durability(Durability::Buffered);
-    stream::iter(0..records)
-        .map(put)
-        .buffer_unordered(LOAD_IN_FLIGHT)
-        .try_fold(0, |done: u64, ()| {
-            if (done + 1).is_multiple_of(LOAD_STEP) {
-                progress.inc(LOAD_STEP);
-            }
-            std::future::ready(Ok(done + 1))
-        })
-        .await?;
-    db.sync().await?;
+    let all = (0..records).map(|index| {
+        if (index + 1).is_multiple_of(LOAD_STEP) {
+            progress.inc(LOAD_STEP);
+        }
+        (key(index), values.get(index))
+    });
+    db.load(all).await?;
     progress.finish_and_clear();
     Ok(LoadPhase { records, elapsed: started.elapsed() })
 }
