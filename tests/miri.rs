@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use futures::executor::block_on;
-use ringcask::sim::{Cut, SimDisk};
+use ringcask::sim::{Cut, SimClock, SimDisk};
 use ringcask::{Compaction, Db, Durability, Io, Options};
 
 const KEYS: usize = if cfg!(miri) { 9 } else { 200 };
@@ -17,6 +17,8 @@ fn open(disk: &SimDisk, name: &str) -> Db {
         .prewrite(false)
         .compaction(Compaction::off())
         .data_file_len_max(4096)
+        // Miri has no clock that goes on while the machine sleeps.
+        .clock(SimClock::new(1_000_000))
         // Each place in it takes Miri longer than the processor takes for all.
         .mailbox_requests_max(16)
         // Asked for, so that nobody asks the system how many there may be, which Miri has no answer to.
