@@ -28,6 +28,7 @@ table=(
   "DeadUncounted            engine      compaction::"
   "TombstoneDroppedEarly    engine      compaction::a_deleted_key_stays_deleted_whichever_file_is_compacted"
   "RangeDroppedEarly        engine      range_del::a_range_tombstone_outlives_what_it_hides"
+  "IntentsUnhidden          engine      batch::what_was_deleted_stays_so_without_the_hint_of_its_batch"
   "RangeIgnoredByReaders    engine      range_del::readers_never_see_a_key_that_was_cleared"
   "RangeForgottenEarly      engine      range_del::every_read_misses_what_a_range_had"
   "InputsRemovedEarly       engine      compaction_faults::"

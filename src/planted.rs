@@ -41,6 +41,8 @@ pub(crate) enum Bug {
     TombstoneDroppedEarly,
     /// C1: a range tombstone goes although an older file may hold a key of its range.
     RangeDroppedEarly,
+    /// C1: a range tombstone goes although an older file has intents of its range.
+    IntentsUnhidden,
     /// RG2: a reader does not ask whether a range hides what it found.
     RangeIgnoredByReaders,
     /// RG2: a range is forgotten before the keydir is rid of its keys.

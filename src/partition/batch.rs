@@ -23,7 +23,7 @@
 //!   log has no resolve of it behind it. The open that finds this copies it, with the intent's own sequence
 //!   number, before anything is served (`settle.rs`). To do that twice is to do it once: whatever was written of
 //!   the key since has a larger number (K3), and so has a tombstone that hides it, which stays as long as the
-//!   filter of the intent's file has the key (C1).
+//!   filter of the intent's file has the key (C1), or, if it is one of a range, as long as the file has intents (TO3).
 //! - **BA2** Without a decision there was no batch. A decision is written only by the open that wrote the
 //!   intents, so none appears later: an abort needs no record.
 //! - **BA3** A file with intents that a decision may still make count, or with a decision that others may still

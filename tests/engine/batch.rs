@@ -574,3 +574,41 @@ fn a_batch_that_waits_while_its_keyspace_is_dropped_leaves_nothing_there() {
         }
     }
 }
+
+/// BA1, TO3: breaks if a range tombstone goes although a file that stays has intents that it hides. A hint does not list
+/// these, and an open that has lost it settles their batch once more.
+#[test]
+fn what_was_deleted_stays_so_without_the_hint_of_its_batch() {
+    let store = Store::sim(seed());
+    let options = || store.options().partitions(2).data_file_len_max(4096);
+    let db = store.open_with(options().compaction(Compaction::off()));
+    // The intents fill a file, and so the copies are in the next one.
+    let (batch, keys) = over_all(&db, 2, &[1; 1500]);
+    wait(db.write(batch)).unwrap();
+    assert_eq!(contents(&db).len(), keys.len());
+    wait(db.delete_prefix("key")).unwrap();
+    wait(db.sync()).unwrap();
+    assert!(contents(&db).is_empty());
+    // Closed and opened, the range is worked off and every file is sealed.
+    wait(db.close()).unwrap();
+    let db = store.open_with(options().compaction(Compaction::off()));
+    for partition in 0..2 {
+        let dir = format!("partition-{partition:03}/");
+        let files = store.data_files();
+        let ids = files.iter().filter_map(|file| file.strip_prefix(&dir)?.get(..9)?.parse().ok());
+        let others: Vec<u64> = ids.filter(|id| *id > 1).collect();
+        assert!(!others.is_empty(), "{files:?}");
+        wait(db.compact_files(partition, &others)).unwrap();
+    }
+    wait(db.close()).unwrap();
+    for partition in 0..2 {
+        store.remove(&format!("partition-{partition:03}/000000001.hint"));
+    }
+    let db = store.open_with(options().compaction(Compaction::off()));
+    assert_eq!(contents(&db).len(), 0, "deleted keys are back");
+    // With the intents goes the reason to keep the tombstone.
+    wait(db.compact()).unwrap();
+    wait(db.compact()).unwrap();
+    assert_eq!(db.stats().total().shadow_bytes, 0);
+    wait(db.close()).unwrap();
+}

@@ -186,7 +186,8 @@ impl Printer<'_> {
     }
 
     fn trailer(&mut self, summary: &HintSummary, place: Section) -> Printed {
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } = summary;
+        let HintSummary { sealed, totals, entries, tombstone_entries, has_intents, keys, ranges } =
+            summary;
         let key = |key: &[u8]| key.escape_ascii().to_string();
         for HintRange { range, offset, len } in ranges {
             let end = (!range.end.is_empty()).then(|| key(&range.end));
@@ -217,6 +218,7 @@ impl Printer<'_> {
                 ("tombstone_bytes", totals.tombstone_bytes.into()),
                 ("entries", (*entries).into()),
                 ("tombstone_entries", (*tombstone_entries).into()),
+                ("has_intents", (*has_intents).into()),
                 ("first_key", keys.as_ref().map(|keys| key(&keys.first.key)).into()),
                 ("last_key", keys.as_ref().map(|keys| key(&keys.last.key)).into()),
             ],

@@ -287,6 +287,7 @@ impl HintBuilder {
             totals: self.totals,
             entries: order.len() as u64,
             tombstone_entries,
+            has_intents: self.has_intents(),
             keys: self.key_range(&order),
             ranges: self.ranges,
         };
@@ -372,6 +373,10 @@ impl HintBuilder {
 
     pub(super) fn hashes(&self) -> impl Iterator<Item = KeyHash> {
         self.records.iter().map(Pending::hash).chain(self.intents.iter().copied())
+    }
+
+    pub(super) fn has_intents(&self) -> bool {
+        !self.intents.is_empty()
     }
 
     pub(super) fn totals(&self) -> RecordTotals {

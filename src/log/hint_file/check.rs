@@ -61,6 +61,11 @@ fn find(hint: &HintFile<'_>, records: &HintBuilder) -> Result<Option<Disagreemen
         of_part(sections.trailer, "the totals are not those of the data file")
     } else if records.ranges() != hint.summary().ranges {
         of_part(sections.trailer, "the ranges are not those of the data file")
+    } else if records.has_intents() != hint.summary().has_intents {
+        of_part(
+            sections.trailer,
+            "whether there are intents of batches is not what the data file says",
+        )
     } else if records.hashes().any(|hash| !filter.may_contain(hash)) {
         of_part(sections.filter, "the filter denies a key of the data file")
     } else {

@@ -756,6 +756,32 @@ fn a_hint_is_held_against_the_records_of_its_data_file() {
     }
 }
 
+/// Compaction asks whether there are intents, which no entry stands for.
+#[test]
+fn a_hint_says_whether_there_are_intents() {
+    let with = |header: RecordHeader, key: &[u8]| {
+        let mut records = Records::new();
+        records.put(1, "b");
+        records.push(header, key);
+        records
+    };
+    // Of the same length, so that nothing else differs.
+    let of_batch = RecordHeader { batch: Some(7), ..put_header(2) };
+    let intent = || with(RecordHeader { value_len: 7, ..of_batch }, b"b");
+    let resolve = RecordHeader { kind: RecordKind::BatchResolve, value_len: 8, ..of_batch };
+    let resolve = || with(resolve, b"");
+    for (records, has_intents) in [(intent(), true), (resolve(), false)] {
+        let written = records.write();
+        written.check();
+        assert_eq!((written.summary.has_intents, written.summary.entries), (has_intents, 1));
+        let (right, wrong) =
+            if has_intents { (intent(), resolve()) } else { (resolve(), intent()) };
+        assert_eq!(disagreement_with(&written, &right), None);
+        let (what, _) = disagreement_with(&written, &wrong).unwrap();
+        assert_eq!(what, "whether there are intents of batches is not what the data file says");
+    }
+}
+
 /// Compaction asks the filter which tombstones may go; an index that leads astray hides keys from a scan.
 #[test]
 fn a_filter_or_an_index_that_does_not_fit_the_entries_is_found() {

@@ -9,7 +9,9 @@
 //! - **TO1** A tombstone is given up only if the keydir has a newer record of its key, or if each file
 //!   outside the inputs either begins above its sequence number or has a filter that excludes the key.
 //! - **TO3** A range tombstone is given up only if the keydir is rid of all that it hides, and no file outside
-//!   the inputs holds an older put of a key of its range that no newer range of the inputs hides.
+//!   the inputs holds an older put of a key of its range that no newer range of the inputs hides. Intents of batches
+//!   are puts too, and may count again for an open that has lost the hint (BA1). No hint lists them, so one with
+//!   intents is taken to hold such a put.
 //! - **TO2** What cannot be read is taken to hold every key.
 
 use std::collections::HashSet;
@@ -229,8 +231,15 @@ impl Tombstones {
         if asked.is_empty() || is_planted(Bug::RangeDroppedEarly) {
             return;
         }
+        let seqnos: HashSet<Seqno> = asked.iter().map(|range| range.seqno).collect();
         let (count, ranges) = (asked.len(), Ranges::of(asked));
-        let ask = |hint: &HintFile<'_>| hiding(hint, &ranges, count);
+        let ask = |hint: &HintFile<'_>| {
+            if hint.summary().has_intents && !is_planted(Bug::IntentsUnhidden) {
+                Ok(Ok(seqnos.clone()))
+            } else {
+                hiding(hint, &ranges, count)
+            }
+        };
         let hiding = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
         if hiding.is_none() {
             self.note_broken(outside.id);

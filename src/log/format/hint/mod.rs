@@ -34,7 +34,7 @@
 //! | 136 | 8 | length of the ranges |
 //! | 144 | 4 | length of this trailer, 160 |
 //! | 148 | 2 | format version, 1 |
-//! | 150 | 2 | zero |
+//! | 150 | 2 | flags: 1 if the data file has intents of batches; the others are zero |
 //! | 152 | 8 | magic, `RCHINT` and two zeros |
 //!
 //! Totals are over all records of the data file, superseded ones too; tombstones are those of ranges too. Magic and version end the file
@@ -87,10 +87,12 @@ const AT_KEYS_CRC: usize = 132;
 const AT_RANGES_LEN: usize = 136;
 const AT_TRAILER_LEN: usize = 144;
 const AT_VERSION: usize = 148;
-const AT_RESERVED_AFTER_VERSION: usize = 150;
+const AT_FLAGS: usize = 150;
 const AT_MAGIC: usize = 152;
 
 const _: () = assert!(AT_MAGIC + MAGIC.len() == TRAILER_LEN);
+
+const FLAG_INTENTS: u16 = 1;
 
 /// Length of the checksum that ends the index, and the filter.
 const CRC_LEN: usize = size_of::<u32>();
@@ -142,6 +144,8 @@ pub(crate) struct HintSummary {
     pub(crate) entries: u64,
     /// Keys whose newest record in the data file is a tombstone.
     pub(crate) tombstone_entries: u64,
+    /// The data file has intents of batches, which have no entries.
+    pub(crate) has_intents: bool,
     /// `None` if the data file has no record of a key.
     pub(crate) keys: Option<KeyRange>,
     /// Its range tombstones, in order of sequence numbers.
@@ -162,7 +166,8 @@ pub(crate) struct RecordTotals {
 impl HintSummary {
     /// Checked before the trailer is written and after it is read.
     fn check(&self) -> Result<(), FormatError> {
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } = self;
+        let HintSummary { sealed, totals, entries, tombstone_entries, has_intents, keys, ranges } =
+            self;
         let range_records = ranges.len() as u64;
         let is_range_sound = if sealed.records == 0 {
             (sealed.seqno_min, sealed.seqno_max) == (Seqno::default(), Seqno::default())
@@ -170,7 +175,7 @@ impl HintSummary {
             sealed.seqno_min <= sealed.seqno_max
         };
         let is_count_sound = range_records <= sealed.records
-            && *entries <= sealed.records - range_records
+            && *entries + u64::from(*has_intents) <= sealed.records - range_records
             && tombstone_entries <= entries
             && range_records <= totals.tombstone_records
             && *tombstone_entries <= totals.tombstone_records - range_records
@@ -209,7 +214,7 @@ impl HintTail {
     /// If the summary contradicts itself: written, the hint would be refused.
     pub(crate) fn encode(&self, identity: FileIdentity) -> Vec<u8> {
         assert_eq!(self.summary.check(), Ok(()), "HI1");
-        let HintSummary { sealed, totals, entries, tombstone_entries, keys, ranges } =
+        let HintSummary { sealed, totals, entries, tombstone_entries, has_intents, keys, ranges } =
             &self.summary;
         let mut bytes = Vec::new();
         let mut trailer = [0; TRAILER_LEN];
@@ -241,6 +246,7 @@ impl HintTail {
         self.filter.encode(&mut trailer, AT_FILTER);
         put(&mut trailer, AT_TRAILER_LEN, (TRAILER_LEN as u32).to_le_bytes());
         put(&mut trailer, AT_VERSION, FORMAT_VERSION.to_le_bytes());
+        put(&mut trailer, AT_FLAGS, (if *has_intents { FLAG_INTENTS } else { 0 }).to_le_bytes());
         put(&mut trailer, AT_MAGIC, MAGIC);
         let crc = crc32c::crc32c_append(identity.0, &trailer[AT_DIGEST..]);
         put(&mut trailer, AT_CRC, crc.to_le_bytes());
@@ -274,11 +280,11 @@ impl Trailer {
         }
         let found = crc32c::crc32c_append(identity.0, &bytes[AT_DIGEST..]);
         check_crc("hint trailer", u32_at(&bytes, AT_CRC)?, found)?;
-        let reserved = u16_at(&bytes, AT_RESERVED_AFTER_VERSION)?;
+        let flags = u16_at(&bytes, AT_FLAGS)?;
         if version != FORMAT_VERSION {
             return Err(FormatError::invalid("the format version is zero"));
         }
-        if u32_at(&bytes, AT_TRAILER_LEN)? != TRAILER_LEN as u32 || reserved != 0 {
+        if u32_at(&bytes, AT_TRAILER_LEN)? != TRAILER_LEN as u32 || flags > FLAG_INTENTS {
             return Err(FormatError::Unsupported("a reserved field of the hint trailer"));
         }
         let keys_len = u64::from(u16_at(&bytes, AT_FIRST_KEY_LEN)?)
@@ -353,6 +359,7 @@ impl Trailer {
             },
             entries: u64_at(bytes, AT_ENTRIES)?,
             tombstone_entries: u64_at(bytes, AT_TOMBSTONE_ENTRIES)?,
+            has_intents: u16_at(bytes, AT_FLAGS)? & FLAG_INTENTS != 0,
             keys,
         };
         summary.check()?;
@@ -446,6 +453,7 @@ mod tests {
                 },
                 entries: 8,
                 tombstone_entries: 2,
+                has_intents: false,
                 keys: Some(KeyRange { first: key(0, b"apple"), last: key(7, b"c") }),
                 ranges: Vec::new(),
             },
@@ -546,7 +554,7 @@ mod tests {
         let at = bytes.len() - TRAILER_LEN;
         bytes[at + AT_VERSION] = 2;
         assert_eq!(decode(&bytes, FILE_LEN), Err(FormatError::NewerVersion(2)));
-        for (offset, field) in [(AT_RESERVED_AFTER_VERSION, 1), (AT_TRAILER_LEN, 168)] {
+        for (offset, field) in [(AT_FLAGS, 2), (AT_TRAILER_LEN, 168)] {
             let error = decode(&forged(offset, &[field]), FILE_LEN).unwrap_err();
             assert!(matches!(error, FormatError::Unsupported(_)), "{offset}: {error}");
         }
