@@ -44,7 +44,7 @@ table=(
   "MovedUnsynced            engine      repartition::whenever_it_is_killed_everything_is_there"
   "StaleHintBelieved        lib         log::hint_file::"
   "DamagedHintPassedOver    engine      scan_files::a_hint_that_is_damaged_under_a_scan_is_ignored_and_made_anew"
-  "RewrittenPassedOver      engine      scan::a_key_that_is_there_all_the_time_is_always_seen"
+  "RewrittenPassedOver      engine      scan::a_key_that_is_overwritten_or_moved_before_its_turn_is_seen"
   "CoversTheUnmerged        engine      key_runs::scans_through_runs_are_what_an_ordered_map_says"
   "SnapshotUnnoted          engine      snapshot::ten_thousand_overwrites_later_the_old_values_are_there"
   "MomentsApart             engine      snapshot::no_partition_publishes_between_the_marks_of_two"

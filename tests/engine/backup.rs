@@ -9,7 +9,9 @@ use ringcask::sim::{Cut, SimClock};
 use ringcask::{BackupReport, Compaction, Db, Durability, ErrorKind, Options, Result};
 
 use crate::snapshot::write_batches;
-use crate::support::{ENOSPC, Store, bytes_of, contents, each_disk, get, is_hint, seed, wait};
+use crate::support::{
+    ENOSPC, Store, bytes_of, contents, defer, each_disk, get, is_hint, seed, wait,
+};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -149,13 +151,14 @@ fn a_backup_of_a_busy_store_is_one_moment() {
                 }
             });
             scope.spawn(|| write_batches(&db, &batch_keys, &is_over));
+            let end = defer(|| is_over.store(true, Ordering::SeqCst));
             for _ in 0..12 {
                 let before = get(&db, &keys[3]).as_ref().map_or(0, number);
                 let backup = store.beside();
                 back_up(&db, &backup).unwrap();
                 backups.push((backup, before));
             }
-            is_over.store(true, Ordering::SeqCst);
+            drop(end);
         });
         wait(db.close()).unwrap();
         for (backup, before) in backups {

@@ -9,7 +9,7 @@ use futures::future::{join, join_all};
 use ringcask::sim::Cut;
 use ringcask::{Compacted, Compaction, Db, Durability, Error, ErrorKind, Options, Result};
 
-use crate::support::{Store, bytes_of, contents, each_disk, get, seed, wait};
+use crate::support::{Store, bytes_of, contents, defer, each_disk, get, seed, wait};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -437,7 +437,6 @@ fn gets_beside_compactions_are_never_wrong() {
                     }
                 });
             }
-            // Dropped when an assertion here fails too, so that the readers end.
             let end = defer(|| is_over.store(true, Ordering::Relaxed));
             let random = &mut fastrand::Rng::with_seed(1);
             for version in 1..700 {
@@ -456,17 +455,6 @@ fn gets_beside_compactions_are_never_wrong() {
         assert!(gets.into_inner() > 100);
         wait(db.close()).unwrap();
     }
-}
-
-/// Calls `f` when it is dropped.
-fn defer(f: impl FnMut()) -> impl Drop {
-    struct Defer<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Defer<F> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    Defer(f)
 }
 
 /// Overwrites everything three times over: breaks if a second compaction cannot deal with what the first

@@ -9,7 +9,7 @@ use ringcask::{
     Compaction, Db, Durability, ErrorKind, Eviction, Options, Result, Swap, WriteBatch,
 };
 
-use crate::support::{Store, accounts, contents, each_disk, get, is_hint, seed, wait};
+use crate::support::{Store, accounts, contents, defer, each_disk, get, is_hint, seed, wait};
 
 const POLICIES: [Eviction; 4] = [Eviction::Lru, Eviction::Lfu, Eviction::Random, Eviction::Ttl];
 const HOUR: Duration = Duration::from_secs(3600);
@@ -445,6 +445,7 @@ fn many_callers_hardly_go_beyond_the_bound() {
                     }
                     most
                 });
+                let end = defer(|| over.store(true, Ordering::SeqCst));
                 for round in 0..4 {
                     let puts = (0..1000).map(|n| db.put(format!("{round} {n}"), "v").ttl(HOUR));
                     let puts = wait(join_all(puts));
@@ -455,7 +456,7 @@ fn many_callers_hardly_go_beyond_the_bound() {
                         && error.kind() == ErrorKind::Full));
                 }
                 evicted_down_to(&db, 160);
-                over.store(true, Ordering::SeqCst);
+                drop(end);
                 (watching.join().unwrap(), db.stats().total().keys)
             });
             // Sixteen more are let in, and a few may be published before what goes for them.

@@ -14,7 +14,9 @@ use futures::future::{join, join_all, try_join_all};
 use ringcask::sim::Cut;
 use ringcask::{Compaction, Db, Durability, ErrorKind, Expected, Options, Swap, WriteBatch};
 
-use crate::support::{ENOSPC, Store, accounts, contents, each_disk, get, is_hint, seed, wait};
+use crate::support::{
+    ENOSPC, Store, accounts, contents, defer, each_disk, get, is_hint, seed, wait,
+};
 
 /// Waits until upkeep has worked off every range.
 fn worked_off(db: &Db) {
@@ -598,6 +600,7 @@ fn readers_never_see_a_key_that_was_cleared() {
                 }
             });
         }
+        let end = defer(|| is_done.store(true, SeqCst));
         for n in 1..=150_u64 {
             let puts = (0..300).map(|key| {
                 db.put(format!("k{key}"), n.to_string()).durability(Durability::Buffered)
@@ -606,7 +609,7 @@ fn readers_never_see_a_key_that_was_cleared() {
             wait(db.clear().durability(Durability::Buffered)).unwrap();
             round.store(n, SeqCst);
         }
-        is_done.store(true, SeqCst);
+        drop(end);
     });
     assert_eq!(wait(db.count()).unwrap(), 0);
     worked_off(&db);

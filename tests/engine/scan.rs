@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::TryStreamExt;
 use futures::future::join_all;
-use ringcask::{Db, Durability, ErrorKind, Scan};
+use ringcask::{Compaction, Db, Durability, ErrorKind, Scan};
 
-use crate::support::{Store, bytes_of, each_disk, seed, wait};
+use crate::support::{Store, bytes_of, defer, each_disk, seed, wait};
 
 pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -202,6 +202,7 @@ fn a_key_that_is_there_all_the_time_is_always_seen() {
                     }
                 });
             }
+            let end = defer(|| done.store(true, Ordering::Relaxed));
             for _ in 0..if store.is_sim() { 40 } else { 15 } {
                 let mut seen = 0;
                 let mut last = Vec::new();
@@ -218,8 +219,32 @@ fn a_key_that_is_there_all_the_time_is_always_seen() {
                     wait(db.scan().prefix("stays").reverse().keys().try_collect()).unwrap();
                 assert!(seen.iter().rev().eq(&keys));
             }
-            done.store(true, Ordering::Relaxed);
+            drop(end);
         });
+        wait(db.close()).unwrap();
+    }
+}
+
+/// The same without chance: breaks if a scan looks for a key where it was when the scan read of it.
+#[test]
+fn a_key_that_is_overwritten_or_moved_before_its_turn_is_seen() {
+    for is_moved in [false, true] {
+        let store = Store::sim(seed());
+        let db = store.open_with(store.options().compaction(Compaction::off()));
+        let keys: Vec<String> = (0..20).map(|n| format!("key {n:02}")).collect();
+        let put_all = |value| wait(join_all(keys.iter().map(|key| db.put(key, value))));
+        assert!(put_all("gone").iter().chain(&put_all("old")).all(Result::is_ok));
+        let (mut up, mut down) = (db.scan(), db.scan().reverse());
+        assert_eq!(wait(up.next()).unwrap().unwrap().0, keys[0]);
+        assert_eq!(wait(down.next()).unwrap().unwrap().0, keys[19]);
+        if is_moved {
+            assert!(wait(db.compact()).unwrap().files_removed > 0);
+        } else {
+            assert!(put_all("new").iter().all(Result::is_ok));
+        }
+        let seen = |scan: Scan| collect(scan).into_iter().map(|(key, _)| key);
+        assert!(seen(up).eq(keys[1..].iter().map(String::as_bytes)));
+        assert!(seen(down).eq(keys[..19].iter().rev().map(String::as_bytes)));
         wait(db.close()).unwrap();
     }
 }

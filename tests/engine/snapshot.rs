@@ -9,7 +9,7 @@ use futures::future::{FutureExt, try_join, try_join_all};
 use ringcask::sim::SimClock;
 use ringcask::{Compaction, Db, Durability, ErrorKind, Eviction, Options, Snapshot, WriteBatch};
 
-use crate::support::{EIO, Store, bytes_of, contents, each_disk, get, seed, wait};
+use crate::support::{EIO, Store, bytes_of, contents, defer, each_disk, get, seed, wait};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -195,6 +195,7 @@ fn all_partitions_are_shown_at_one_moment() {
                 }
             });
             scope.spawn(|| write_batches(&db, &batch_keys, &is_over));
+            let end = defer(|| is_over.store(true, Ordering::SeqCst));
             for _ in 0..400 {
                 let acknowledged = rounds.load(Ordering::SeqCst);
                 let snapshot = wait(db.snapshot()).unwrap();
@@ -207,7 +208,7 @@ fn all_partitions_are_shown_at_one_moment() {
                 assert!(batch.iter().all(|value| *value == batch[0]), "half of a batch");
                 assert_eq!(wait(snapshot.get_many(&batch_keys)).unwrap(), batch);
             }
-            is_over.store(true, Ordering::SeqCst);
+            drop(end);
         });
         wait(db.close()).unwrap();
     }

@@ -300,6 +300,18 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Keys, bytes that live, shadow and are dead, files, and bytes in all.
+/// Calls `f` when it is dropped, also by an assertion that fails: what a test's other threads wait for, so that it
+/// fails and does not hang.
+pub(crate) fn defer(f: impl FnMut()) -> impl Drop {
+    struct Defer<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Defer<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Defer(f)
+}
+
 pub(crate) fn accounts(db: &Db) -> [u64; 6] {
     let total = db.stats().total();
     let bytes = [total.live_bytes, total.shadow_bytes, total.dead_bytes];
