@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ringcask::{Db, Error};
+use bytes::Bytes;
+use ringcask::{Db, Error, Result as Done};
 
 use crate::expect::{Broken, Expected};
 use crate::judge::{Altered, Outcome, ensure};
 use crate::layout::{Layout, options};
-use crate::log::FILE_HEADER_LEN;
+use crate::log::{Again, FILE_HEADER_LEN, full_key, split_key};
 use crate::support::{Store, accounts, is_hint, wait};
 
 /// The kind of file, in its header.
@@ -30,7 +31,7 @@ pub(crate) fn check_contents(
     for key in &layout.keys {
         let shown = key[..key.len().min(20)].escape_ascii();
         let broken = expected.broken.get(&key[..]);
-        match wait(db.get(key)) {
+        match get(db, key) {
             Ok(found) => {
                 let right = expected.values.get(&key[..]);
                 let is_right = found.as_deref() == right.copied();
@@ -52,15 +53,17 @@ pub(crate) fn check_contents(
         }
     }
     let mut found = BTreeMap::new();
-    let mut scan = db.scan();
     let mut is_whole = true;
-    while let Some(entry) = wait(scan.next()) {
-        match entry {
-            Ok((key, value)) => drop(found.insert(key, value)),
-            Err(error) => {
-                is_whole = false;
-                ensure!(!expected.half_read.is_empty(), "a walk: {error}");
-                check_error(&error)?;
+    for (in_space, db) in handles(db) {
+        let mut scan = db.scan();
+        while let Some(entry) = wait(scan.next()) {
+            match entry {
+                Ok((key, value)) => drop(found.insert(full_key(in_space, &key), value)),
+                Err(error) => {
+                    is_whole = false;
+                    ensure!(!expected.half_read.is_empty(), "a walk: {error}");
+                    check_error(&error)?;
+                }
             }
         }
     }
@@ -83,22 +86,27 @@ pub(crate) fn check_contents(
     Ok(match groups_cut {
         _ if errors > 0 => Outcome::ErrorAtRead,
         _ if expected.is_other_history => Outcome::OtherHistory,
+        0 if expected.again != Again::default() => Outcome::SettledAgain,
         0 => Outcome::Harmless,
         1 => Outcome::TailCut,
         _ => Outcome::TailLost,
     })
 }
 
-/// The books are those of the store that was not changed.
+/// The books are those of the store that was not changed, and what was settled once more.
 pub(crate) fn check_accounts(
     db: &Db,
     layout: &Layout,
     expected: &Expected<'_>,
 ) -> Result<(), String> {
     let found = accounts(db);
-    let is_same = found == layout.accounts;
+    let again = expected.again.accounts();
+    let right: [u64; 6] = std::array::from_fn(|at| layout.accounts[at] + again[at]);
     let is_other = !expected.cut.is_empty() || expected.is_other_history;
-    ensure!(is_same || is_other, "accounts: {found:?} instead of {:?}", layout.accounts);
+    ensure!(
+        found == right || is_other,
+        "accounts: {found:?} instead of {right:?}, {again:?} again"
+    );
     Ok(())
 }
 
@@ -151,4 +159,20 @@ pub(crate) fn check_afterwards(
     wait(db.del("afterwards")).map_err(|error| format!("del: {error}"))?;
     check_contents(&db, layout, expected, altered).map_err(|why| format!("opened again: {why}"))?;
     wait(db.close()).map_err(|error| format!("close: {error}"))
+}
+
+/// The store's keyspaces, of which there are one or two, and whether each is not the default one.
+pub(crate) fn handles(db: &Db) -> Vec<(bool, Db)> {
+    let others = db.keyspaces().into_iter().map(|name| {
+        let space = wait(db.keyspace(name)).expect("a keyspace that there is");
+        (true, (*space).clone())
+    });
+    [(false, db.clone())].into_iter().chain(others).collect()
+}
+
+/// The key of its keyspace; none is there without it.
+pub(crate) fn get(db: &Db, key: &[u8]) -> Done<Option<Bytes>> {
+    let (in_space, key) = split_key(key);
+    let handle = handles(db).into_iter().find(|(of, _)| *of == in_space);
+    handle.map_or(Ok(None), |(_, db)| wait(db.get(key)))
 }

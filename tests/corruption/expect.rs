@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::layout::Layout;
 use crate::log::{
-    FILE_HEADER_LEN, GROUP_HEADER_LEN, Group, List, Log, Record, newest, padded, u32_at,
+    Again, FILE_HEADER_LEN, GROUP_HEADER_LEN, Group, List, Log, Record, newest, padded,
+    settled_again, u32_at, unsettled,
 };
 use crate::mutation::Image;
 
@@ -23,8 +24,17 @@ pub(crate) struct Expected<'a> {
     pub(crate) broken: BTreeMap<&'a [u8], Broken>,
     /// Logs whose last groups are cut off, because nobody vouches for them, and how many groups are left.
     pub(crate) cut: BTreeMap<String, usize>,
+    /// What an open adds to the books because it comes upon batches that were settled, and does not see that.
+    pub(crate) again: Again,
     /// What the store holds is a state that it, or its twin, once was in: nothing in it says otherwise.
     pub(crate) is_other_history: bool,
+}
+
+/// A record, how it was hit, and whether an open comes upon it, because its file has no hint.
+struct Found<'a> {
+    record: &'a Record,
+    broken: Option<Broken>,
+    is_read: bool,
 }
 
 /// How a record was hit.
@@ -41,7 +51,7 @@ pub(crate) fn expect<'a>(layout: &'a Layout, image: &Image) -> Expected<'a> {
     if image.get("MANIFEST") != layout.image.get("MANIFEST") {
         expected.refuse("MANIFEST".to_owned());
     }
-    let mut records: Vec<(&Record, Option<Broken>)> = Vec::new();
+    let mut records: Vec<Found<'a>> = Vec::new();
     for dir in &layout.partitions {
         let path = format!("{dir}/FILES");
         let list = image.get(&path).and_then(|bytes| {
@@ -54,10 +64,15 @@ pub(crate) fn expect<'a>(layout: &'a Layout, image: &Image) -> Expected<'a> {
         };
         expected.partition(layout, image, dir, list, &mut records);
     }
-    let newest = newest(records.iter().map(|(record, _)| *record));
-    let hit = records.iter().filter_map(|(record, broken)| Some((*record, (*broken)?)));
-    // A range tombstone need not be read where there is a hint, which has all of it.
-    for (record, broken) in hit.filter(|(record, _)| !record.is_range()) {
+    let unsettled =
+        unsettled(records.iter().filter(|found| found.is_read).map(|found| found.record));
+    expected.again = settled_again(&unsettled);
+    let plain = records.iter().map(|found| found.record).filter(|record| record.is_plain());
+    let newest = newest(plain.chain(unsettled.values().flatten().copied()));
+    let hit = records.iter().filter_map(|found| Some((found.record, found.broken?)));
+    // A range tombstone need not be read where there is a hint, which has all of it; and what a hint stands for is
+    // never asked for records of batches.
+    for (record, broken) in hit.filter(|(record, _)| !record.is_range() && record.is_plain()) {
         let is_newest = newest[&record.key[..]].at == record.at
             && newest[&record.key[..]].seqno == record.seqno;
         if is_newest && record.value.is_some() {
@@ -83,7 +98,7 @@ impl<'a> Expected<'a> {
         image: &Image,
         dir: &str,
         list: &List,
-        records: &mut Vec<(&'a Record, Option<Broken>)>,
+        records: &mut Vec<Found<'a>>,
     ) {
         for sealed in &list.sealed {
             let file = format!("{dir}/{:09}.data", sealed.id);
@@ -95,26 +110,29 @@ impl<'a> Expected<'a> {
                 self.refuse(file);
                 continue;
             };
+            let hint = file.replace(".data", ".hint");
+            let has_hint = image.get(&hint).is_some_and(|hint_bytes| {
+                layout.image.get(&hint) == Some(hint_bytes)
+                    && layout.image.get(&file).is_some_and(|original| **original == log.bytes)
+            });
+            let found = log.records().map(|record| {
+                let broken = broken(bytes, log, record);
+                Found { record, broken, is_read: !has_hint }
+            });
             if **bytes == log.bytes {
-                records.extend(log.records().map(|record| (record, None)));
+                records.extend(found);
+                continue;
+            }
+            self.is_damaged = true;
+            let has_ends = bytes.len() == log.bytes.len()
+                && bytes[..FILE_HEADER_LEN] == log.bytes[..FILE_HEADER_LEN]
+                && bytes[bytes.len() - GROUP_HEADER_LEN..]
+                    == log.bytes[bytes.len() - GROUP_HEADER_LEN..];
+            if has_hint && has_ends {
+                records.extend(found);
+                self.half_read.push(file);
             } else {
-                let hint = file.replace(".data", ".hint");
-                let has_hint = image.get(&hint).is_some_and(|hint_bytes| {
-                    layout.image.get(&hint) == Some(hint_bytes)
-                        && layout.image.get(&file).is_some_and(|original| **original == log.bytes)
-                });
-                self.is_damaged = true;
-                let has_ends = bytes.len() == log.bytes.len()
-                    && bytes[..FILE_HEADER_LEN] == log.bytes[..FILE_HEADER_LEN]
-                    && bytes[bytes.len() - GROUP_HEADER_LEN..]
-                        == log.bytes[bytes.len() - GROUP_HEADER_LEN..];
-                if has_hint && has_ends {
-                    records
-                        .extend(log.records().map(|record| (record, broken(bytes, log, record))));
-                    self.half_read.push(file);
-                } else {
-                    self.refuse(file);
-                }
+                self.refuse(file);
             }
         }
         if let Some(id) = list.active {
@@ -132,7 +150,11 @@ impl<'a> Expected<'a> {
                         self.cut.insert(file, count);
                     }
                     let whole = log.groups.iter().take(count).flat_map(|group| &group.records);
-                    records.extend(whole.map(|record| (record, None)));
+                    records.extend(whole.map(|record| Found {
+                        record,
+                        broken: None,
+                        is_read: true,
+                    }));
                 }
                 None => self.refuse(file),
             }

@@ -20,6 +20,8 @@ pub(crate) enum Outcome {
     ErrorAtRead,
     /// It opens, and everything is right.
     Harmless,
+    /// The same, and a batch that was settled long ago was settled once more.
+    SettledAgain,
     /// The last group of a killed store, for which no later one vouches, is gone (F4).
     TailCut,
     /// The end of a killed store's log is gone with everything that said how long it was.
@@ -29,10 +31,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Outcome; 6] = [
+    pub(crate) const ALL: [Outcome; 7] = [
         Outcome::Refused,
         Outcome::ErrorAtRead,
         Outcome::Harmless,
+        Outcome::SettledAgain,
         Outcome::TailCut,
         Outcome::TailLost,
         Outcome::OtherHistory,
@@ -43,6 +46,7 @@ impl Outcome {
             Outcome::Refused => "refused at open",
             Outcome::ErrorAtRead => "error at read",
             Outcome::Harmless => "harmless",
+            Outcome::SettledAgain => "harmless, a batch settled again",
             Outcome::TailCut => "last group cut",
             Outcome::TailLost => "end of the log lost",
             Outcome::OtherHistory => "rolled back as a whole",

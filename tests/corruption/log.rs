@@ -1,11 +1,13 @@
 //! Data files and `FILES` as the format describes them, read without the engine's code. Only ever given bytes
 //! that are known to be sound, so nothing is checked but that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const FILE_HEADER_LEN: usize = 128;
 pub(crate) const GROUP_HEADER_LEN: usize = 48;
 const RECORD_HEADER_LEN: usize = 32;
+/// Longer ones a layout does not have, but for a single record.
+pub(crate) const DATA_FILE_LEN_MAX: usize = 4096;
 
 /// A record and where it is.
 #[derive(Clone, Debug)]
@@ -20,6 +22,23 @@ pub(crate) struct Record {
     /// Where the range ends, if it is a range tombstone; nothing where it has no end.
     end: Option<Vec<u8>>,
     pub(crate) partition: u32,
+    /// The batch that it is about.
+    batch: Option<u64>,
+    pub(crate) is_decision: bool,
+    pub(crate) is_resolve: bool,
+}
+
+/// Before the keys of the one keyspace besides the default one, where both are in one map: no other key begins so.
+const IN_SPACE: &[u8] = b"\xff\xfein space: ";
+
+/// The key as it is known here.
+pub(crate) fn full_key(in_space: bool, key: &[u8]) -> Vec<u8> {
+    if in_space { [IN_SPACE, key].concat() } else { key.to_vec() }
+}
+
+/// Whether it is in the keyspace, and its own bytes.
+pub(crate) fn split_key(key: &[u8]) -> (bool, &[u8]) {
+    key.strip_prefix(IN_SPACE).map_or((false, key), |key| (true, key))
 }
 
 impl Record {
@@ -27,10 +46,32 @@ impl Record {
         self.end.is_some()
     }
 
+    /// What counts by itself, whatever is known of batches.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.batch.is_none()
+    }
+
+    /// What only counts once its batch is decided, and until it is resolved.
+    pub(crate) fn is_intent(&self) -> bool {
+        self.batch.is_some() && !self.is_control()
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.is_decision || self.is_resolve
+    }
+
+    /// Whether it decides what happens to that intent.
+    pub(crate) fn decides(&self, intent: &Record) -> bool {
+        self.is_decision && self.batch == intent.batch
+    }
+
     /// Whether it says anything of the key, if that is of its partition.
     pub(crate) fn concerns(&self, key: &[u8]) -> bool {
         match &self.end {
-            Some(end) => *self.key <= *key && (end.is_empty() || *key < **end),
+            Some(end) => {
+                let ((of, begin), (in_space, key)) = (split_key(&self.key), split_key(key));
+                of == in_space && begin <= key && (end.is_empty() || *key < **end)
+            }
             None => *self.key == *key,
         }
     }
@@ -107,6 +148,13 @@ fn record_of(bytes: &[u8], at: usize, partition: u32) -> (Record, usize) {
         (key, stored) = cipher::open(&about, &key, &stored);
     }
     let end = (bytes[at + 26] == 3).then(|| stored.clone());
+    let kind = bytes[at + 26];
+    let (is_decision, is_resolve) = (kind == 4, kind == 5);
+    let flags = u16_at(bytes, at + 28);
+    let batch_at = at + RECORD_HEADER_LEN + if flags & 1 == 0 { 0 } else { 8 };
+    let batch = (flags & 2 != 0).then(|| u64_at(bytes, batch_at));
+    let in_space = u32_at(bytes, at + 20) > 0;
+    let key = if is_decision || is_resolve { Vec::new() } else { full_key(in_space, &key) };
     let value = (bytes[at + 26] == 1).then(|| match compression {
         0 => stored,
         1 => decompressed(&stored, raw_len as usize),
@@ -114,7 +162,9 @@ fn record_of(bytes: &[u8], at: usize, partition: u32) -> (Record, usize) {
     });
     let seqno = u64_at(bytes, at + 8);
     let len = value_end - at;
-    (Record { at, len, seqno, key, value, end, partition }, padded(len))
+    let record =
+        Record { at, len, seqno, key, value, end, partition, batch, is_decision, is_resolve };
+    (record, padded(len))
 }
 
 /// The key of encrypted layouts.
@@ -223,6 +273,79 @@ pub(crate) fn newest<'a>(records: impl Iterator<Item = &'a Record>) -> Newest<'a
         }
     }
     newest
+}
+
+/// The intents that an open makes count, of each partition and batch, if it comes upon these records in this
+/// order: of batches that some partition has decided, and this one has not resolved behind them (BA1). What a hint
+/// stands for is not read, and a hint says nothing of batches, so a batch that was settled may be so again.
+pub(crate) fn unsettled<'a>(read: impl Iterator<Item = &'a Record>) -> Unsettled<'a> {
+    let mut unsettled = Unsettled::new();
+    let mut decided = BTreeSet::new();
+    for record in read {
+        let Some(batch) = record.batch else { continue };
+        let place = (record.partition, batch);
+        if record.is_decision {
+            decided.insert(batch);
+        } else if record.is_resolve {
+            unsettled.remove(&place);
+        } else {
+            unsettled.entry(place).or_default().push(record);
+        }
+    }
+    unsettled.retain(|(_, batch), _| decided.contains(batch));
+    unsettled
+}
+
+pub(crate) type Unsettled<'a> = BTreeMap<(u32, u64), Vec<&'a Record>>;
+
+/// What settling these adds to the books: tombstones are shadow, and the rest is dead, because every key has had
+/// something newer since, the record's own copy if nothing else.
+pub(crate) fn settled_again(unsettled: &Unsettled<'_>) -> Again {
+    let mut again = Again::default();
+    let mut of = None;
+    let mut len = 0;
+    let mut push = |partition: u32, copied: usize| {
+        // The first record of a file comes behind the file's header and that of its only group, and a closing mark
+        // comes last. Room for one group more is kept.
+        let is_full = len + copied + 2 * GROUP_HEADER_LEN > DATA_FILE_LEN_MAX;
+        if of != Some(partition) || is_full {
+            again.files += 1;
+            again.log_bytes += FILE_HEADER_LEN + 2 * GROUP_HEADER_LEN;
+            len = FILE_HEADER_LEN + GROUP_HEADER_LEN;
+        }
+        of = Some(partition);
+        len += copied;
+        again.log_bytes += copied;
+    };
+    for ((partition, _), intents) in unsettled {
+        for intent in intents {
+            // The same record, without the name of a batch.
+            let copied = padded(intent.len - 8);
+            push(*partition, copied);
+            *(if intent.value.is_some() { &mut again.dead } else { &mut again.shadow }) += copied;
+        }
+        let resolve = RECORD_HEADER_LEN + 8;
+        push(*partition, resolve);
+        again.dead += resolve;
+    }
+    again
+}
+
+/// Bytes and files that settling wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Again {
+    shadow: usize,
+    dead: usize,
+    files: usize,
+    log_bytes: usize,
+}
+
+impl Again {
+    /// In the order of the store's accounts.
+    pub(crate) fn accounts(&self) -> [u64; 6] {
+        let Again { shadow, dead, files, log_bytes } = *self;
+        [0, 0, shadow, dead, files, log_bytes].map(|count| count as u64)
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

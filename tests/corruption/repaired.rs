@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use ringcask::{ErrorKind, VerifyReport};
 
+use crate::contents::get;
 use crate::expect::Expected;
 use crate::judge::ensure;
 use crate::layout::{Layout, image_of, options};
-use crate::log::{GROUP_HEADER_LEN, Group, Log, Newest, Record, newest, padded};
+use crate::log::{
+    DATA_FILE_LEN_MAX, GROUP_HEADER_LEN, Group, Log, Newest, Record, newest, padded, unsettled,
+};
 use crate::mutation::{Image, Source};
 use crate::support::{is_hint, wait};
 
@@ -19,7 +22,8 @@ pub(crate) fn check_repair(
     found: &VerifyReport,
 ) -> Result<(), String> {
     let store = layout.with(image);
-    let repair = || store.options().data_file_len_max(4096).repair(store.path());
+    let repair =
+        || store.options().data_file_len_max(DATA_FILE_LEN_MAX as u64).repair(store.path());
     let report = match wait(repair()) {
         Ok(report) => report,
         Err(error) => {
@@ -53,7 +57,7 @@ pub(crate) fn check_repair(
     if image.get("MANIFEST") != layout.source(Source::Foreign).get("MANIFEST") {
         let sound = Sound::of(layout, image, expected);
         for key in &layout.keys {
-            let found = wait(db.get(key)).map_err(|error| format!("repaired: {error}"))?;
+            let found = get(&db, key).map_err(|error| format!("repaired: {error}"))?;
             let shown = key[..key.len().min(20)].escape_ascii();
             ensure!(
                 sound.allows(key, found.as_deref()),
@@ -77,6 +81,8 @@ impl<'a> Sound<'a> {
     fn of(layout: &'a Layout, image: &Image, expected: &Expected<'_>) -> Sound<'a> {
         let mut in_place = Vec::new();
         let mut anywhere = Vec::new();
+        // What the next open comes upon, in its order: what a damaged file had is in a new one behind the others.
+        let mut read = [Vec::new(), Vec::new()];
         for (file, logs) in &layout.logs {
             let listed = is_listed(layout, image, file);
             // Of a file that is listed and not there, a repair that was cut short has left the other name.
@@ -85,6 +91,13 @@ impl<'a> Sound<'a> {
             let Some(bytes) = found else { continue };
             // It may be the twin's, which is as sound.
             let log = logs.iter().find(|log| log.bytes == **bytes).unwrap_or(&logs[0]);
+            let is_damaged = log.bytes != **bytes;
+            let hint = file.replace(".data", ".hint");
+            let has_hint = !is_damaged
+                && layout.image.get(file) == Some(bytes)
+                && image
+                    .get(&hint)
+                    .is_some_and(|hint_bytes| layout.image.get(&hint) == Some(hint_bytes));
             // What open cuts, repair leaves to it.
             let count = expected.cut.get(file).copied().unwrap_or(log.groups.len());
             let whole = log.groups.iter().take_while(|group| {
@@ -109,6 +122,9 @@ impl<'a> Sound<'a> {
                     (is_log && record.at >= end) || (is_tail && Some(record.at) >= vouched);
                 if is_whole && !is_cut {
                     in_place.push(record);
+                    if !has_hint {
+                        read[usize::from(is_damaged)].push(record);
+                    }
                 }
                 let whole = &log.bytes[record.at..record.at + record.len];
                 if bytes.windows(record.len).step_by(8).any(|window| window == whole) {
@@ -116,7 +132,11 @@ impl<'a> Sound<'a> {
                 }
             }
         }
-        Sound { in_place: newest(in_place.into_iter()), anywhere }
+        // B1: an intent counts if there is a decision, and no resolve; without them it is as if it were not there.
+        let unsettled = unsettled(read.iter().flatten().copied());
+        let plain = in_place.into_iter().filter(|record| record.is_plain());
+        let in_place = newest(plain.chain(unsettled.values().flatten().copied()));
+        Sound { in_place, anywhere }
     }
 
     fn allows(&self, key: &[u8], found: Option<&[u8]>) -> bool {
@@ -124,8 +144,14 @@ impl<'a> Sound<'a> {
         let is_found = |record: &Record| record.value.as_deref() == found;
         // A file of the twin's brings numbers that the store's own files have too.
         let is_newer = |record: &Record| least.is_none_or(|least| record.seqno >= least.seqno);
+        let may_count = |record: &Record| {
+            record.is_plain()
+                || (record.is_intent() && self.anywhere.iter().any(|other| other.decides(record)))
+        };
         least.map_or(found.is_none(), |least| is_found(least))
-            || self.anywhere.iter().any(|r| r.concerns(key) && is_newer(r) && is_found(r))
+            || self.anywhere.iter().any(|record| {
+                record.concerns(key) && is_newer(record) && is_found(record) && may_count(record)
+            })
     }
 }
 
