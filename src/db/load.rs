@@ -34,8 +34,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::put`]; the sentence counts the record if it was refused itself. What came before that record is in the
-    /// store and durable. After any other error, and if the future is dropped, a beginning of what each partition was to get is
-    /// there.
+    /// store and durable. After any other error, and if the future is dropped, some of the records are there.
     ///
     /// # Example: a million records
     /// ```
