@@ -121,17 +121,21 @@ pub trait Peer: Send + Sync {
 
     /// Runs the job to its end; how many operations there were.
     fn run(&self, job: &Job<'_>) -> Result<u64> {
-        let counts = std::thread::scope(|scope| {
-            let callers: Vec<_> = (0..job.callers)
-                .map(|caller| scope.spawn(move || run_caller(self, job, caller)))
-                .collect();
-            callers
-                .into_iter()
-                .map(|caller| caller.join().expect("a caller does not panic"))
-                .collect::<Result<Vec<u64>>>()
-        })?;
-        Ok(counts.into_iter().sum())
+        on_threads(job.callers, |caller| run_caller(self, job, caller))
     }
+}
+
+/// Calls `run` on so many threads, with the number of each; the sum of what they return.
+pub fn on_threads(threads: usize, run: impl Fn(usize) -> Result<u64> + Sync) -> Result<u64> {
+    let counts = std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a caller does not panic"))
+            .collect::<Result<Vec<u64>>>()
+    })?;
+    Ok(counts.into_iter().sum())
 }
 
 fn run_caller(peer: &(impl Peer + ?Sized), job: &Job<'_>, caller: usize) -> Result<u64> {

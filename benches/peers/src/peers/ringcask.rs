@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use futures::executor::block_on;
 use futures::TryStreamExt;
+use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
 use ringcask::{Db, Durability, Options};
 
 use crate::keys::{Values, key};
-use crate::peer::{Class, Job, Operation, Peer, found};
+use crate::peer::{Class, Job, Operation, Peer, found, on_threads};
 
 struct Ringcask {
     db: Db,
@@ -60,23 +60,12 @@ impl Peer for Ringcask {
 
     fn run(&self, job: &Job<'_>) -> Result<u64> {
         let threads = job.threads.min(job.callers);
-        let counts = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads)
-                .map(|thread| {
-                    scope.spawn(move || {
-                        let callers = (thread..job.callers).step_by(threads);
-                        let tasks: FuturesUnordered<_> =
-                            callers.map(|caller| self.run_caller(job, caller)).collect();
-                        block_on(tasks.try_fold(0, |sum, count| async move { Ok(sum + count) }))
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("a caller does not panic"))
-                .collect::<Result<Vec<u64>>>()
-        })?;
-        Ok(counts.into_iter().sum())
+        on_threads(threads, |thread| {
+            let callers = (thread..job.callers).step_by(threads);
+            let tasks: FuturesUnordered<_> =
+                callers.map(|caller| self.run_caller(job, caller)).collect();
+            block_on(tasks.try_fold(0, |sum, count| async move { Ok(sum + count) }))
+        })
     }
 }
 
