@@ -110,11 +110,7 @@ impl<'a> Expected<'a> {
                 self.refuse(file);
                 continue;
             };
-            let hint = file.replace(".data", ".hint");
-            let has_hint = image.get(&hint).is_some_and(|hint_bytes| {
-                layout.image.get(&hint) == Some(hint_bytes)
-                    && layout.image.get(&file).is_some_and(|original| **original == log.bytes)
-            });
+            let has_hint = layout.has_hint(image, &file, log);
             let found = log.records().map(|record| {
                 let broken = broken(bytes, log, record);
                 Found { record, broken, is_read: !has_hint }

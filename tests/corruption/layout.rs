@@ -150,6 +150,13 @@ impl Layout {
     }
 
     /// The parser says what the engine says, and there is of everything something.
+    /// Whether the hint of a data file of this log is there, and is the one that belongs to it.
+    pub(crate) fn has_hint(&self, image: &Image, file: &str, log: &Log) -> bool {
+        let hint = file.replace(".data", ".hint");
+        image.get(&hint).is_some_and(|bytes| self.image.get(&hint) == Some(bytes))
+            && self.image.get(file).is_some_and(|original| **original == log.bytes)
+    }
+
     fn check(&mut self) {
         let listed = self.image.keys().filter(|file| is_data(file));
         let logs: Vec<&Log> = listed.map(|file| &self.logs[file][0]).collect();

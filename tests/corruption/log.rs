@@ -147,15 +147,15 @@ fn record_of(bytes: &[u8], at: usize, partition: u32) -> (Record, usize) {
         .concat();
         (key, stored) = cipher::open(&about, &key, &stored);
     }
-    let end = (bytes[at + 26] == 3).then(|| stored.clone());
     let kind = bytes[at + 26];
+    let end = (kind == 3).then(|| stored.clone());
     let (is_decision, is_resolve) = (kind == 4, kind == 5);
     let flags = u16_at(bytes, at + 28);
     let batch_at = at + RECORD_HEADER_LEN + if flags & 1 == 0 { 0 } else { 8 };
     let batch = (flags & 2 != 0).then(|| u64_at(bytes, batch_at));
     let in_space = u32_at(bytes, at + 20) > 0;
     let key = if is_decision || is_resolve { Vec::new() } else { full_key(in_space, &key) };
-    let value = (bytes[at + 26] == 1).then(|| match compression {
+    let value = (kind == 1).then(|| match compression {
         0 => stored,
         1 => decompressed(&stored, raw_len as usize),
         _ => panic!("no layout has a record of compression {compression}"),

@@ -92,12 +92,7 @@ impl<'a> Sound<'a> {
             // It may be the twin's, which is as sound.
             let log = logs.iter().find(|log| log.bytes == **bytes).unwrap_or(&logs[0]);
             let is_damaged = log.bytes != **bytes;
-            let hint = file.replace(".data", ".hint");
-            let has_hint = !is_damaged
-                && layout.image.get(file) == Some(bytes)
-                && image
-                    .get(&hint)
-                    .is_some_and(|hint_bytes| layout.image.get(&hint) == Some(hint_bytes));
+            let has_hint = !is_damaged && layout.has_hint(image, file, log);
             // What open cuts, repair leaves to it.
             let count = expected.cut.get(file).copied().unwrap_or(log.groups.len());
             let whole = log.groups.iter().take_while(|group| {

@@ -299,7 +299,6 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<Vec<u8>, Vec<u8>> {
     found
 }
 
-/// Keys, bytes that live, shadow and are dead, files, and bytes in all.
 /// Calls `f` when it is dropped, also by an assertion that fails: what a test's other threads wait for, so that it
 /// fails and does not hang.
 pub(crate) fn defer(f: impl FnMut()) -> impl Drop {
@@ -312,6 +311,7 @@ pub(crate) fn defer(f: impl FnMut()) -> impl Drop {
     Defer(f)
 }
 
+/// Keys, bytes that live, shadow and are dead, files, and bytes in all.
 pub(crate) fn accounts(db: &Db) -> [u64; 6] {
     let total = db.stats().total();
     let bytes = [total.live_bytes, total.shadow_bytes, total.dead_bytes];
