@@ -1,8 +1,8 @@
 //! Loading in bulk: puts are packed by partition, some hundred to a request.
 //!
 //! ## Invariants
-//! - **LO1** Records of one partition are sent in their order, and each request finds its place in the mailbox before
-//!   the next one of the partition is made. So the last record of a key stays.
+//! - **LO1** Requests are first polled in the order in which they were made, and a mailbox lets them in in the order of
+//!   their first polls. So of a partition's records the last one of a key stays.
 
 use std::task::Poll;
 
@@ -26,8 +26,9 @@ impl Db {
     ///
     /// Every record is a put of its own, with all that belongs to it: it replaces what was there, the last of several
     /// records with one key stays, [`default_ttl`](crate::Options::default_ttl) counts, watchers are told. Only the cost is
-    /// shared: no future, no allocation and no reply for each. Readers see records as they are written. The iterator is asked
-    /// for the next record between two awaits, and never runs further ahead than a megabyte for each partition.
+    /// shared: no future, no reply and, for values up to 4 KiB that are stored as they are, no allocation for each. Readers
+    /// see records as they are written. The iterator runs ahead of the disk by a few requests of some 64 KiB for each
+    /// partition, or of one longer value.
     ///
     /// To have all of the records or none, see [`Db::write`]; to load from a stream, put with
     /// [`buffer_unordered`](futures::StreamExt::buffer_unordered).
@@ -121,7 +122,7 @@ impl<'a> Load<'a> {
         let in_flight_max = LOAD_CHUNKS_IN_FLIGHT_MAX * self.chunks.len();
         let mut has_waited = false;
         std::future::poll_fn(|cx| {
-            // All of them, because the first poll of each is what sends it (LO1).
+            // Those that were polled before come in between, but new ones wait for their first poll in a line (LO1).
             while let Poll::Ready(Some(done)) = self.in_flight.poll_next_unpin(cx) {
                 done?;
             }

@@ -45,14 +45,15 @@ pub(crate) struct Together(Arc<Shared>);
 struct Shared {
     unanswered: AtomicUsize,
     error: Mutex<Option<Error>>,
-    reply: Mutex<Option<ReplySender<Result<()>>>>,
+    /// Taken when it is dropped.
+    reply: Option<ReplySender<Result<()>>>,
 }
 
 impl Together {
     /// Answers `reply` once `count` answers are there.
     pub(crate) fn new(count: usize, reply: ReplySender<Result<()>>) -> Together {
-        let (error, reply) = (Mutex::new(None), Mutex::new(Some(reply)));
-        Together(Arc::new(Shared { unanswered: AtomicUsize::new(count), error, reply }))
+        let (unanswered, error) = (AtomicUsize::new(count), Mutex::new(None));
+        Together(Arc::new(Shared { unanswered, error, reply: Some(reply) }))
     }
 
     fn answered(self, answer: Result<()>) {
@@ -65,9 +66,9 @@ impl Together {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let Some(reply) = self.reply.lock().take() else { return };
-        if self.unanswered.load(Ordering::Relaxed) == 0 {
-            reply.send(self.error.lock().take().map_or(Ok(()), Err));
+        let Some(reply) = self.reply.take() else { return };
+        if *self.unanswered.get_mut() == 0 {
+            reply.send(self.error.get_mut().take().map_or(Ok(()), Err));
         }
     }
 }

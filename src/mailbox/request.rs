@@ -68,9 +68,7 @@ impl Body {
         match codecs.encode(RecordKind::Put, keyspace, key, value) {
             Some(encoded) => Some(Body::encoded(keyspace, key_len, encoded)),
             None if value.len() <= VALUE_COPY_LEN_MAX => {
-                let encoded =
-                    Encoded { codec: Codec::default(), raw_len: None, body: [key, value].concat() };
-                Some(Body::encoded(keyspace, key_len, encoded))
+                Some(Body::joined(keyspace, key_len, [key, value].concat().into()))
             }
             None => None,
         }

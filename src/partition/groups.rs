@@ -19,9 +19,10 @@ use crate::mailbox::{BatchDone, PutReply, ReplySender};
 use crate::ranges::RangeDel;
 use crate::types::{ExpiresAt, FileId, KeyHash, KeyspaceId, Seqno};
 
-/// Longest buffer, and most pending, that are kept for the next group; one in flight, one open.
-const SPARE_PENDING_MAX: usize = 4096;
+/// Longest buffer that is kept for the next group; one in flight, one open.
 const SPARE_LEN_MAX: usize = 2 * limits::GROUP_LEN_MAX;
+/// Most pending that its memory is kept for.
+const SPARE_PENDING_MAX: usize = 4096;
 
 /// What one request does to the keydir once its group is in the log, and who is told.
 pub(super) struct Pending {
@@ -491,8 +492,8 @@ impl Groups {
     pub(super) fn recycle(&mut self, group: Group) {
         let Group { buf, mut pending, .. } = group;
         pending.clear();
-        let is_small = buf.capacity() <= SPARE_LEN_MAX && pending.capacity() <= SPARE_PENDING_MAX;
-        if self.spare.len() < 2 && is_small {
+        pending.shrink_to(SPARE_PENDING_MAX);
+        if self.spare.len() < 2 && buf.capacity() <= SPARE_LEN_MAX {
             self.spare.push(Spare { buf, pending });
         }
     }

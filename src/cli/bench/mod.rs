@@ -254,6 +254,7 @@ impl BenchArgs {
     }
 }
 
+/// In bulk, because only the mix is about latency.
 async fn load_records(db: &Db, records: u64, values: &Values) -> Result<LoadPhase, Failure> {
     let progress = progress::records("load", records);
     let started = Instant::now();

@@ -231,19 +231,19 @@ impl Tombstones {
         if asked.is_empty() || is_planted(Bug::RangeDroppedEarly) {
             return;
         }
-        let seqnos: HashSet<Seqno> = asked.iter().map(|range| range.seqno).collect();
         let (count, ranges) = (asked.len(), Ranges::of(asked));
         let ask = |hint: &HintFile<'_>| {
             if hint.summary().has_intents && !is_planted(Bug::IntentsUnhidden) {
-                Ok(Ok(seqnos.clone()))
+                Ok(Ok(None)) // They may be of any key.
             } else {
-                hiding(hint, &ranges, count)
+                Ok(hiding(hint, &ranges, count)?.map(Some))
             }
         };
-        let hiding = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
-        if hiding.is_none() {
+        let answer = read_hint(reading.fs, reading.dir, reading.owner, outside, ask);
+        if answer.is_none() {
             self.note_broken(outside.id);
         }
+        let hiding = answer.flatten();
         for known in &mut self.ranges {
             let seqno = known.range.seqno;
             let is_hiding = hiding.as_ref().is_none_or(|hiding| hiding.contains(&seqno)); // TO2
