@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::io::{Fs, Memory};
 use crate::limits;
 use crate::mailbox::Durable;
+use crate::partition::Retention;
 
 /// When a write is acknowledged.
 ///
@@ -120,7 +121,8 @@ pub struct Options {
     pub(crate) compression_len_min: usize,
     pub(crate) encryption: EncryptionKeys,
     pub(crate) scrub_bytes_per_sec: Option<u64>,
-    pub(crate) changes_retention_bytes: u64,
+    pub(crate) changes_retention_bytes: Option<u64>,
+    pub(crate) changes_retention_age: Option<Duration>,
     pub(crate) open_files_max: Option<usize>,
     pub(crate) on_open_progress: Option<OnOpenProgress>,
     pub(crate) clock: Clock,
@@ -158,7 +160,8 @@ impl Default for Options {
             compression_len_min: limits::COMPRESSION_LEN_MIN_DEFAULT,
             encryption: EncryptionKeys::default(),
             scrub_bytes_per_sec: None,
-            changes_retention_bytes: 0,
+            changes_retention_bytes: None,
+            changes_retention_age: None,
             open_files_max: None,
             on_open_progress: None,
             clock: Clock::default(),
@@ -400,18 +403,62 @@ assert!(total.put_stored_bytes < total.put_value_bytes / 10);
     }
 
     /// Keeps the newest bytes of the log, so many of all partitions together, as they were written, for those who
-    /// [follow it](crate::Db::changes): compaction leaves these files alone. Default: 0, nothing is kept.
+    /// [follow it](crate::Db::changes): compaction leaves these files alone. Default: nothing is kept; with a
+    /// [`changes_retention_age`](Options::changes_retention_age), whatever is younger.
     ///
     /// What is superseded in them takes space until they are old enough, so a store takes up to this much more. Only whole
     /// files are kept, and each partition keeps its share.
     pub fn changes_retention_bytes(mut self, bytes: u64) -> Options {
-        self.changes_retention_bytes = bytes;
+        self.changes_retention_bytes = Some(bytes);
         self
+    }
+
+    /// Keeps files of the log whose newest change is no older than this, as they were written, for those who
+    /// [follow it](crate::Db::changes). Default: no age is asked for.
+    ///
+    /// With [`changes_retention_bytes`](Options::changes_retention_bytes) a file is kept while it is within both: the age
+    /// says how long somebody may stay away, and the bytes how much space that may cost. Alone it keeps whatever is
+    /// younger, so a store that is overwritten fast grows by all that is written in this time.
+    ///
+    /// Age goes by the wall clock, in milliseconds, also while the store is closed. While that was set by more than a
+    /// minute since the store was opened, nothing is taken for old.
+    ///
+    /// # Example: whoever comes back within a day has missed nothing, unless 10 GiB were written
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::time::Duration;
+    ///
+    /// use ringcask::Options;
+    /// let options = Options::new()
+    ///     .changes_retention_age(Duration::from_secs(86_400))
+    ///     .changes_retention_bytes(10 << 30);
+    /// let db = options.open(dir.path()).await?;
+    /// # db.close().await }).unwrap();
+    /// ```
+    pub fn changes_retention_age(mut self, age: Duration) -> Options {
+        self.changes_retention_age = Some(age);
+        self
+    }
+
+    /// What is kept of each partition's log, of so many.
+    pub(crate) fn changes_retention(&self, partition_count: usize) -> Retention {
+        let age_max_ms = self
+            .changes_retention_age
+            .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let bytes = self.changes_retention_bytes.unwrap_or(match age_max_ms {
+            Some(_) => u64::MAX,
+            None => 0,
+        });
+        Retention { bytes: bytes.div_ceil(partition_count.max(1) as u64), age_max_ms }
     }
 
     /// How many data files stay open, all partitions together; those longest unused are closed, and
     /// opened again when they are read. Default: half of what the process may open (`ulimit -n`), at most
     /// 10,000. At least one file a partition stays open.
+    ///
+    /// As many again stay open of files that compaction has replaced and that a scan or a snapshot still reads; what is
+    /// more keeps its name, and its space, until nobody reads it.
     pub fn open_files_max(mut self, count: usize) -> Options {
         self.open_files_max = Some(count);
         self

@@ -28,6 +28,12 @@ fn stats_json(stats: &Stats) -> Value {
         "workers": stats.workers,
         "snapshots": stats.snapshots,
         "snapshot_bytes": stats.snapshot_bytes,
+        "watchers": stats.watchers,
+        "watch_events_queued": stats.watch_events_queued,
+        "watch_bytes_queued": stats.watch_bytes_queued,
+        "watch_events_missed": stats.watch_events_missed,
+        "change_streams": stats.change_streams,
+        "change_followers": stats.change_followers,
         "total": partition_json(&stats.total()),
         "partitions": partitions,
     })

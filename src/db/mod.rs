@@ -322,7 +322,20 @@ impl Db {
             shared.partitions.iter().map(|shard| shard.view.stats(shard.mailbox.depth())).collect();
         let (snapshots, snapshot_bytes) = shared.snapshots.count();
         let (io, workers) = (shared.io_name, shared.worker_count);
-        Stats { partitions, io, workers, snapshots, snapshot_bytes }
+        let watching = shared.watchers.watching();
+        Stats {
+            partitions,
+            io,
+            workers,
+            snapshots,
+            snapshot_bytes,
+            watchers: watching.watchers,
+            watch_events_queued: watching.events_queued,
+            watch_bytes_queued: watching.bytes_queued,
+            watch_events_missed: watching.events_missed,
+            change_streams: watching.streams,
+            change_followers: watching.followers,
+        }
     }
 
     /// The partition that `key` belongs to: what survives a power cut is a beginning of what each had.

@@ -179,7 +179,7 @@ fn partition_config(
         open_files_max: (open_files_max(options) / partition_count).max(1),
         peers,
         watchers: Arc::new(Watchers::new(partition_count)),
-        changes_retention_bytes: options.changes_retention_bytes.div_ceil(partition_count as u64),
+        changes_retention: options.changes_retention(partition_count),
         snapshots: Arc::new(Snapshots::new(
             options.snapshot_bytes_max,
             options.snapshot_age_max,

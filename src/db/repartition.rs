@@ -25,7 +25,7 @@ use crate::log::manifest::Manifest;
 use crate::mailbox::{Peers, Watchers};
 use crate::moment::Snapshots;
 use crate::options::{Compaction, Options};
-use crate::partition::PartitionConfig;
+use crate::partition::{PartitionConfig, Retention};
 use crate::partition::recovery::{
     self, Loaded, Recovered, empty_files, read_header, remove_strays,
 };
@@ -179,7 +179,7 @@ fn recover(fs: &Fs, root: &Path, options: &Options, manifest: &Manifest) -> Resu
         open_files_max: (open_files_max(options) / manifest.partition_count as usize).max(1),
         peers: Arc::new(Peers::new([])),
         watchers: Arc::new(Watchers::new(0)),
-        changes_retention_bytes: 0,
+        changes_retention: Retention::default(),
         snapshots: Arc::new(Snapshots::new(0, None, Clock::Stopped)),
     };
     let mut loaded = Vec::new();

@@ -171,6 +171,8 @@ pub(crate) struct DataFile {
     durable_end: AtomicU64,
     /// Compaction made it, so it is no part of the log.
     is_copy: AtomicBool,
+    /// When it was begun, by the wall clock; zero if nobody needs to know.
+    created_at_ms: AtomicU64,
     /// Its keys in order, once there is a hint that was not found wrong.
     hint: ArcSwapOption<Hint>,
     /// Its keys in order as far as a scan has needed them for want of a hint.
@@ -203,6 +205,7 @@ impl DataFile {
             records_end: AtomicU64::new(records_end),
             durable_end: AtomicU64::new(ALL_DURABLE),
             is_copy: AtomicBool::new(false),
+            created_at_ms: AtomicU64::new(0),
             hint: ArcSwapOption::empty(),
             runs: Runs::default(),
         })
@@ -245,6 +248,15 @@ impl DataFile {
     /// Whether its records are copies of what the log had before.
     pub(crate) fn is_copy(&self) -> bool {
         self.is_copy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_created(&self, at_ms: u64) {
+        self.created_at_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    /// In milliseconds since 1970.
+    pub(crate) fn created_at_ms(&self) -> u64 {
+        self.created_at_ms.load(Ordering::Relaxed)
     }
 
     pub(crate) fn hint(&self) -> Option<Arc<Hint>> {

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use crate::log::format::record::{RecordHeader, SEAL_LEN};
 use crate::planted::{Bug, is_planted};
 use crate::ranges::{RangeDel, bounds_of_prefix, is_before};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::types::{KeyspaceId, PartitionId, Seqno};
 
 /// Everybody who watches a store.
@@ -33,6 +33,10 @@ pub(crate) struct Watchers {
     change: Mutex<()>,
     /// Partitions that may still tell something.
     partitions_left: AtomicUsize,
+    /// Events that were left out, of all watchers that there ever were.
+    missed: Arc<AtomicU64>,
+    /// Streams of changes.
+    stream_count: AtomicUsize,
     /// Those who follow the log, and of them those who wait for more of it.
     follower_count: AtomicUsize,
     followers: Mutex<Vec<Waker>>,
@@ -60,6 +64,19 @@ pub(crate) struct Watcher {
     events_max: usize,
     bytes_max: usize,
     queue: Mutex<Queue>,
+    /// Of all watchers.
+    missed: Arc<AtomicU64>,
+}
+
+/// Who watches and who follows, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watching {
+    pub(crate) watchers: u64,
+    pub(crate) events_queued: u64,
+    pub(crate) bytes_queued: u64,
+    pub(crate) events_missed: u64,
+    pub(crate) streams: u64,
+    pub(crate) followers: u64,
 }
 
 #[derive(Default)]
@@ -180,6 +197,8 @@ impl Watchers {
             all: ArcSwap::default(),
             change: Mutex::new(()),
             partitions_left: AtomicUsize::new(partition_count),
+            missed: Arc::default(),
+            stream_count: AtomicUsize::new(0),
             follower_count: AtomicUsize::new(0),
             followers: Mutex::default(),
         }
@@ -198,8 +217,8 @@ impl Watchers {
         events_max: usize,
         bytes_max: usize,
     ) -> Arc<Watcher> {
-        let queue = Mutex::default();
-        let watcher = Arc::new(Watcher { interest, events_max, bytes_max, queue });
+        let (queue, missed) = (Mutex::default(), self.missed.clone());
+        let watcher = Arc::new(Watcher { interest, events_max, bytes_max, queue, missed });
         self.change(|all| all.push(watcher.clone()));
         // Asked after it is there: the last partition to go either finds it or was seen to be gone.
         if self.partitions_left.load(Ordering::SeqCst) == 0 {
@@ -232,6 +251,33 @@ impl Watchers {
     /// Whether nothing will be told any more.
     pub(crate) fn is_over(&self) -> bool {
         self.partitions_left.load(Ordering::SeqCst) == 0
+    }
+
+    /// There is one more stream of changes, or one less.
+    pub(crate) fn stream(&self, is_new: bool) {
+        if is_new {
+            self.stream_count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.stream_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn watching(&self) -> Watching {
+        let all = self.all.load();
+        let mut watching = Watching {
+            watchers: all.len() as u64,
+            events_missed: self.missed.load(Ordering::Relaxed),
+            streams: self.stream_count.load(Ordering::Relaxed) as u64,
+            followers: self.follower_count.load(Ordering::Relaxed) as u64,
+            ..Watching::default()
+        };
+        for watcher in all.iter() {
+            let queue = watcher.queue.lock();
+            let is_event = |told: &&Told| matches!(told, Told::Event(_));
+            watching.events_queued += queue.told.iter().filter(is_event).count() as u64;
+            watching.bytes_queued += queue.bytes as u64;
+        }
+        watching
     }
 
     /// Somebody follows the log from here on, or not any more.
@@ -278,6 +324,7 @@ impl Watcher {
 
     /// So many events could not be told.
     pub(crate) fn miss(&self, count: u64) -> Option<Waker> {
+        self.missed.fetch_add(count, Ordering::Relaxed);
         let mut queue = self.queue.lock();
         queue.miss(count);
         queue.waker.take()
@@ -322,6 +369,7 @@ impl Queue {
         } else {
             self.is_behind = true;
             if !is_planted(Bug::WatchGapHidden) {
+                bounds.missed.fetch_add(1, Ordering::Relaxed);
                 self.miss(1);
             }
         }

@@ -23,7 +23,7 @@ use super::commit::InFlight;
 use super::listing::{ChangeFailure, replace_files};
 use super::rotation::too_many_files;
 use super::upkeep::UpkeepEvent;
-use super::{Event, Ops, Partition};
+use super::{Event, Ops, Partition, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keydir::{FileSlot, Location};
 use crate::limits::FILES_PER_PARTITION_MAX;
@@ -703,19 +703,33 @@ impl Partition {
     }
 
     /// The oldest file of the log that is kept for those who follow it: together with what is newer, files of as many
-    /// bytes as were asked for.
+    /// bytes as were asked for, and none of them too old.
     fn retained_from(&self) -> FileId {
-        let mut left = self.config.changes_retention_bytes;
-        let active = self.active.as_ref().map_or(0, |active| active.end);
-        left = left.saturating_sub(active);
+        let Retention { bytes: mut left, age_max_ms } = self.config.changes_retention;
         let mut from = self.groups.ids().next();
+        if left == 0 {
+            return from;
+        }
+        let begun: HashMap<FileId, u64> =
+            self.files.iter().map(|(_, data)| (data.id, data.created_at_ms())).collect();
+        let now = self.config.clock.wall_ms();
+        // What a jump of the clock calls old may be needed.
+        let age_max_ms = age_max_ms.filter(|_| self.config.expiry.is_trusted());
+        // The newest change in a file is no newer than the file after it.
+        let mut ended = now;
+        if let Some(active) = &self.active {
+            left = left.saturating_sub(active.end);
+            ended = active.data.created_at_ms();
+        }
         let of_log = self.listed.sealed.iter().rev();
         for sealed in of_log.filter(|sealed| !self.listed.copies.contains(&sealed.id)) {
-            if left == 0 {
+            let age_ms = now.saturating_sub(ended);
+            if left == 0 || age_max_ms.is_some_and(|age_max_ms| age_ms > age_max_ms) {
                 break;
             }
             left = left.saturating_sub(sealed.len);
             from = sealed.id;
+            ended = begun.get(&sealed.id).copied().unwrap_or(ended);
         }
         from
     }

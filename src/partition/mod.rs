@@ -112,8 +112,8 @@ pub(crate) struct PartitionConfig {
     /// All partitions of the store.
     pub(crate) peers: Arc<Peers>,
     pub(crate) watchers: Arc<Watchers>,
-    /// Of each partition's log, kept for those who follow it.
-    pub(crate) changes_retention_bytes: u64,
+    /// Of each partition's log.
+    pub(crate) changes_retention: Retention,
     pub(crate) snapshots: Arc<Snapshots>,
 }
 
@@ -123,6 +123,15 @@ impl PartitionConfig {
     pub(crate) fn shows(&self, header: &RecordHeader, cover: Seqno) -> bool {
         !self.expiry.hides(header.expires_at()) && header.seqno >= cover
     }
+}
+
+/// What of a partition's log is kept as it was written, for those who follow it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Retention {
+    /// Of the newest files.
+    pub(crate) bytes: u64,
+    /// Since the newest change in them; `None` if it does not matter.
+    pub(crate) age_max_ms: Option<u64>,
 }
 
 /// How fast a partition's files are scrubbed.

@@ -582,6 +582,7 @@ impl Recovery<'_> {
         let key = header.as_ref().map_or(KeyId::NONE, |header| header.key);
         self.owner.codecs.check_key(key).map_err(|why| why.at(&path, 0))?;
         // Whether it is that file is for others to say.
+        let created_at_ms = header.as_ref().map_or(0, |header| header.created_at_ms);
         let epoch = header.map_or(self.owner.identity.map_epoch, |header| header.map_epoch);
         self.loading.map = self.owner.identity.map_of(epoch);
         if epoch > self.owner.identity.map_epoch {
@@ -592,6 +593,7 @@ impl Recovery<'_> {
             return Err(Error::corrupt(&path, 0, what));
         }
         let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
+        data.note_created(created_at_ms);
         if self.listed.copies.contains(&id) {
             data.note_copy();
         }

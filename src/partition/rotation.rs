@@ -57,6 +57,7 @@ struct NewFile {
     id: FileId,
     identity: FileIdentity,
     key: KeyId,
+    created_at_ms: u64,
     zeros: u64,
     prewrite: bool,
 }
@@ -77,7 +78,9 @@ impl Partition {
             return self.rotate_failed(&too_many_files(&self.dir));
         }
         let id = self.groups.front_file();
-        let (header, header_crc) = self.owner.header(FileKind::Data, id).encode();
+        let header = self.owner.header(FileKind::Data, id);
+        let created_at_ms = header.created_at_ms;
+        let (header, header_crc) = header.encode();
         let has_space = self.reserve != Reserve::Released;
         let zeros = if self.prewrite.pays() && has_space { prewrite::FIRST_LEN } else { 0 };
         let new = NewFile {
@@ -87,6 +90,7 @@ impl Partition {
             id,
             identity: self.owner.identity_of(id),
             key: self.owner.codecs.key_id(),
+            created_at_ms,
             zeros: zeros.min(self.bounds.len_max.saturating_sub(DATA_HEADER_LEN as u64)),
             prewrite: self.config.prewrite,
         };
@@ -282,6 +286,7 @@ impl Job {
         // Without it nothing is written ahead, which is slower and not wrong.
         let ahead = if new.prewrite { self.fs.open_write(&path).ok() } else { None };
         let data = DataFile::new(id, identity, new.key, path, file.clone(), DATA_HEADER_LEN as u64);
+        data.note_created(new.created_at_ms);
         Ok(Begun { data, file, ahead, header_crc: new.header_crc, prewritten })
     }
 

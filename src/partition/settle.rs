@@ -242,6 +242,7 @@ impl Recovery<'_> {
             file,
             sealed.len - GROUP_HEADER_LEN as u64,
         );
+        data.note_created(self.owner.clock.wall_ms());
         let slot = self.files.insert(data).ok_or_else(|| too_many_files(&self.dir))?;
         for Copied { offset, header, key, seal } in &copied {
             let len = header.record_len();

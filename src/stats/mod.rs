@@ -36,6 +36,19 @@ pub struct Stats {
     pub snapshots: u64,
     /// Bytes of memory that they take for what has changed since they were made.
     pub snapshot_bytes: u64,
+    /// [Watches](crate::Db::watch) that have begun.
+    pub watchers: u64,
+    /// Events that wait for them.
+    pub watch_events_queued: u64,
+    /// Bytes of memory that these take.
+    pub watch_bytes_queued: u64,
+    /// Events that were left out because somebody took them too slowly, of watches that are over too; each watch was told
+    /// of its own.
+    pub watch_events_missed: u64,
+    /// [Streams of changes](crate::Db::changes) that there are; each keeps the files of the log that it has still to read.
+    pub change_streams: u64,
+    /// Of these, such that wait for more.
+    pub change_followers: u64,
 }
 
 impl Stats {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
-use ringcask::sim::Cut;
+use ringcask::sim::{Cut, SimClock};
 use ringcask::{
     Change, ChangeKind, ChangePosition, Changes, ChangesSince, Compaction, Db, Durability,
     ErrorKind, Options, WriteBatch,
@@ -216,6 +216,96 @@ fn what_is_gone_is_never_passed_over() {
             wait(db.close()).unwrap();
         }
     });
+}
+
+/// Retention by age: what was written within it is kept and told, also when the store was closed meanwhile; and what is
+/// older is not, nor what goes beyond the bytes. Breaks if a jump of the clock takes what somebody still needs.
+#[test]
+fn what_is_younger_than_the_retention_is_kept() {
+    let store = Store::sim(seed());
+    let clock = SimClock::new(1_800_000_000_000);
+    let hour = Duration::from_secs(3600);
+    let aged = |bytes: Option<u64>| {
+        let options = store.options().partitions(1).workers(1).data_file_len_max(4096);
+        let options = options.compaction(Compaction::off()).clock(clock.clone());
+        let options = options.changes_retention_age(24 * hour);
+        bytes.map_or(options.clone(), |bytes| options.changes_retention_bytes(bytes))
+    };
+    // Each hour two files.
+    let write = |db: &Db, hours: u8| {
+        for n in 0..hours * 16 {
+            wait(db.put("k", vec![n; 500])).unwrap();
+            clock.advance(hour / 16);
+        }
+    };
+    let kept = |db: &Db| {
+        wait(db.compact()).unwrap();
+        db.stats().total().log_bytes
+    };
+    let db = store.open_with(aged(None));
+    write(&db, 10);
+    let ten = kept(&db);
+    assert!(ten > 10 * 16 * 500, "{ten}");
+    let mut follower = db.changes(ChangesSince::Now);
+    assert!(wait(follower.next()).is_none());
+    let position = follower.position();
+    drop(follower);
+    wait(db.close()).unwrap();
+
+    clock.advance(10 * hour);
+    let db = store.open_with(aged(None));
+    write(&db, 2);
+    let twelve = kept(&db);
+    assert!(twelve > 12 * 16 * 500, "{twelve}");
+    let mut changes = db.changes(position.clone());
+    let mut told = 0;
+    while let Some(change) = wait(changes.next()) {
+        change.unwrap();
+        told += 1;
+    }
+    assert_eq!(told, 32);
+    drop(changes);
+    // Somebody sets the clock, and that is no reason to let go of anything.
+    let before = clock.wall_ms();
+    clock.set(before + 1_000_000_000_000);
+    assert_eq!(kept(&db), twelve);
+    clock.set(before);
+    clock.advance(14 * hour);
+    write(&db, 1);
+    let left = kept(&db);
+    assert!((3 * 16 * 500..5 * 16 * 500).contains(&left), "{left} of {twelve}");
+    wait(db.close()).unwrap();
+    clock.advance(48 * hour);
+    let db = store.open_with(aged(None));
+    wait(db.put("k", "v")).unwrap();
+    let left = kept(&db);
+    assert!(left < 5000, "{left}");
+    let error = wait(db.changes(position).next()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PositionGone, "{error}");
+    wait(db.close()).unwrap();
+
+    let db = store.open_with(aged(Some(20_000)));
+    write(&db, 10);
+    let left = kept(&db);
+    assert!((20_000..40_000).contains(&left), "both count: {left} bytes");
+    wait(db.close()).unwrap();
+}
+
+/// Breaks if a stream that is gone is counted for ever, or one that waits is not.
+#[test]
+fn stats_count_who_follows() {
+    let store = Store::sim(seed());
+    let db = store.open_one();
+    let counts = || (db.stats().change_streams, db.stats().change_followers);
+    assert_eq!(counts(), (0, 0));
+    let stream = db.changes(ChangesSince::Now);
+    let follower = db.changes(ChangesSince::Now).follow();
+    assert_eq!(counts(), (2, 1));
+    drop(stream);
+    assert_eq!(counts(), (1, 1));
+    drop(follower);
+    assert_eq!(counts(), (0, 0));
+    wait(db.close()).unwrap();
 }
 
 /// Retention is what is kept, and no more.

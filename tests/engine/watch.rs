@@ -410,3 +410,31 @@ fn values_are_told_as_they_were_put() {
     assert!(all[1].starts_with("range k..l of "));
     wait(db.close()).unwrap();
 }
+
+/// Breaks if what waits for a watcher, or what was left out for it, is not counted.
+#[test]
+fn stats_count_who_watches_and_what_is_missed() {
+    let store = Store::sim(seed());
+    let db = store.open_with(one(&store));
+    let mut watch = db.watch().buffer(4, 1 << 20).begin().unwrap();
+    let other = db.watch().prefix("none").begin().unwrap();
+    for n in 0..10 {
+        wait(db.put(format!("{n}"), "v")).unwrap();
+    }
+    let stats = db.stats();
+    assert_eq!((stats.watchers, stats.watch_events_queued, stats.watch_events_missed), (2, 4, 6));
+    assert!(stats.watch_bytes_queued > 0);
+    drop(other);
+    let mut missed = 0;
+    while let Some(Some(event)) = watch.next().now_or_never() {
+        if let WatchEvent::Lagged { missed: count } = event.unwrap() {
+            missed += count;
+        }
+    }
+    assert_eq!(missed, db.stats().watch_events_missed);
+    drop(watch);
+    let stats = db.stats();
+    let queued = stats.watch_events_queued + stats.watch_bytes_queued;
+    assert_eq!((stats.watchers, queued, stats.watch_events_missed), (0, 0, 6));
+    wait(db.close()).unwrap();
+}

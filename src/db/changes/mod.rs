@@ -141,7 +141,8 @@ impl Db {
     /// leads to the same.
     ///
     /// **How long the log is kept.** Compaction gives back what was superseded, and moves the rest out of order. What
-    /// [`Options::changes_retention_bytes`](crate::Options::changes_retention_bytes) says is kept for those who come back later;
+    /// [`Options::changes_retention_bytes`](crate::Options::changes_retention_bytes) and
+    /// [`Options::changes_retention_age`](crate::Options::changes_retention_age) say is kept for those who come back later;
     /// a stream that is polled often enough keeps by itself what it has still to read. If something was lost the stream says so, with
     /// [`PositionGone`](crate::ErrorKind::PositionGone), and never leaves anything out silently.
     ///
@@ -192,6 +193,7 @@ impl Db {
             Some(error) => State::Refused(error),
             None => State::Idle(Box::new(Feed::begin(shared.clone(), &position))),
         };
+        shared.watchers.stream(true);
         Changes {
             shared,
             position,
@@ -362,6 +364,7 @@ impl Stream for Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
+        self.shared.watchers.stream(false);
         if self.is_following {
             self.shared.watchers.follow(false);
         }

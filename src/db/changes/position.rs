@@ -79,6 +79,14 @@ impl ChangePosition {
         bytes
     }
 
+    /// Whether both are between the same commit groups, whatever of one of them was told.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_same_place(&self, other: &ChangePosition) -> bool {
+        let places = self.places.iter().zip(&other.places);
+        self.walk == other.walk
+            && places.into_iter().all(|(a, b)| (a.file, a.offset) == (b.file, b.offset))
+    }
+
     /// The position that [`to_bytes`](Self::to_bytes) has written.
     ///
     /// # Errors
@@ -163,7 +171,7 @@ pub(super) fn gone() -> Error {
     Error::new(
         ErrorKind::PositionGone,
         "the log from this position on is not there any more: begin from the beginning, and have more of it kept with \
-         Options::changes_retention_bytes",
+         Options::changes_retention_bytes or changes_retention_age",
     )
 }
 
