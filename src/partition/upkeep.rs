@@ -4,7 +4,7 @@
 //! there is to do. Hints come first, because a file without one is slow to open and cannot be asked
 //! for its keys; compaction and key runs take turns; scrubbing comes last, because nothing waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -271,7 +271,8 @@ impl Partition {
             return false;
         }
         let (fs, released) = (self.fs.clone(), std::mem::take(released));
-        self.upkeep_step(ops, move || released.step(&fs), UpkeepEvent::Released);
+        let open_max = self.config.open_files_max;
+        self.upkeep_step(ops, move || released.step(&fs, open_max), UpkeepEvent::Released);
         true
     }
 
@@ -347,10 +348,26 @@ impl Released {
             && self.moments.is_empty()
     }
 
-    /// Removes names, and closes what nobody reads; returns the rest.
-    fn step(mut self, fs: &Fs) -> Released {
+    /// Removes names, and closes what nobody reads; returns the rest. A file that is read without a name stays open; where
+    /// that would be too many, they keep their names instead, and are opened when they are read.
+    fn step(mut self, fs: &Fs, open_max: usize) -> Released {
         self.moments.drain(..).for_each(|moment| moment.clear());
-        for data in self.files.iter().filter(|data| is_held(data)) {
+        let names: HashSet<PathBuf> = self.names.iter().cloned().collect();
+        let held = || self.files.iter().filter(|data| is_held(data));
+        let nameless = held().filter(|data| !names.contains(&data.path)).count();
+        let mut left = open_max.saturating_sub(nameless);
+        let mut kept_names = HashSet::new();
+        for data in held() {
+            if names.contains(&data.path) {
+                if left == 0 {
+                    // Whoever still reads through them closes them.
+                    let hint = data.hint();
+                    drop((data.give_up(), hint.as_ref().map(|hint| hint.stored.give_up())));
+                    kept_names.extend([data.path.clone(), data.path.with_extension("hint")]);
+                    continue;
+                }
+                left -= 1;
+            }
             // Whoever walks over it could not open it once its name is gone.
             match data.open(fs) {
                 Ok(file) => data.keep_open(file),
@@ -372,7 +389,7 @@ impl Released {
                 run.stored.keep_open(file);
             }
         }
-        for name in self.names.drain(..) {
+        for name in self.names.extract_if(.., |name| !kept_names.contains(name)) {
             match fs.remove_file(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(path = %name.display(), %error, "cannot remove a compacted file");

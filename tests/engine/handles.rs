@@ -94,3 +94,53 @@ fn a_scan_outlives_files_whose_descriptors_were_given_up() {
         wait(db.close()).unwrap();
     });
 }
+
+/// Breaks if every file that compaction has replaced while a snapshot reads it takes a descriptor for as long as that lives.
+#[test]
+fn files_that_only_a_snapshot_reads_are_bounded_too() {
+    for store in [Store::uring(), Store::blocking()] {
+        let options = store.options().partitions(1).data_file_len_max(4096).open_files_max(3);
+        let db = store.open_with(options.compaction(Compaction::off()));
+        let put_all = |value: u8| {
+            for n in 0..200_u32 {
+                let put = db.put(n.to_le_bytes(), vec![value; 400]);
+                wait(put.durability(Durability::Buffered)).unwrap();
+            }
+        };
+        put_all(1);
+        let snapshot = wait(db.snapshot()).unwrap();
+        let then = store.data_files();
+        assert!(then.len() > 15);
+        for value in 2..5 {
+            put_all(value);
+            wait(db.compact()).unwrap();
+            for n in (0..200_u32).rev() {
+                let value = wait(snapshot.get(n.to_le_bytes())).unwrap();
+                assert_eq!(value.unwrap(), vec![1; 400]);
+            }
+            // The table's, the active file, as many again without a name; upkeep may be a little behind.
+            wait_until(|| open_data_files(&store) <= 3 + 1 + 3);
+        }
+        let there = store.data_files();
+        assert!(then.iter().filter(|file| there.contains(file)).count() > 10, "{there:?}");
+        drop(snapshot);
+        wait_until(|| {
+            let there = store.data_files();
+            then.iter().all(|file| !there.contains(file))
+        });
+        assert_eq!(contents(&db).len(), 200);
+        wait(db.close()).unwrap();
+        assert_eq!(open_data_files(&store), 0);
+    }
+}
+
+#[track_caller]
+fn wait_until(holds: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it never comes");
+}
