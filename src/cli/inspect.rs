@@ -28,7 +28,7 @@ use crate::log::format::group::{GroupHeader, GroupKind};
 use crate::log::format::record::{Codec, Compression, Encryption, RecordKind};
 use crate::log::hint_file::HintReader;
 use crate::log::layout;
-use crate::log::manifest::Manifest;
+use crate::log::manifest::{Manifest, WiderMap};
 use crate::log::salvage::{Damage, Extent, Patient, Piece, salvage};
 use crate::log::scanner::{ReadAt, RecordAt};
 use crate::log::tail::{TailVerdict, read_tail};
@@ -359,12 +359,14 @@ impl Printer<'_> {
                 ("store", list.store.to_string().into()),
                 ("partition", list.partition.0.into()),
                 ("map_epoch", list.map_epoch.into()),
+                ("partition_count", list.partition_count.into()),
                 ("active", list.active.map(|active| active.0).into()),
                 ("next", list.next.0.into()),
                 ("seqno_floor", list.seqno_floor.0.into()),
                 ("sealed", list.sealed.len().into()),
             ],
         )?;
+        self.wider_maps(&list.wider_maps)?;
         for sealed in &list.sealed {
             self.fields(
                 "sealed file",
@@ -381,6 +383,14 @@ impl Printer<'_> {
         Ok(())
     }
 
+    fn wider_maps(&mut self, maps: &[WiderMap]) -> Printed {
+        maps.iter().try_for_each(|map| {
+            let fields =
+                [("through", map.through.into()), ("partition_count", map.partition_count.into())];
+            self.fields("wider map", &fields)
+        })
+    }
+
     fn manifest(&mut self, manifest: &Manifest) -> Printed {
         self.fields(
             "manifest",
@@ -394,6 +404,7 @@ impl Printer<'_> {
                 ("keyspace_next", manifest.keyspace_next.0.into()),
             ],
         )?;
+        self.wider_maps(&manifest.wider_maps)?;
         for keyspace in &manifest.keyspaces {
             let fields = [
                 ("id", keyspace.id.0.into()),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::examine::is_read_only;
 use super::lifecycle::StoreLock;
-use super::repartition::clear_away;
+use super::repartition::{check_newest, clear_away};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Fs, Sharing};
 use crate::limits::{FILES_LEN_MAX, MANIFEST_LEN_MAX};
@@ -17,7 +17,7 @@ use crate::log::manifest::{MANIFEST_VERSION, Manifest};
 use crate::options::Options;
 use crate::partition::recovery::empty_files;
 use crate::planted::{Bug, is_planted};
-use crate::types::{KeyId, KeyspaceId, PartitionId, StoreId};
+use crate::types::{FileId, KeyId, KeyspaceId, PartitionId, StoreId};
 use crate::upkeep::backup::settle_lists;
 use crate::worker;
 
@@ -60,6 +60,7 @@ pub(super) fn open_directory(
     check_count(options, &root, &manifest)?;
     settle_lists(fs, &root, &mut manifest)?;
     clear_away(fs, &root, &mut manifest)?;
+    check_newest(fs, &root, &manifest)?;
     let is_backup = manifest.backup_of.is_some() && !is_planted(Bug::BackupStaysOne);
     if is_backup {
         // F5: from here on it is a store of its own. Its files keep the id that they repeat.
@@ -97,6 +98,7 @@ pub(super) fn open_directory_to_read(
     let manifest = read_manifest(fs, &root)?;
     check_key(&root, &manifest, &options.codecs())?;
     check_count(options, &root, &manifest)?;
+    check_newest(fs, &root, &manifest)?;
     if manifest.lists_next {
         return Err(Error::new(
             ErrorKind::ReadOnly,
@@ -230,6 +232,7 @@ fn create(fs: &Fs, root: &Path, options: &Options, key: KeyId) -> Result<()> {
         keyspaces: Vec::new(),
         is_repartitioning: false,
         wider_maps: Vec::new(),
+        file_next: FileId(1),
     };
     let identity = StoreIdentity::of(&manifest);
     for id in (0..manifest.partition_count).map(PartitionId) {

@@ -1,6 +1,6 @@
 //! A store that is not open, read whole: the part that verify and repair share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::log::data_file::StoreIdentity;
 use crate::log::files::FilesList;
 use crate::log::format::data_header::{DataHeader, FileKind};
 use crate::log::layout;
-use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace};
+use crate::log::manifest::{MANIFEST_VERSION, Manifest, ManifestKeyspace, WiderMap};
 use crate::log::salvage::is_loss;
 use crate::options::Options;
 use crate::partition::recovery::read_header;
 use crate::partition::verify::{Examined, Examiner, examine};
 use crate::report::{Damage, VerifyReport};
-use crate::types::{KeyId, KeyspaceId, PartitionId, StoreId};
+use crate::types::{FileId, KeyId, KeyspaceId, PartitionId, StoreId};
 use crate::upkeep::backup::settle_lists;
 
 /// Who is told how far the reading is: bytes read, and how many there are.
@@ -112,14 +112,22 @@ pub(super) fn examine_store(
         Judged::Sound(mut manifest) => {
             // What an incremental backup has committed and not put in place yet.
             settle_lists(&store.fs, &store.root, &mut manifest)?;
-            manifest
+            match judge_epoch(&store.fs, &store.root, &manifest, &mut store.report)? {
+                None => manifest,
+                Some(rebuilt) => {
+                    store.manifest =
+                        ManifestState::Rebuilt { manifest: rebuilt.clone(), was_there: true };
+                    rebuilt
+                }
+            }
         }
         Judged::Newer => {
             store.manifest = ManifestState::Newer;
             return Ok(store);
         }
         Judged::Damaged { was_there } => {
-            let Some(manifest) = rebuild(&store.fs, &store.root)? else {
+            let remains = Remains::find(&store.fs, &store.root)?;
+            let Some(manifest) = remains.rebuild(&store.root)? else {
                 store.manifest = ManifestState::Lost;
                 return Ok(store);
             };
@@ -153,17 +161,22 @@ pub(super) fn examine_store(
 }
 
 /// Gives the keyspaces that records are in, and whose names are lost, names by which they can be opened.
-fn name_anew(manifest: &mut Manifest, found: BTreeSet<KeyspaceId>) {
+fn name_anew(manifest: &mut Manifest, mut found: BTreeSet<KeyspaceId>) {
     let newest = found.last().copied().unwrap_or_default();
-    manifest.keyspace_next = KeyspaceId(newest.0.saturating_add(1));
-    let named = found.into_iter().filter(|id| (1..manifest.keyspace_next.0).contains(&id.0));
-    let named = named.take(KEYSPACES_MAX).map(|id| ManifestKeyspace {
-        id,
-        name: format!("recovered-{id}"),
-        default_ttl_ms: None,
-        is_dropping: false,
+    let next = KeyspaceId(newest.0.saturating_add(1)).max(manifest.keyspace_next);
+    manifest.keyspace_next = next;
+    let keyspaces = &mut manifest.keyspaces;
+    found.retain(|id| {
+        (1..next.0).contains(&id.0) && keyspaces.iter().all(|keyspace| keyspace.id != *id)
     });
-    manifest.keyspaces = named.collect();
+    for id in found.into_iter().take(KEYSPACES_MAX.saturating_sub(keyspaces.len())) {
+        let mut name = format!("recovered-{id}");
+        while keyspaces.iter().any(|keyspace| keyspace.name == name) {
+            name.push('+');
+        }
+        keyspaces.push(ManifestKeyspace { id, name, default_ttl_ms: None, is_dropping: false });
+    }
+    keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
 }
 
 /// Whether the file system is mounted read-only.
@@ -233,73 +246,59 @@ fn judge_manifest(fs: &Fs, root: &Path, report: &mut VerifyReport) -> Result<Jud
     }
 }
 
-/// What MANIFEST said, as far as the headers of data files repeat it (F2).
-///
-/// # Errors
-/// `Corrupt` if they contradict each other.
-fn rebuild(fs: &Fs, root: &Path) -> Result<Option<Manifest>> {
-    let headers = data_headers(fs, root)?;
-    // Files that a list names count more than those that may have been put there.
-    let is_any_listed = headers.iter().any(|(_, is_listed)| *is_listed);
-    let headers: Vec<DataHeader> = headers
-        .into_iter()
-        .filter(|(_, is_listed)| *is_listed || !is_any_listed)
-        .map(|(header, _)| header)
-        .collect();
-    let Some(newest) = headers.iter().max_by_key(|header| header.map_epoch) else {
+/// What MANIFEST has to be instead, if files show that it is an older one that somebody has put back.
+fn judge_epoch(
+    fs: &Fs,
+    root: &Path,
+    manifest: &Manifest,
+    report: &mut VerifyReport,
+) -> Result<Option<Manifest>> {
+    // Then there may be files of a map that never came into force, which the next open clears away.
+    if manifest.is_repartitioning {
+        return Ok(None);
+    }
+    let remains = Remains::find(fs, root)?;
+    let epochs = remains.epochs(manifest.store);
+    let Some(epoch) = epochs.max().filter(|epoch| *epoch > manifest.map_epoch) else {
         return Ok(None);
     };
-    let agrees = |header: &DataHeader| {
-        header.store == newest.store
-            && header.hash_key == newest.hash_key
-            && (header.map_epoch != newest.map_epoch
-                || header.partition_count == newest.partition_count)
-    };
-    if !headers.iter().all(agrees) || !(1..=PARTITIONS_MAX).contains(&newest.partition_count) {
-        return Err(Error::corrupt(
-            &root.join(layout::MANIFEST),
-            0,
-            "it cannot be made anew, because the data files belong to more than one store; move those \
-             of the others away, then try again",
-        ));
-    }
-    Ok(Some(Manifest {
-        format_version: MANIFEST_VERSION,
-        store: newest.store,
-        // Nothing says which one it was.
-        instance: StoreId(random()?),
-        backup_of: None,
-        lists_next: false,
-        created_at_ms: headers.iter().map(|header| header.created_at_ms).min().unwrap_or_default(),
-        map_epoch: newest.map_epoch,
-        partition_count: newest.partition_count,
-        hash_key: newest.hash_key,
-        keyspace_next: KeyspaceId(1),
-        key: headers
-            .iter()
-            .max_by_key(|header| header.created_at_ms)
-            .map_or(KeyId::NONE, |h| h.key),
-        keyspaces: Vec::new(),
-        is_repartitioning: false,
-        wider_maps: Vec::new(),
-    }))
+    let what = format!(
+        "it is an older one: it says map epoch {}, and there are files of map epoch {epoch}",
+        manifest.map_epoch
+    );
+    report.add_damage(Damage::new(&root.join(layout::MANIFEST), 0, None, what));
+    let Some(rebuilt) = remains.rebuild(root)? else { return Ok(None) };
+    let Manifest { instance, created_at_ms, backup_of, keyspace_next, .. } = *manifest;
+    let keyspaces = manifest.keyspaces.clone();
+    Ok(Some(Manifest { created_at_ms, keyspace_next, keyspaces, instance, backup_of, ..rebuilt }))
 }
 
-/// The sound headers of data files that are where they say they are, and whether `FILES` lists them.
-fn data_headers(fs: &Fs, root: &Path) -> Result<Vec<(DataHeader, bool)>> {
-    let mut headers = Vec::new();
-    for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
-        let Some(partition) = layout::parse_partition_dir_name(&entry.name.to_string_lossy())
-        else {
-            continue;
-        };
-        if !entry.is_dir {
-            continue;
+/// What the partitions of a store still say of what MANIFEST said (F2).
+#[derive(Default)]
+struct Remains {
+    /// Of data files that are where they say they are, and whether `FILES` lists them.
+    headers: Vec<(DataHeader, bool)>,
+    lists: Vec<FilesList>,
+}
+
+impl Remains {
+    fn find(fs: &Fs, root: &Path) -> Result<Remains> {
+        let mut remains = Remains::default();
+        for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
+            let name = entry.name.to_string_lossy();
+            let partition = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir);
+            if let Some(partition) = partition {
+                remains.look_into(fs, &layout::partition_dir(root, partition), partition)?;
+            }
         }
-        let dir = layout::partition_dir(root, partition);
+        Ok(remains)
+    }
+
+    fn look_into(&mut self, fs: &Fs, dir: &Path, partition: PartitionId) -> Result<()> {
         let files = fs.read_file(&dir.join(layout::FILES), FILES_LEN_MAX).ok();
         let list = files.and_then(|bytes| FilesList::decode(&bytes).ok());
-        for entry in fs.read_dir(&dir).map_err(|source| Error::io("list", &dir, source))? {
+        let list = list.filter(|list| list.partition == partition);
+        for entry in fs.read_dir(dir).map_err(|source| Error::io("list", dir, source))? {
             let name = entry.name.to_string_lossy();
             let Some((id, FileKind::Data)) = layout::parse_file_name(&name) else { continue };
             let path = dir.join(&entry.name);
@@ -314,11 +313,132 @@ fn data_headers(fs: &Fs, root: &Path) -> Result<Vec<(DataHeader, bool)>> {
                     && (list.active == Some(id) || list.sealed.iter().any(|sealed| sealed.id == id))
             });
             if is_in_place {
-                headers.push((header, is_listed));
+                self.headers.push((header, is_listed));
             }
         }
+        self.lists.extend(list);
+        Ok(())
     }
-    Ok(headers)
+
+    /// Map epochs that files of this store which count say.
+    fn epochs(&self, store: StoreId) -> impl Iterator<Item = u64> {
+        let of_store = move |header: &&DataHeader| header.store == store;
+        let listed = self.headers.iter().filter(|(_, is_listed)| *is_listed);
+        let headers = listed.map(|(header, _)| header).filter(of_store);
+        let lists = self.lists.iter().filter(move |list| list.store == store);
+        headers.map(|header| header.map_epoch).chain(lists.map(|list| list.map_epoch))
+    }
+
+    /// MANIFEST as far as they repeat it.
+    ///
+    /// # Errors
+    /// `Corrupt` if they contradict each other.
+    fn rebuild(mut self, root: &Path) -> Result<Option<Manifest>> {
+        // Files that a list names count more than those that may have been put there.
+        if self.headers.iter().any(|(_, is_listed)| *is_listed) {
+            self.headers.retain(|(_, is_listed)| *is_listed);
+        }
+        let headers = self.headers.iter().map(|(header, _)| header);
+        let Some(newest) = headers.clone().max_by_key(|header| header.map_epoch) else {
+            return Ok(None);
+        };
+        let agrees = |header: &DataHeader| {
+            header.store == newest.store && header.hash_key == newest.hash_key
+        };
+        let maps = self.maps(newest.store).filter(|_| headers.clone().all(agrees));
+        let Some((maps, is_repartitioning)) = maps else {
+            return Err(Error::corrupt(
+                &root.join(layout::MANIFEST),
+                0,
+                "it cannot be made anew, because the data files belong to more than one store; move those \
+                 of the others away, then try again",
+            ));
+        };
+        let Some((&map_epoch, &partition_count)) = maps.last_key_value() else { return Ok(None) };
+        let mut widest = partition_count;
+        let mut wider_maps = Vec::new();
+        for (&through, &partition_count) in maps.iter().rev() {
+            if partition_count > widest {
+                wider_maps.push(WiderMap { through, partition_count });
+                widest = partition_count;
+            }
+        }
+        wider_maps.reverse();
+        Ok(Some(Manifest {
+            format_version: MANIFEST_VERSION,
+            store: newest.store,
+            // Nothing says which one it was.
+            instance: StoreId(random()?),
+            backup_of: None,
+            lists_next: false,
+            created_at_ms: headers.clone().map(|header| header.created_at_ms).min().unwrap_or(0),
+            map_epoch,
+            partition_count,
+            hash_key: newest.hash_key,
+            keyspace_next: KeyspaceId(1),
+            key: headers.max_by_key(|header| header.created_at_ms).map_or(KeyId::NONE, |h| h.key),
+            keyspaces: Vec::new(),
+            is_repartitioning,
+            wider_maps,
+            // What there is is all that is known of what there was.
+            file_next: self
+                .lists
+                .iter()
+                .map(|list| list.next.min(FileId(layout::FILE_ID_MAX)))
+                .max()
+                .unwrap_or(FileId(1)),
+        }))
+    }
+
+    /// Which maps were in force, by epoch, as far as anything still counts by them; and whether a later one was begun
+    /// and never came into force. `None` if they contradict each other.
+    fn maps(&self, store: StoreId) -> Option<(BTreeMap<u64, u32>, bool)> {
+        let lists = || self.lists.iter().filter(|list| list.store == store);
+        let of_headers =
+            self.headers.iter().map(|(header, _)| (header.map_epoch, header.partition_count));
+        let of_lists =
+            lists().filter_map(|list| list.partition_count.map(|count| (list.map_epoch, count)));
+        let wider = lists().flat_map(|list| &list.wider_maps);
+        let wider = wider.map(|map| (map.through, map.partition_count));
+        let mut maps = BTreeMap::new();
+        for (epoch, count) in of_headers.chain(of_lists).chain(wider) {
+            let is_sound = (1..=PARTITIONS_MAX).contains(&count);
+            if !is_sound || *maps.entry(epoch).or_insert(count) != count {
+                return None;
+            }
+        }
+        let newest = maps.last_key_value().map(|(&epoch, &count)| (epoch, count));
+        let is_begun = newest.is_some_and(|(epoch, count)| {
+            let before = epoch.checked_sub(1).and_then(|before| maps.get(&before));
+            before.is_some_and(|&before| !self.is_in_force(store, epoch, count, before))
+        });
+        if is_begun {
+            maps.pop_last();
+        }
+        Some((maps, is_begun))
+    }
+
+    /// Whether everything is there that a change from `before` to `count` partitions writes before it counts (RP3).
+    fn is_in_force(&self, store: StoreId, epoch: u64, count: u32, before: u32) -> bool {
+        let is_growing = count > before;
+        let list_of = |id: u32| {
+            self.lists.iter().find(|list| list.store == store && list.partition == PartitionId(id))
+        };
+        // Its list may be lost as MANIFEST is; then partitions that were not to get keys may have written since.
+        let is_written = || {
+            let of_staying = |header: &DataHeader| header.partition.0 < before;
+            is_growing
+                && self
+                    .headers
+                    .iter()
+                    .any(|(header, _)| of_staying(header) && header.map_epoch >= epoch)
+        };
+        let targets = if is_growing { before..count } else { 0..count };
+        targets.map(list_of).all(|list| match list {
+            Some(list) => list.map_epoch >= epoch,
+            None => !is_growing || is_written(),
+        })
+    }
 }
 
 /// Bytes in data files, for whoever shows progress.

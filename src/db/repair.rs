@@ -23,7 +23,8 @@ impl Db {
     /// - A data file that is listed and missing is no longer listed.
     /// - A `FILES` that is damaged or missing is made anew from the data files that are there. Files that it
     ///   no longer listed then count again, so deleted keys and old values may come back.
-    /// - A MANIFEST that is damaged or missing is made anew from what every data file repeats of it. The
+    /// - A MANIFEST that is damaged, missing, or of before the store got another number of partitions, is made anew
+    ///   from what data files and lists repeat of it. The
     ///   names of keyspaces and their default times to live are lost: a keyspace that any record is in is
     ///   called `recovered-7` then, after its number. One that was being dropped is back, and empty as far as
     ///   it was cleared.
@@ -159,8 +160,8 @@ fn replace_manifest(
     staged.commit().map_err(|source| Error::io("replace", &path, source))?;
     report.rebuilt.push(path);
     report.warnings.push(
-        "MANIFEST was made anew from data files, which do not have the names of keyspaces: they are called \
-         recovered-1 and so on, after their numbers"
+        "MANIFEST was made anew from data files, which do not have the names of keyspaces: those whose names are \
+         lost are called recovered-1 and so on, after their numbers"
             .to_owned(),
     );
     Ok(())

@@ -25,14 +25,14 @@ use crate::log::manifest::Manifest;
 use crate::mailbox::{Peers, Watchers};
 use crate::moment::Snapshots;
 use crate::options::{Compaction, Options};
-use crate::partition::{PartitionConfig, Retention};
 use crate::partition::recovery::{
-    self, Loaded, Recovered, empty_files, read_header, remove_strays,
+    self, Loaded, Recovered, empty_files, newer_map, read_header, remove_strays,
 };
 use crate::partition::repartition::{Target, move_out};
+use crate::partition::{PartitionConfig, Retention};
 use crate::report::RepartitionReport;
 use crate::route::PartitionMap;
-use crate::types::{PartitionId, Seqno};
+use crate::types::{FileId, PartitionId, Seqno};
 
 impl Db {
     /// Gives the store at `path`, which must not be open, `partition_count` partitions.
@@ -40,7 +40,7 @@ impl Db {
     /// Consistent hashing says which keys another partition gets: from four to seven it is three of seven, and none
     /// of the others is written again. Only what a key holds moves, with its time to live; what it leaves behind
     /// takes its space until compaction comes there. Until then the store takes at most the moved records' space more
-    /// than before. Files of partitions that are no more are removed, and their directories stay, empty.
+    /// than before. Files of partitions that are no more are removed, and their directories, unless something else is in them.
     ///
     /// May be killed at any moment: the store has the one count or the other, and everything is there. Sequence
     /// numbers of keys that moved are new ones.
@@ -132,7 +132,10 @@ fn repartition_blocking(
         report.keys_kept = recovered.iter().map(Recovered::keys).sum();
         return Ok(report);
     }
-    let next = manifest.with_partitions(partition_count);
+    let mut next = manifest.with_partitions(partition_count);
+    let given_up = recovered.iter().skip(partition_count as usize);
+    next.file_next =
+        given_up.map(|recovered| recovered.listed().next).fold(next.file_next, FileId::max);
     manifest.is_repartitioning = true;
     manifest.replace(&fs, &root)?;
     let moving = Moving { fs: &fs, root: &root, options: &options, progress };
@@ -256,7 +259,7 @@ impl Moving<'_> {
                 recovered.listed().clone()
             } else {
                 self.make_room(id)?;
-                empty_files(&identity, id)
+                FilesList { next: next.file_next, ..empty_files(&identity, id) }
             };
             let owner = Owner {
                 identity: identity.clone(),
@@ -280,7 +283,7 @@ impl Moving<'_> {
         let dir = layout::partition_dir(root, id);
         fs.create_dir(&dir).map_err(|source| Error::io("create", &dir, source))?;
         let entries = fs.read_dir(&dir).map_err(|source| Error::io("list", &dir, source))?;
-        match entries.iter().find(|entry| is_ours(&entry.name.to_string_lossy())) {
+        match entries.iter().find(|entry| layout::is_of_partition(&entry.name.to_string_lossy())) {
             None => Ok(()),
             Some(entry) => Err(Error::new(
                 ErrorKind::NotAStore,
@@ -294,17 +297,12 @@ impl Moving<'_> {
     }
 }
 
-/// Whether a partition makes files of this name.
-fn is_ours(name: &str) -> bool {
-    let whole = name.strip_suffix(layout::TEMPORARY_SUFFIX).unwrap_or(name);
-    layout::parse_file_name(whole).is_some() || whole == layout::FILES || whole == layout::RESERVE
-}
-
 /// Removes what a change of the partition count has left that is over, or was interrupted, and notes that.
 pub(super) fn clear_away(fs: &Fs, root: &Path, manifest: &mut Manifest) -> Result<()> {
     if !manifest.is_repartitioning {
         return Ok(());
     }
+    let mut is_any_empty = false;
     for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
         let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
         let Some(id) = id.filter(|_| entry.is_dir) else { continue };
@@ -313,7 +311,11 @@ pub(super) fn clear_away(fs: &Fs, root: &Path, manifest: &mut Manifest) -> Resul
             forget_newer(fs, &dir, manifest)?;
         } else {
             remove_files(fs, &dir)?;
+            is_any_empty |= fs.remove_dir(&dir).is_ok();
         }
+    }
+    if is_any_empty {
+        fs.sync_dir(root).map_err(|source| Error::io("sync", root, source))?;
     }
     manifest.is_repartitioning = false;
     manifest.replace(fs, root)
@@ -333,7 +335,11 @@ fn forget_newer(fs: &Fs, dir: &Path, manifest: &Manifest) -> Result<()> {
     };
     let before = (listed.sealed.len(), listed.map_epoch);
     listed.sealed.retain(|sealed| !is_newer(&layout::data_file_path(dir, sealed.id)));
-    listed.map_epoch = listed.map_epoch.min(manifest.map_epoch);
+    if listed.map_epoch > manifest.map_epoch {
+        listed.map_epoch = manifest.map_epoch;
+        listed.partition_count = Some(manifest.partition_count);
+        listed.wider_maps.clone_from(&manifest.wider_maps);
+    }
     if before == (listed.sealed.len(), listed.map_epoch) {
         return Ok(());
     }
@@ -342,10 +348,30 @@ fn forget_newer(fs: &Fs, dir: &Path, manifest: &Manifest) -> Result<()> {
         .map_err(|source| Error::io("replace", &path, source))
 }
 
+/// Refuses a MANIFEST that somebody has put back: by its map keys are looked for where they no longer are. Recovery
+/// refuses it too where it comes upon files that are newer; here it is about partitions that it does not know.
+pub(super) fn check_newest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<()> {
+    if manifest.is_repartitioning {
+        return Ok(());
+    }
+    for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
+        let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
+        let is_unknown = |id: &PartitionId| entry.is_dir && id.0 >= manifest.partition_count;
+        let Some(id) = id.filter(is_unknown) else { continue };
+        let path = layout::partition_dir(root, id).join(layout::FILES);
+        let Ok(bytes) = fs.read_file(&path, FILES_LEN_MAX) else { continue };
+        let Ok(listed) = FilesList::decode(&bytes) else { continue };
+        if listed.store == manifest.store && listed.map_epoch > manifest.map_epoch {
+            return Err(newer_map(&path, listed.map_epoch, manifest.map_epoch));
+        }
+    }
+    Ok(())
+}
+
 /// Removes every file of a partition that is none.
 fn remove_files(fs: &Fs, dir: &Path) -> Result<()> {
     for entry in fs.read_dir(dir).map_err(|source| Error::io("list", dir, source))? {
-        if !entry.is_dir && is_ours(&entry.name.to_string_lossy()) {
+        if !entry.is_dir && layout::is_of_partition(&entry.name.to_string_lossy()) {
             let path = dir.join(&entry.name);
             fs.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
         }

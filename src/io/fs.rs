@@ -244,6 +244,17 @@ impl Fs {
         }
     }
 
+    /// Removes the directory, which must be empty.
+    pub(crate) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.check_writable()?;
+        match &self.kind {
+            Kind::Os => std::fs::remove_dir(path),
+            Kind::Memory(memory) => memory.remove_dir(path),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(disk) => disk.remove_dir(path),
+        }
+    }
+
     /// Bytes that an unprivileged process may still write on the file system of `path`.
     pub(crate) fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         match &self.kind {

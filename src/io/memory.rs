@@ -205,6 +205,20 @@ impl Memory {
         Ok(())
     }
 
+    pub(super) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut names = self.names();
+        match names.entries.get(path) {
+            Some(Entry::Dir) => {}
+            Some(Entry::File(_)) => return Err(Errno::NOTDIR.into()),
+            None => return Err(Errno::NOENT.into()),
+        }
+        if names.entries.keys().any(|name| name.parent() == Some(path)) {
+            return Err(Errno::NOTEMPTY.into());
+        }
+        names.entries.remove(path);
+        Ok(())
+    }
+
     /// `None` if somebody has it who does not share it.
     pub(super) fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<MemoryLock>> {
         let mut names = self.names();

@@ -364,6 +364,10 @@ impl SimDisk {
         self.state().remove_file(path)
     }
 
+    pub(super) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.state().remove_dir(path)
+    }
+
     pub(super) fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.state().sync_dir(path)
     }

@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | 0 | 8 | magic, `RCFILES` and a zero |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 2 | zero |
+//! | 10 | 2 | number of partitions under that map epoch, 0 if it is not said |
 //! | 12 | 4 | partition |
 //! | 16 | 16 | store id |
 //! | 32 | 8 | map epoch |
@@ -15,7 +15,8 @@
 //! | 60 | 4 | id of the newest file of the log that is gone, 0 if none is; all ones if it does not fit |
 //! | 64 | 8 | sequence number that no record was given before it was written here |
 //! | 72 | 48 each | sealed files, by id |
-//! | at the end | 4 | zero |
+//! | behind them | 16 each | maps with more partitions than any since, as in MANIFEST: last epoch (8), partitions (4), zero (4) |
+//! | at the end | 4 | number of those maps |
 //! | | 4 | CRC-32C of everything before it |
 //!
 //! | offset in a sealed file's entry | size | field |
@@ -35,12 +36,15 @@
 //! - **FL1** Sealed ids increase strictly, none is 0 or the active one, and all of them and the
 //!   active one are below `next`: an id is never given twice.
 //! - **FL2** A file without records has no sequence range; any other has one that is not empty.
+//! - **FL3** The maps are as M3 has them, of before this map epoch. Going down writes the list of every partition that
+//!   stays, and only going down adds to them, so with MANIFEST lost the lists still say which there were.
 
 use std::collections::BTreeSet;
 
 use super::format::{
     FORMAT_VERSION, FormatError, array_at, check_crc, put, u16_at, u32_at, u64_at,
 };
+use super::manifest::{WiderMap, are_in_order};
 use crate::limits;
 use crate::types::{FileId, PartitionId, Seqno, StoreId};
 
@@ -48,7 +52,7 @@ const MAGIC: [u8; 8] = *b"RCFILES\0";
 
 const AT_MAGIC: usize = 0;
 const AT_VERSION: usize = 8;
-const AT_RESERVED: usize = 10;
+const AT_PARTITION_COUNT: usize = 10;
 const AT_PARTITION: usize = 12;
 const AT_STORE: usize = 16;
 const AT_MAP_EPOCH: usize = 32;
@@ -68,6 +72,11 @@ const AT_ENTRY_DIGEST: usize = 40;
 const AT_ENTRY_FLAGS: usize = 44;
 const ENTRY_LEN: usize = 48;
 
+const AT_MAP_THROUGH: usize = 0;
+const AT_MAP_COUNT: usize = 8;
+const AT_MAP_RESERVED: usize = 12;
+const MAP_LEN: usize = 16;
+
 const TRAILER_LEN: usize = 8;
 const CRC_LEN: usize = size_of::<u32>();
 
@@ -76,9 +85,13 @@ const FLAG_COPY: u32 = 1;
 
 const _: () = assert!(AT_ENTRY_FLAGS + size_of::<u32>() == ENTRY_LEN);
 const _: () = assert!(
-    (HEADER_LEN + ENTRY_LEN * limits::FILES_PER_PARTITION_MAX + TRAILER_LEN) as u64
+    (HEADER_LEN
+        + ENTRY_LEN * limits::FILES_PER_PARTITION_MAX
+        + MAP_LEN * limits::PARTITIONS_MAX as usize
+        + TRAILER_LEN) as u64
         <= limits::FILES_LEN_MAX
 );
+const _: () = assert!(limits::PARTITIONS_MAX <= u16::MAX as u32);
 
 /// A data file that is complete and never changes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +113,12 @@ pub(crate) struct SealedFile {
 pub(crate) struct FilesList {
     pub(crate) store: StoreId,
     pub(crate) partition: PartitionId,
+    /// Of the map under which the list was begun, or keys moved here last.
     pub(crate) map_epoch: u64,
+    /// How many partitions that map has; lists of before this was written do not say it.
+    pub(crate) partition_count: Option<u32>,
+    /// Of before that map (FL3).
+    pub(crate) wider_maps: Vec<WiderMap>,
     /// The file that is being written, whose end only a scan can tell. Its header is durable before
     /// it is named here.
     pub(crate) active: Option<FileId>,
@@ -125,11 +143,14 @@ impl FilesList {
     /// # Panics
     /// If the list breaks an invariant: written, it could never be opened again.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        assert_eq!(self.check(), Ok(()), "FL1, FL2");
+        assert_eq!(self.check(), Ok(()), "FL1, FL2, FL3");
         let entries_end = HEADER_LEN + self.sealed.len() * ENTRY_LEN;
-        let mut bytes = vec![0; entries_end + TRAILER_LEN];
+        let maps_end = entries_end + self.wider_maps.len() * MAP_LEN;
+        let mut bytes = vec![0; maps_end + TRAILER_LEN];
         put(&mut bytes, AT_MAGIC, MAGIC);
         put(&mut bytes, AT_VERSION, FORMAT_VERSION.to_le_bytes());
+        let partition_count = self.partition_count.unwrap_or(0) as u16;
+        put(&mut bytes, AT_PARTITION_COUNT, partition_count.to_le_bytes());
         put(&mut bytes, AT_PARTITION, self.partition.0.to_le_bytes());
         put(&mut bytes, AT_STORE, self.store.0);
         put(&mut bytes, AT_MAP_EPOCH, self.map_epoch.to_le_bytes());
@@ -146,6 +167,12 @@ impl FilesList {
                 put(entry, AT_ENTRY_FLAGS, FLAG_COPY.to_le_bytes());
             }
         }
+        let maps = bytes[entries_end..maps_end].chunks_exact_mut(MAP_LEN);
+        for (bytes, map) in maps.zip(&self.wider_maps) {
+            put(bytes, AT_MAP_THROUGH, map.through.to_le_bytes());
+            put(bytes, AT_MAP_COUNT, map.partition_count.to_le_bytes());
+        }
+        put(&mut bytes, maps_end, (self.wider_maps.len() as u32).to_le_bytes());
         let at_crc = bytes.len() - CRC_LEN;
         let crc = crc32c::crc32c(&bytes[..at_crc]);
         put(&mut bytes, at_crc, crc.to_le_bytes());
@@ -169,7 +196,7 @@ impl FilesList {
         if version != FORMAT_VERSION {
             return Err(FormatError::invalid("the format version is zero"));
         }
-        let entries = entries_of(bytes)?;
+        let (entries, maps) = entries_of(bytes)?;
         let active = FileId(u64_at(bytes, AT_ACTIVE)?);
         let log_gone = match u32_at(bytes, AT_LOG_GONE)? {
             u32::MAX => u64::MAX,
@@ -179,6 +206,11 @@ impl FilesList {
             store: StoreId(array_at(bytes, AT_STORE)?),
             partition: PartitionId(u32_at(bytes, AT_PARTITION)?),
             map_epoch: u64_at(bytes, AT_MAP_EPOCH)?,
+            partition_count: match u16_at(bytes, AT_PARTITION_COUNT)? {
+                0 => None,
+                count => Some(u32::from(count)),
+            },
+            wider_maps: maps.chunks_exact(MAP_LEN).map(map_of).collect::<Result<_, _>>()?,
             active: (active != FileId::default()).then_some(active),
             next: FileId(u64_at(bytes, AT_NEXT)?),
             seqno_floor: Seqno(u64_at(bytes, AT_SEQNO_FLOOR)?),
@@ -203,7 +235,7 @@ impl FilesList {
         *crc = crc32c::crc32c(covered).to_le_bytes();
     }
 
-    /// Checked before the list is written and after it is read (FL1, FL2).
+    /// Checked before the list is written and after it is read (FL1, FL2, FL3).
     fn check(&self) -> Result<(), FormatError> {
         if self.sealed.len() > limits::FILES_PER_PARTITION_MAX {
             return Err(FormatError::invalid(
@@ -235,27 +267,40 @@ impl FilesList {
         if self.active == Some(FileId::default()) {
             return Err(FormatError::invalid("the active file has no id (FL1)"));
         }
+        let count = self.partition_count.unwrap_or(limits::PARTITIONS_MAX);
+        if !(1..=limits::PARTITIONS_MAX).contains(&count)
+            || !are_in_order(&self.wider_maps, self.map_epoch, count)
+        {
+            return Err(FormatError::invalid("the wider maps are not in order (FL3)"));
+        }
         Ok(())
     }
 }
 
-/// The entries between header and trailer, which are exactly as long as their number says.
-fn entries_of(bytes: &[u8]) -> Result<&[u8], FormatError> {
+/// The entries and the maps between header and trailer, which are exactly as long as their numbers say.
+fn entries_of(bytes: &[u8]) -> Result<(&[u8], &[u8]), FormatError> {
     let count = u32_at(bytes, AT_SEALED_COUNT)? as usize;
-    let entries = bytes
+    let between = bytes
         .len()
         .checked_sub(TRAILER_LEN)
-        .and_then(|entries_end| bytes.get(HEADER_LEN..entries_end))
+        .and_then(|end| bytes.get(HEADER_LEN..end))
         .ok_or(FormatError::Incomplete { need: HEADER_LEN + TRAILER_LEN })?;
-    let reserved =
-        u32::from(u16_at(bytes, AT_RESERVED)?) | u32_at(bytes, bytes.len() - TRAILER_LEN)?;
-    if count.checked_mul(ENTRY_LEN) != Some(entries.len()) {
-        Err(FormatError::invalid("the list of files is not as long as its count says"))
-    } else if reserved != 0 {
-        Err(FormatError::Unsupported("a reserved field of the list of files"))
-    } else {
-        Ok(entries)
+    let map_count = u32_at(bytes, bytes.len() - TRAILER_LEN)? as usize;
+    let lens = count.checked_mul(ENTRY_LEN).zip(map_count.checked_mul(MAP_LEN));
+    match lens.and_then(|(entries, maps)| Some((entries, entries.checked_add(maps)?))) {
+        Some((entries, both)) if both == between.len() => Ok(between.split_at(entries)),
+        _ => Err(FormatError::invalid("the list of files is not as long as its counts say")),
     }
+}
+
+fn map_of(bytes: &[u8]) -> Result<WiderMap, FormatError> {
+    if u32_at(bytes, AT_MAP_RESERVED)? != 0 {
+        return Err(FormatError::Unsupported("a reserved field of the list of files"));
+    }
+    Ok(WiderMap {
+        through: u64_at(bytes, AT_MAP_THROUGH)?,
+        partition_count: u32_at(bytes, AT_MAP_COUNT)?,
+    })
 }
 
 /// The id of a file that compaction made.
@@ -313,6 +358,8 @@ mod tests {
             store: StoreId(std::array::from_fn(|index| 0x10 + index as u8)),
             partition: PartitionId(3),
             map_epoch: 2,
+            partition_count: None,
+            wider_maps: Vec::new(),
             active: Some(FileId(18)),
             next: FileId(20),
             seqno_floor: Seqno(0x0102_0304_0506_0708),
@@ -339,6 +386,24 @@ mod tests {
         }
     }
 
+    /// What the golden list has more, if it says its maps.
+    const GOLDEN_MAPS: &str = "
+        0100000000000000 0700000000000000
+        01000000651a2391";
+
+    fn list_with_maps() -> FilesList {
+        let wider_maps = vec![WiderMap { through: 1, partition_count: 7 }];
+        FilesList { partition_count: Some(5), wider_maps, ..list() }
+    }
+
+    fn golden_with_maps() -> Vec<u8> {
+        let mut bytes = hex(GOLDEN);
+        bytes[AT_PARTITION_COUNT] = 5;
+        bytes.truncate(bytes.len() - TRAILER_LEN);
+        bytes.extend(hex(GOLDEN_MAPS));
+        bytes
+    }
+
     fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
         let at_crc = bytes.len() - CRC_LEN;
         let crc = crc32c::crc32c(&bytes[..at_crc]);
@@ -357,6 +422,8 @@ mod tests {
     fn golden_bytes_of_version_1() {
         assert_eq!(list().encode(), hex(GOLDEN));
         assert_eq!(FilesList::decode(&hex(GOLDEN)), Ok(list()));
+        assert_eq!(list_with_maps().encode(), golden_with_maps());
+        assert_eq!(FilesList::decode(&golden_with_maps()), Ok(list_with_maps()));
     }
 
     #[test]
@@ -382,14 +449,16 @@ mod tests {
 
     #[test]
     fn every_flip_is_refused() {
-        each_flip(&hex(GOLDEN), |index, bytes| {
-            assert!(FilesList::decode(bytes).is_err(), "byte {index}");
-        });
+        for golden in [hex(GOLDEN), golden_with_maps()] {
+            each_flip(&golden, |index, bytes| {
+                assert!(FilesList::decode(bytes).is_err(), "byte {index}");
+            });
+        }
     }
 
     #[test]
     fn every_other_length_is_refused() {
-        let mut bytes = hex(GOLDEN);
+        let mut bytes = golden_with_maps();
         for len in 0..bytes.len() {
             assert!(FilesList::decode(&bytes[..len]).is_err(), "{len} bytes");
             let mut cut = bytes[..len.max(CRC_LEN)].to_vec();
@@ -414,6 +483,28 @@ mod tests {
         for count in [0_u32, 1, 3, 1 << 16, u32::MAX] {
             let error = FilesList::decode(&forged(AT_SEALED_COUNT, &count.to_le_bytes()));
             assert!(matches!(error, Err(FormatError::Invalid(_))), "{count}: {error:?}");
+            let error = FilesList::decode(&forged(168, &count.to_le_bytes()));
+            assert_eq!(error.is_ok(), count == 0, "{count} maps: {error:?}");
+        }
+    }
+
+    /// A list that routes by maps which contradict each other would bring back what was left behind.
+    #[test]
+    fn fl3_maps_that_are_out_of_order_are_refused() {
+        let at_map = HEADER_LEN + 2 * ENTRY_LEN;
+        for (offset, byte) in [
+            (AT_PARTITION_COUNT, 7),
+            (AT_PARTITION_COUNT + 1, 0x10),
+            (AT_MAP_EPOCH, 1),
+            (at_map + AT_MAP_THROUGH, 0),
+            (at_map + AT_MAP_THROUGH, 2),
+            (at_map + AT_MAP_COUNT, 5),
+            (at_map + AT_MAP_COUNT + 1, 0x10),
+            (at_map + AT_MAP_RESERVED, 1),
+        ] {
+            let mut bytes = golden_with_maps();
+            bytes[offset] = byte;
+            assert!(FilesList::decode(&with_crc(bytes)).is_err(), "{offset} {byte}");
         }
     }
 
@@ -437,10 +528,8 @@ mod tests {
             let error = FilesList::decode(&forged(offset, &[byte]));
             assert!(matches!(error, Err(FormatError::Invalid(_))), "{offset} {byte}: {error:?}");
         }
-        for offset in [AT_RESERVED, first + AT_ENTRY_FLAGS, 168] {
-            let error = FilesList::decode(&forged(offset, &[2]));
-            assert!(matches!(error, Err(FormatError::Unsupported(_))), "{offset}: {error:?}");
-        }
+        let error = FilesList::decode(&forged(first + AT_ENTRY_FLAGS, &[2]));
+        assert!(matches!(error, Err(FormatError::Unsupported(_))), "{error:?}");
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub(crate) const RESERVE: &str = "RESERVE";
 /// Added to a name while its replacement is being written; a leftover may be deleted.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
+/// No partition lives to give out this id; a file of a larger one is a stranger, and no reason to go on
+/// counting behind it.
+pub(crate) const FILE_ID_MAX: u64 = 1 << 48;
+
 const PARTITION_PREFIX: &str = "partition-";
 const DATA_SUFFIX: &str = ".data";
 const HINT_SUFFIX: &str = ".hint";
@@ -98,6 +102,12 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(FileId, FileKind)> {
         kinds.iter().find_map(|(suffix, kind)| Some((name.strip_suffix(suffix)?, *kind)))?;
     let file = FileId(digits.parse().ok()?);
     (file != FileId::default() && is_display_of(digits, file)).then_some((file, kind))
+}
+
+/// Whether a partition makes files of this name, for itself or as part of a backup.
+pub(crate) fn is_of_partition(name: &str) -> bool {
+    let whole = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name);
+    parse_file_name(whole).is_some() || [FILES, FILES_NEXT, RESERVE].contains(&whole)
 }
 
 /// The name that a damaged file gets when a repair sets it aside, the `number`th of its kind from 1: then

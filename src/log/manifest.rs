@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{FormatError, check_crc};
 use super::layout;
+use super::layout::FILE_ID_MAX;
 use crate::error::{Error, Result};
 use crate::io::Fs;
 use crate::limits;
-use crate::types::{KeyId, KeyspaceId, StoreId};
+use crate::types::{FileId, KeyId, KeyspaceId, StoreId};
 
 /// The newest version of the directory layout that this build reads, and the one it writes.
 pub(crate) const MANIFEST_VERSION: u32 = 1;
@@ -77,6 +78,9 @@ pub(crate) struct Manifest {
     pub(crate) is_repartitioning: bool,
     /// In order of their epochs (M3).
     pub(crate) wider_maps: Vec<WiderMap>,
+    /// The first id of a file in a partition that is made anew: larger than all of partitions that were given up, because
+    /// a backup may have files of these (F1).
+    pub(crate) file_next: FileId,
     /// Which of several that share `store`: that one itself, or a backup that was opened, and so has gone its own way
     /// (F5).
     pub(crate) instance: StoreId,
@@ -102,6 +106,9 @@ struct Text {
     encryption_key: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     repartitioning: bool,
+    /// Left out where it is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file_next: Option<u64>,
     /// Left out where it is the store itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
@@ -174,6 +181,7 @@ impl Manifest {
                 })
                 .collect(),
             repartitioning: self.is_repartitioning,
+            file_next: (self.file_next != FileId(1)).then_some(self.file_next.0),
             wider_maps: self
                 .wider_maps
                 .iter()
@@ -238,6 +246,7 @@ impl Manifest {
                 })
                 .collect(),
             is_repartitioning: text.repartitioning,
+            file_next: FileId(text.file_next.unwrap_or(1)),
             wider_maps: text
                 .wider_maps
                 .into_iter()
@@ -272,6 +281,9 @@ impl Manifest {
             )));
         }
         self.check_maps()?;
+        if !(1..=FILE_ID_MAX).contains(&self.file_next.0) {
+            return Err(FormatError::invalid("MANIFEST has an id that no file can have"));
+        }
         if self.lists_next && self.backup_of.is_none() {
             return Err(FormatError::invalid("lists are to be put in place that are of no backup"));
         }
@@ -305,16 +317,11 @@ impl Manifest {
 
 impl Manifest {
     fn check_maps(&self) -> Result<(), FormatError> {
-        let (mut through, mut count) = (0, limits::PARTITIONS_MAX + 1);
-        for map in &self.wider_maps {
-            let is_next = (through + 1..self.map_epoch).contains(&map.through)
-                && (self.partition_count + 1..count).contains(&map.partition_count);
-            if !is_next {
-                return Err(FormatError::invalid("the wider maps are not in order (M3)"));
-            }
-            (through, count) = (map.through, map.partition_count);
+        if are_in_order(&self.wider_maps, self.map_epoch, self.partition_count) {
+            Ok(())
+        } else {
+            Err(FormatError::invalid("the wider maps are not in order (M3)"))
         }
-        Ok(())
     }
 
     /// The same store with another number of partitions.
@@ -326,6 +333,22 @@ impl Manifest {
         let map_epoch = self.map_epoch.saturating_add(1);
         Manifest { map_epoch, partition_count, wider_maps, ..self.clone() }
     }
+}
+
+/// M3, for the maps of before `map_epoch`, when there were `partition_count` partitions.
+pub(in crate::log) fn are_in_order(
+    wider_maps: &[WiderMap],
+    map_epoch: u64,
+    partition_count: u32,
+) -> bool {
+    let (mut through, mut count) = (0, limits::PARTITIONS_MAX + 1);
+    wider_maps.iter().all(|map| {
+        let is_next = map.through > through
+            && map.through < map_epoch
+            && (partition_count + 1..count).contains(&map.partition_count);
+        (through, count) = (map.through, map.partition_count);
+        is_next
+    })
 }
 
 fn crc_line(crc: u32) -> String {
@@ -417,6 +440,7 @@ mod tests {
                 keyspace(3, "carts", None, true),
             ],
             is_repartitioning: false,
+            file_next: FileId(1),
             wider_maps: Vec::new(),
             instance: StoreId(bytes_of(0x3f0e_63a1_5b0c_4d52_9c31_7de0_b2a9_41f8)),
             backup_of: None,

@@ -31,7 +31,7 @@ use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::hint::block::HintEntry;
 use crate::log::format::hint::ranges::HintRange;
 use crate::log::format::record::RecordKind;
-use crate::log::layout;
+use crate::log::layout::{self, FILE_ID_MAX};
 use crate::log::scanner::RecordAt;
 use crate::log::tail::{SealedVerdict, TailVerdict, read_sealed, read_sealed_ends, read_tail};
 use crate::planted::{Bug, is_planted};
@@ -43,10 +43,6 @@ use crate::upkeep::range_del::{RangeJob, Surroundings};
 
 /// Sequence numbers skipped at every open, so that one given before a crash is never given again (F5).
 const SEQNO_STEP: u64 = 1 << 32;
-
-/// No partition lives to give out this id; a file of a larger one is a stranger, and no reason to go on
-/// counting behind it.
-pub(super) const FILE_ID_MAX: u64 = 1 << 48;
 
 /// A partition as it is on disk.
 pub(crate) struct Recovered {
@@ -130,6 +126,8 @@ pub(crate) fn empty_files(identity: &StoreIdentity, id: PartitionId) -> FilesLis
         store: identity.store,
         partition: id,
         map_epoch: identity.map_epoch,
+        partition_count: Some(identity.partition_count),
+        wider_maps: identity.wider_maps.clone(),
         active: None,
         next: FileId(1),
         seqno_floor: Seqno(0),
@@ -586,11 +584,7 @@ impl Recovery<'_> {
         let epoch = header.map_or(self.owner.identity.map_epoch, |header| header.map_epoch);
         self.loading.map = self.owner.identity.map_of(epoch);
         if epoch > self.owner.identity.map_epoch {
-            let what = format!(
-                "it was written when the store had map epoch {epoch}, and MANIFEST says {}, so it is an older one",
-                self.owner.identity.map_epoch
-            );
-            return Err(Error::corrupt(&path, 0, what));
+            return Err(newer_map(&path, epoch, self.owner.identity.map_epoch));
         }
         let data = DataFile::new(id, identity, key, path, file.clone(), DATA_HEADER_LEN as u64);
         data.note_created(created_at_ms);
@@ -714,6 +708,16 @@ impl Recovery<'_> {
             Error::corrupt(&self.dir.join(layout::FILES), 0, what)
         })
     }
+}
+
+/// Says of a file that its store has been given another number of partitions since MANIFEST was written.
+#[cold]
+pub(crate) fn newer_map(path: &Path, epoch: u64, map_epoch: u64) -> Error {
+    let what = format!(
+        "it was written when the store had map epoch {epoch}, and MANIFEST says {map_epoch}, so it is an older one; \
+         repair makes it anew"
+    );
+    Error::corrupt(path, 0, what)
 }
 
 fn read_files(fs: &Fs, dir: &Path, id: PartitionId, identity: &StoreIdentity) -> Result<FilesList> {

@@ -143,6 +143,8 @@ fn begin_list(identity: &StoreIdentity, examined: &Examined) -> FilesList {
         ListState::Sound(before) => {
             let of_files = before.sealed.iter().map(|sealed| sealed.seqno_max).max();
             listed.map_epoch = before.map_epoch;
+            listed.partition_count = before.partition_count;
+            listed.wider_maps.clone_from(&before.wider_maps);
             listed.seqno_floor = before.seqno_floor.max(of_files.unwrap_or_default());
         }
         ListState::Damaged | ListState::Missing | ListState::Refused(_) => {

@@ -75,6 +75,8 @@ impl Target {
         seqno_first: Seqno,
     ) -> Target {
         listed.map_epoch = owner.identity.map_epoch;
+        listed.partition_count = Some(owner.identity.partition_count);
+        listed.wider_maps.clone_from(&owner.identity.wider_maps);
         listed.seqno_floor = listed.seqno_floor.max(seqno_first);
         let dir = layout::partition_dir(root, owner.partition);
         let (fs, next_seqno) = (fs.clone(), seqno_first);

@@ -16,7 +16,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::recovery::FILE_ID_MAX;
+use super::recovery::read_header;
 use crate::error::Error;
 use crate::io::Fs;
 use crate::limits::{DATA_FILE_LEN_LIMIT, FILES_LEN_MAX};
@@ -27,7 +27,7 @@ use crate::log::format::data_header::{ExpectedFile, FileKind};
 use crate::log::format::hint::block::RECORDS_START;
 use crate::log::format::record::RecordKind;
 use crate::log::hint_file::{HintBuilder, HintFile, HintReader, disagreement};
-use crate::log::layout;
+use crate::log::layout::{self, FILE_ID_MAX};
 use crate::log::salvage::{Extent, Patient, Piece, Salvage, is_loss, salvage};
 use crate::log::scanner::{ReadAt, RecordAt};
 use crate::log::tail::{SealedVerdict, Tail, TailVerdict, read_sealed, read_tail};
@@ -196,6 +196,7 @@ struct Examination<'a> {
     identity: &'a StoreIdentity,
     codecs: &'a Codecs,
     hasher: KeyHasher,
+    /// By which the records of the file count that is being read (RT3).
     map: PartitionMap,
     report: &'a mut VerifyReport,
     progress: &'a dyn Fn(u64),
@@ -557,6 +558,8 @@ impl Examination<'_> {
         // What the drive has is what is to be judged, not what memory has; where pages stay, they are read.
         let _best_effort = file.drop_pages();
         file.advise_sequential();
+        let epoch = read_header(&file).map(|header| header.map_epoch);
+        self.map = self.identity.map_of(epoch.unwrap_or(self.identity.map_epoch));
         self.report.files += 1;
         self.report.bytes += len;
         let progress = self.progress;

@@ -307,6 +307,21 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.resolve(path)?;
+        self.check_dir(id)?;
+        if self.names.list(id).next().is_some() {
+            self.faults.check_alive()?;
+            return Err(Errno::NOTEMPTY.into());
+        }
+        let (parent, name) = split(path)?;
+        let dir = self.resolve(parent)?;
+        self.begin(OpKind::Remove, dir, Some(&name))?;
+        self.names.change(vec![((dir, name), None)]);
+        self.recount();
+        Ok(())
+    }
+
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.resolve(path)?;
         self.check_dir(dir)?;
