@@ -51,7 +51,8 @@ impl Db {
     /// With an earlier backup of the same store in `dir` only what is new is linked or copied, and what does not count
     /// any more is removed. At every moment the earlier one is there, or the new one, whatever comes between; a first one
     /// that is cut short does not open, and is gone on with by the next call. Once a backup was opened it is a store of
-    /// its own, and no later backup is made into it.
+    /// its own, and no later backup is made into it. A store that was [restored](Db::restore) from a backup has gone its own
+    /// way too: it does not replace the backup that it came from, and begins with an empty directory.
     ///
     /// A store in memory is backed up onto the disk too, and opened from there.
     ///
@@ -162,10 +163,11 @@ async fn back_up(
     // What is in memory is backed up onto a disk: another place in memory would be gone with it.
     let fs = if source.is_volatile() { Fs::os() } else { source.clone() };
     let store = (!source.is_volatile()).then(|| shared.path.clone());
-    let instance = shared.keyspaces.manifest().instance;
+    let Manifest { store: id, instance, .. } = shared.keyspaces.manifest();
+    let of = Of { store: id, instance };
     let (on, to) = (fs.clone(), dir.clone());
     let target =
-        on_own_thread("backup", &dir, move || prepare(&on, store.as_deref(), &to, Some(instance)))
+        on_own_thread("backup", &dir, move || prepare(&on, store.as_deref(), &to, Some(of)))
             .await?;
     let (manifest, pinned) = shared.pin_moment().await?;
     let manifest = Manifest { backup_of: Some(manifest.instance), ..manifest };
@@ -244,9 +246,16 @@ struct Target {
     _lock: StoreLock,
 }
 
-/// Judges the directory before anything is changed in it, and takes its lock. `instance` is whose backups it may have.
+/// Whose backups a directory may have.
+#[derive(Clone, Copy)]
+struct Of {
+    store: StoreId,
+    instance: StoreId,
+}
+
+/// Judges the directory before anything is changed in it, and takes its lock. `of` is whose backups it may have.
 /// `store` is where the files are, if they are on the same file system.
-fn prepare(fs: &Fs, store: Option<&Path>, dir: &Path, instance: Option<StoreId>) -> Result<Target> {
+fn prepare(fs: &Fs, store: Option<&Path>, dir: &Path, of: Option<Of>) -> Result<Target> {
     let missing = missing_count(fs, dir);
     let mut store_or_memory = PathBuf::from("the store in memory");
     if let Some(store) = store {
@@ -258,17 +267,17 @@ fn prepare(fs: &Fs, store: Option<&Path>, dir: &Path, instance: Option<StoreId>)
         store_or_memory = store;
     }
     let store = store_or_memory;
-    drop(judge(fs, &store, dir, instance)?);
+    drop(judge(fs, &store, dir, of)?);
     fs.create_dir(dir).map_err(|source| Error::io("create", dir, source))?;
     let root = fs.canonical(dir).map_err(|source| Error::io("find", dir, source))?;
     let lock = StoreLock::take(fs, &root, std::time::Duration::ZERO, Sharing::Exclusive)?;
     // Again, under the lock: another process may have been making one.
-    let found = judge(fs, &store, &root, instance)?;
+    let found = judge(fs, &store, &root, of)?;
     let is_whole = found.is_some();
     if let Some(mut manifest) = found {
         settle_lists(fs, &root, &mut manifest)?;
     } else {
-        let text = marker(instance);
+        let text = marker(of);
         fs.replace_file(&root, layout::BACKUP, text.as_bytes())
             .map_err(|source| Error::io("write", &root.join(layout::BACKUP), source))?;
         sync_new_ancestors(fs, &root, missing)?;
@@ -290,13 +299,13 @@ fn canonical_ahead(fs: &Fs, dir: &Path) -> Result<PathBuf> {
 }
 
 /// What BACKUP says while there is no MANIFEST beside it.
-fn marker(instance: Option<StoreId>) -> String {
-    let of = instance.map_or_else(|| "a backup".to_owned(), |instance| instance.to_string());
+fn marker(of: Option<Of>) -> String {
+    let of = of.map_or_else(|| "a backup".to_owned(), |of| of.instance.to_string());
     format!("Ringcask: incomplete copy of {of}\nIt does not open. Make it again, or remove it.\n")
 }
 
 /// The manifest of the backup that is there; `None` if there is room for one.
-fn judge(fs: &Fs, store: &Path, dir: &Path, instance: Option<StoreId>) -> Result<Option<Manifest>> {
+fn judge(fs: &Fs, store: &Path, dir: &Path, of: Option<Of>) -> Result<Option<Manifest>> {
     let io = |source| Error::io("look into", dir, source);
     if !fs.exists(dir).map_err(io)? {
         return Ok(None);
@@ -310,9 +319,14 @@ fn judge(fs: &Fs, store: &Path, dir: &Path, instance: Option<StoreId>) -> Result
     let has = |name: &str| entries.iter().any(|entry| entry.name == name);
     if has(layout::MANIFEST) {
         let manifest = read_manifest(fs, dir)?;
-        return match (manifest.backup_of, instance) {
-            (Some(of), Some(instance)) if of == instance => Ok(Some(manifest)),
+        return match (manifest.backup_of, of) {
+            (Some(backup_of), Some(of)) if backup_of == of.instance => Ok(Some(manifest)),
             (_, None) => Err(refused(store, dir, "it holds a store")),
+            (Some(_), Some(of)) if manifest.store == of.store => {
+                let what = "it holds a backup of the store that this one was restored from, or of another copy of \
+                            it, which would be lost";
+                Err(refused(store, dir, what))
+            }
             (Some(_), _) => Err(refused(store, dir, "it holds a backup of another store")),
             (None, _) => {
                 Err(refused(store, dir, "it holds a store, or a backup that was opened since"))
@@ -324,7 +338,7 @@ fn judge(fs: &Fs, store: &Path, dir: &Path, instance: Option<StoreId>) -> Result
         let text = fs
             .read_file(&path, MANIFEST_LEN_MAX)
             .map_err(|source| Error::io("read", &path, source))?;
-        if text == marker(instance).as_bytes() {
+        if text == marker(of).as_bytes() {
             return Ok(None);
         }
         return Err(refused(store, dir, "it holds an incomplete backup of something else"));

@@ -160,8 +160,34 @@ impl Backup<'_> {
                 }
             }
         }
+        self.clean_partitions(report)?;
         drop(fs.remove_file(&to.join(layout::BACKUP)));
         Ok(())
+    }
+
+    /// Removes partitions that the store does not have any more.
+    fn clean_partitions(&self, report: &mut BackupReport) -> Result<()> {
+        let Backup { fs, to, .. } = *self;
+        let entries = fs.read_dir(to).map_err(|source| Error::io("look into", to, source))?;
+        for entry in entries {
+            let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
+            let is_over = |id: &PartitionId| entry.is_dir && id.0 >= self.manifest.partition_count;
+            let Some(id) = id.filter(is_over) else { continue };
+            let dir = layout::partition_dir(to, id);
+            let entries =
+                fs.read_dir(&dir).map_err(|source| Error::io("look into", &dir, source))?;
+            for entry in entries {
+                let name = entry.name.to_string_lossy();
+                if layout::is_of_partition(&name) && fs.remove_file(&dir.join(&entry.name)).is_ok()
+                {
+                    let kind = layout::parse_file_name(&name).map(|(_, kind)| kind);
+                    report.files_removed += u64::from(kind == Some(FileKind::Data));
+                }
+            }
+            // Something else may be in it.
+            let _stays = fs.sync_dir(&dir).and_then(|()| fs.remove_dir(&dir));
+        }
+        fs.sync_dir(to).map_err(|source| Error::io("sync", to, source))
     }
 
     /// Gives a file its place in the backup; `sealed` says what a data file is.

@@ -399,7 +399,7 @@ fn a_backup_that_was_opened_is_a_store_of_its_own() {
         let second = store.beside();
         back_up(&opened, &second).unwrap();
         let error = back_up(&db, &second).unwrap_err();
-        assert!(error.to_string().contains("another store"), "{error}");
+        assert!(error.to_string().contains("another copy of it"), "{error}");
         assert!(back_up(&opened, &second).unwrap().is_incremental);
         wait(opened.close()).unwrap();
         wait(db.close()).unwrap();
@@ -539,4 +539,74 @@ fn a_backup_without_hints_is_whole() {
     assert_eq!(look(&backup), contents(&db));
     wait(db.close()).unwrap();
     assert!(is_sound(&store));
+}
+
+/// Breaks if a backup of a store that has another number of partitions by now has leftovers of the old ones, or is refused
+/// because files of a partition that was made anew have the names of others.
+#[test]
+fn a_later_backup_has_the_partitions_that_the_store_has() {
+    each_disk(|store| {
+        let backup = store.beside();
+        let mut db = create(store);
+        put_all(&db, 0, 300, "first");
+        back_up(&db, &backup).unwrap();
+        for (round, count) in [5, 2, 4, 1, 3].into_iter().enumerate() {
+            wait(db.close()).unwrap();
+            wait(options(store).repartition(store.path(), count)).unwrap();
+            db = store.open_with(options(store));
+            put_all(&db, 100, 200, &format!("round {round}"));
+            wait(db.del(format!("{round:04}"))).unwrap();
+            if round == 2 {
+                // One is left out.
+                continue;
+            }
+            let expected = contents(&db);
+            let report = back_up(&db, &backup).unwrap();
+            assert!(report.is_incremental, "{report:?}");
+            put_all(&db, 250, 300, "later");
+            let is_partition = |name: &String| name.starts_with("partition-");
+            let there = backup.list("").into_iter().filter(is_partition).count();
+            assert_eq!(there as u32, count);
+            assert!(is_sound(&backup));
+            let restored = store.beside();
+            std::fs::remove_dir_all(restored.path()).ok();
+            wait(options(store).restore(backup.path(), restored.path())).unwrap();
+            assert_eq!(look(&restored), expected, "{count} partitions");
+        }
+        wait(db.close()).unwrap();
+    });
+}
+
+/// A store that was restored has gone its own way: it does not go on into the backup that it came from, and says so.
+#[test]
+fn a_restored_store_leaves_the_backup_that_it_came_from() {
+    let store = Store::sim(seed());
+    let (backup, restored, next) = (store.beside(), store.beside(), store.beside());
+    let db = create(&store);
+    put_all(&db, 0, 100, "v");
+    back_up(&db, &backup).unwrap();
+    wait(db.close()).unwrap();
+    wait(options(&store).restore(backup.path(), restored.path())).unwrap();
+    let db = restored.open_with(options(&restored));
+    put_all(&db, 50, 60, "later");
+    let before = backup.image();
+    let error = back_up(&db, &backup).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let text = error.to_string();
+    for part in ["the store that this one was restored from", "choose an empty directory"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(text.lines().count(), 1);
+    assert!(backup.image() == before, "it was changed");
+    // That of a stranger is told apart.
+    let (stranger, foreign) = (store.beside(), store.beside());
+    let other = stranger.open_with(options(&stranger).partitions(1));
+    back_up(&other, &foreign).unwrap();
+    wait(other.close()).unwrap();
+    let text = back_up(&db, &foreign).unwrap_err().to_string();
+    assert!(text.contains("a backup of another store"), "{text}");
+    assert!(back_up(&db, &next).is_ok() && back_up(&db, &next).unwrap().is_incremental);
+    let expected = contents(&db);
+    wait(db.close()).unwrap();
+    assert_eq!(look(&next), expected);
 }
