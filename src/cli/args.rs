@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::backup::{BackupArgs, RestoreArgs};
 use super::bench::BenchArgs;
+use super::changes::ChangesArgs;
 use super::dump::DumpArgs;
 use super::expiry::{ExpireArgs, PersistArgs, TtlArgs};
 use super::inspect::InspectArgs;
@@ -104,6 +105,8 @@ pub(super) enum Command {
     Scan(ScanArgs),
     /// Print how many keys there are.
     Count(CountArgs),
+    /// Print what was committed, change by change, from a position on, and behind which position to go on.
+    Changes(ChangesArgs),
     /// Print the names of all keyspaces.
     Keyspaces,
     /// Drop a keyspace with all that is in it; exit code 1 if there is none.

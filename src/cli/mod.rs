@@ -9,6 +9,7 @@
 mod args;
 mod backup;
 mod bench;
+mod changes;
 mod compact;
 mod dump;
 mod expiry;
@@ -72,6 +73,7 @@ async fn run(args: &Args, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Incr(incr) => point::incr(store, incr, output).await,
         Command::Scan(scan) => scan::scan(store, scan, output).await,
         Command::Count(count) => scan::count(store, count, output).await,
+        Command::Changes(changes) => changes::changes(store, changes, output).await,
         Command::Keyspaces => keyspaces::list(store, output).await,
         Command::DropKeyspace(drop) => keyspaces::drop_one(store, drop, output).await,
         Command::Stats => stats::stats(store, output).await,

@@ -6,6 +6,7 @@ mod tsv;
 use clap::ValueEnum;
 
 pub(super) use self::json::{JsonRecord, JsonText};
+pub(super) use self::tsv::escape as tsv_escape;
 
 /// What the line of a record says.
 #[derive(Debug, PartialEq, Eq)]

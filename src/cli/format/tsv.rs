@@ -40,7 +40,7 @@ fn milliseconds(field: &[u8]) -> Result<u64, String> {
     })
 }
 
-pub(super) fn escape(mut field: &[u8], line: &mut Vec<u8>) {
+pub(in crate::cli) fn escape(mut field: &[u8], line: &mut Vec<u8>) {
     let is_special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b'\\' | b'\0');
     while let Some(plain_len) = field.iter().position(is_special) {
         let letter = match field[plain_len] {
