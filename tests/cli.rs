@@ -895,6 +895,86 @@ fn commands_that_look_change_nothing() {
     store.run(&["put", "k", "w"]).done();
 }
 
+/// Breaks if a replica that is fed by a pipe lacks a change, or cannot go on where it was.
+#[test]
+fn changes_are_told_from_a_position_on() {
+    let store = Store::with(&[("a", "1"), ("b", "2")]);
+    let told = |since: &str, limit: &[&str]| {
+        let args = [&["changes", "--since", since], limit].concat();
+        let mut lines = json_lines(&store.run(&args).done());
+        let last = lines.pop().unwrap();
+        (lines, last["position"].as_str().unwrap().to_owned())
+    };
+    let (all, behind_all) = told("start", &[]);
+    let keys: Vec<&str> = all.iter().map(|line| line["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["a", "b"]);
+    assert_eq!((&all[0]["change"], &all[0]["value"]), (&json!("put"), &json!("1")));
+    let (none, _) = told(&behind_all, &[]);
+    assert_eq!(none, [json!(null); 0]);
+    let (none, now) = told("now", &[]);
+    assert!(none.is_empty());
+
+    store.run(&["del", "a"]).done();
+    store.run(&["put", "c", "3", "--ttl", "1h"]).done();
+    store.run(&["put", "d\t", "4", "--keyspace", "other"]).done();
+    store.run(&["del", "--prefix", "b"]).done();
+    let changes_of = |lines: &[Value]| {
+        let mut changes: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                let field = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
+                ["change", "keyspace", "key", "value", "begin", "end"].map(field).join(" ")
+            })
+            .collect();
+        changes.sort();
+        // Once for each partition.
+        changes.dedup();
+        changes
+    };
+    let expected = ["del - a - - -", "del_range - - - b c", "put - c 3 - -", "put other d\t 4 - -"];
+    for since in [&behind_all, &now] {
+        let (lines, _) = told(since, &[]);
+        assert_eq!(changes_of(&lines), expected);
+        let expiring: Vec<_> =
+            lines.iter().filter(|line| !line["expires_at_ms"].is_null()).collect();
+        assert!(expiring.len() == 1 && expiring[0]["key"] == "c");
+    }
+    // One after the other is the same.
+    let (mut lines, mut position) = (Vec::new(), now.clone());
+    loop {
+        let (some, next) = told(&position, &["--limit", "1"]);
+        if some.is_empty() {
+            break;
+        }
+        assert_eq!(some.len(), 1);
+        lines.extend(some);
+        position = next;
+    }
+    assert_eq!(changes_of(&lines), expected);
+
+    let tsv = store.run(&["changes", "--since", &now, "--format", "tsv"]);
+    assert!(tsv.stderr().starts_with("position: "), "{}", tsv.stderr());
+    let text = String::from_utf8(tsv.0.stdout).unwrap();
+    for line in ["del\t\ta\n", "put\tother\td\\t\t4\n", "del_range\t\tb\tc\n", "put\t\tc\t3\t1"] {
+        assert!(text.contains(line), "{text}");
+    }
+    let (from_the_start, _) = told("start", &[]);
+    assert_eq!(changes_of(&from_the_start), ["put - c 3 - -", "put other d\t 4 - -"]);
+
+    store.run(&["changes", "--since", "nonsense"]).refused("position");
+    let other = Store::with(&[("a", "1")]);
+    other.run(&["changes", "--since", &now]).fails(1, "another store");
+    // Whoever comes too late is told so.
+    for n in 0..50 {
+        store.run(&["put", "a", &n.to_string()]).done();
+    }
+    store.run(&["compact"]).done();
+    store.run(&["changes", "--since", &now]).fails(1, "not there any more");
+    let empty = Store::new();
+    empty.run(&["changes"]).fails(1, "there is no store");
+    assert!(!empty.exists());
+}
+
 #[test]
 fn repartition_says_what_moved() {
     let store = Store::new();
@@ -1037,6 +1117,29 @@ fn bench_times_opening_and_draws_a_page() {
     assert!(text.contains("with hints"), "{text}");
     let nowhere = format!("{page}/page.html");
     store.run(&[&BENCH[..], &["--html", &nowhere]].concat()).fails(1, "page.html");
+}
+
+/// Breaks if what is beside the mix is not done, if something of it is left, or if looking counts keys that are not there.
+#[test]
+fn bench_looks_at_many_beside_the_mix() {
+    for beside in ["scan", "scan-keys", "snapshot", "backup"] {
+        let store = Store::new();
+        let extra = ["--json", "--beside", beside, "--look", "--seconds", "1"];
+        let bench = ["bench", "--records", "500", "--clients", "4", "--durability", "buffered"];
+        let found = store.run(&[&bench[..], &extra].concat()).done_json();
+        assert_eq!(found["beside"]["what"], beside);
+        assert!(found["beside"]["times"].as_u64().unwrap() > 0, "{found}");
+        assert_eq!(found["look"]["keys"], 501);
+        assert!(found["look"]["prefix_keys"].as_f64().unwrap() > 10.0);
+        assert!(found["look"]["backup_files"].as_u64().unwrap() > 0);
+        let left: Vec<_> = std::fs::read_dir(store.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+    let store = Store::new();
+    let text = store.run(&[&BENCH[..], &["--beside", "scan", "--look"]].concat()).done();
+    for line in ["beside   scan: ", "scan     501 keys: ", "prefix   of ", "moment   of "] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 #[test]

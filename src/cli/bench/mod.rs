@@ -1,8 +1,10 @@
 //! `bench`: puts a number of records, then runs a mix of operations from many tasks.
 
+mod beside;
 mod clients;
 mod directory;
 mod keys;
+mod look;
 mod page;
 mod reopen;
 mod report;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use self::beside::{Beside, run_beside};
 use self::clients::{Limit, Mix, Shares, WriteKind, run_mix};
 use self::directory::{BenchDirectory, open};
 use self::keys::{Distribution, Values, key};
@@ -33,6 +36,7 @@ const LOAD_STEP: u64 = 1024;
 Without --dir the store is made in the system's temporary directory and removed afterwards; where \
 that is held in memory, syncs cost nothing, so name a directory on the disk that you mean. A \
 directory that holds anything but an earlier bench's store is refused.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct BenchArgs {
     /// Records that are put first, and then read and replaced.
     #[arg(long, value_name = "COUNT", default_value_t = 1_000_000,
@@ -82,6 +86,12 @@ pub(super) struct BenchArgs {
     /// After the mix, close the store and time opening it: with its hints, and after they were removed.
     #[arg(long)]
     recovery: bool,
+    /// Do this again and again while the mix runs.
+    #[arg(long, value_enum)]
+    beside: Option<Beside>,
+    /// After the mix, time scans of all keys and of a prefix, the beginning of a snapshot, and a backup.
+    #[arg(long)]
+    look: bool,
     /// Write a page with plots; it needs no network to be looked at.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -188,8 +198,9 @@ pub(super) async fn bench(
         rate: args.rate.map(|rate| rate as f64),
     };
     let before = db.stats().total();
-    let mixed = run_mix(&mix)?;
+    let (mixed, beside) = run_beside(args.beside, &db, directory.path(), || run_mix(&mix))?;
     let after = db.stats();
+    let looked = if args.look { Some(look::measure(&db, directory.path()).await?) } else { None };
     db.close().await?;
     let reopened =
         if args.recovery { Some(reopen::measure(&options, directory.path()).await?) } else { None };
@@ -200,6 +211,8 @@ pub(super) async fn bench(
         mixed: &mixed,
         before: &before,
         after: &after,
+        beside: beside.as_ref(),
+        looked: looked.as_ref(),
         reopened: reopened.as_ref(),
     };
     report.print(output)?;

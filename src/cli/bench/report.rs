@@ -8,7 +8,9 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::BenchArgs;
+use super::beside::Done;
 use super::clients::{Mixed, TIMED, Timed};
+use super::look::Looked;
 use super::reopen::Reopened;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -27,6 +29,8 @@ pub(super) struct Report<'a> {
     /// The engine's counts when the mix began, and when it ended.
     pub(super) before: &'a PartitionStats,
     pub(super) after: &'a Stats,
+    pub(super) beside: Option<&'a Done>,
+    pub(super) looked: Option<&'a Looked>,
     pub(super) reopened: Option<&'a Reopened>,
 }
 
@@ -116,6 +120,17 @@ impl Report<'_> {
                 found["mix"][name] = latency_json(latencies, mixed.elapsed);
             }
         }
+        if let (Some(what), Some(done)) = (args.beside, self.beside) {
+            found["beside"] = json!({
+                "what": what.name(),
+                "times": done.times,
+                "count": done.count,
+                "longest_seconds": done.longest.as_secs_f64(),
+            });
+        }
+        if let Some(looked) = self.looked {
+            found["look"] = looked_json(looked);
+        }
         if let Some(Reopened { keys, log_bytes, with_hints, without_hints }) = self.reopened {
             found["open"] = json!({
                 "keys": keys,
@@ -184,6 +199,18 @@ impl Report<'_> {
             HumanBytes(engine.compaction_written_bytes),
             engine.throttled_seconds
         ))?;
+        if let (Some(what), Some(done)) = (args.beside, self.beside) {
+            output.line(format_args!(
+                "beside   {}: {} times, of {} in all; the longest took {:.1} ms",
+                what.name(),
+                HumanCount(done.times),
+                HumanCount(done.count),
+                done.longest.as_secs_f64() * 1e3
+            ))?;
+        }
+        if let Some(looked) = self.looked {
+            print_looked(looked, output)?;
+        }
         let Some(Reopened { keys, log_bytes, with_hints, without_hints }) = self.reopened else {
             return Ok(());
         };
@@ -197,6 +224,60 @@ impl Report<'_> {
             HumanBytes(human_rate(*log_bytes, *without_hints).0)
         ))
     }
+}
+
+fn looked_json(looked: &Looked) -> Value {
+    let seconds = |sorted: &[Duration], quantile| at(sorted, quantile).as_secs_f64();
+    json!({
+        "keys": looked.keys,
+        "log_bytes": looked.log_bytes,
+        "keys_only_keys_per_second": rate(looked.keys, at(&looked.keys_only, 0.5)),
+        "with_values_keys_per_second": rate(looked.keys, looked.with_values),
+        "scan_memory_bytes": looked.scan_memory,
+        "prefix_keys": looked.prefix_keys,
+        "prefix_p50_seconds": seconds(&looked.prefixes, 0.5),
+        "prefix_p99_seconds": seconds(&looked.prefixes, 0.99),
+        "snapshot_p50_seconds": seconds(&looked.snapshots, 0.5),
+        "snapshot_max_seconds": seconds(&looked.snapshots, 1.0),
+        "backup_seconds": looked.backup.as_secs_f64(),
+        "backup_files": looked.backup_files,
+    })
+}
+
+fn print_looked(looked: &Looked, output: &mut Output) -> Result<(), Failure> {
+    let ms = |sorted: &[Duration], quantile| at(sorted, quantile).as_secs_f64() * 1e3;
+    let keys_a_second = |quantile| human_rate(looked.keys, at(&looked.keys_only, quantile));
+    output.line(format_args!(
+        "scan     {} keys: {} keys/s ({} to {}), with values {}; at most {} of memory more",
+        HumanCount(looked.keys),
+        keys_a_second(0.5),
+        keys_a_second(1.0),
+        keys_a_second(0.0),
+        human_rate(looked.keys, looked.with_values),
+        HumanBytes(looked.scan_memory)
+    ))?;
+    output.line(format_args!(
+        "prefix   of {:.1} keys: p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
+        looked.prefix_keys,
+        ms(&looked.prefixes, 0.5),
+        ms(&looked.prefixes, 0.99),
+        ms(&looked.prefixes, 1.0)
+    ))?;
+    output.line(format_args!(
+        "moment   of {}: snapshot p50 {:.3} ms, max {:.3} ms; backup of {} files {:.1} ms",
+        HumanBytes(looked.log_bytes),
+        ms(&looked.snapshots, 0.5),
+        ms(&looked.snapshots, 1.0),
+        HumanCount(looked.backup_files),
+        looked.backup.as_secs_f64() * 1e3
+    ))
+}
+
+/// Zero if there is none.
+#[expect(clippy::cast_sign_loss, reason = "a quantile is positive")]
+fn at(sorted: &[Duration], quantile: f64) -> Duration {
+    let index = (sorted.len().saturating_sub(1) as f64 * quantile).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }
 
 /// In microseconds: a get is a few of them, a durable put some hundreds.
