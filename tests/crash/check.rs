@@ -1,14 +1,16 @@
 //! Opening an image, and holding what it holds against the invariants.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringcask::sim::SimDisk;
+use ringcask::{ChangeKind, ChangesSince, Db};
 
 use crate::history::{AFTER, Bounds, Crash, Found, History};
 use crate::run::{abandon, timed};
 use crate::script::Settings;
-use crate::support::{Store, counted, get, wait};
+use crate::support::{Store, contents, counted, get, wait};
 
 /// How much there was, over all threads.
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl Image<'_> {
         let (put, acknowledged_at) = wait(timed(disk, db.put(AFTER, &[after][..])));
         put.unwrap_or_else(|error| panic!("I16: {what}: a write after recovery: {error}"));
         assert_eq!(get(&db, AFTER).as_deref(), Some(&[after][..]), "I16: {what}");
+        check_changes(&db, what);
         if then == Then::Compact {
             wait(db.compact()).unwrap_or_else(|error| panic!("I4: {what}: compacting: {error}"));
             let compacted = Found::of(&db);
@@ -133,6 +136,25 @@ impl Image<'_> {
             }
         }
     }
+}
+
+/// I17: a copy that is made of the changes from the beginning on is the store.
+fn check_changes(db: &Db, what: &str) {
+    let mut copy = BTreeMap::new();
+    let mut changes = db.changes(ChangesSince::Beginning);
+    while let Some(change) = wait(changes.next()) {
+        let change = change.unwrap_or_else(|error| panic!("I17: {what}: {error}"));
+        if change.keyspace_id > 0 {
+            continue;
+        }
+        match change.kind {
+            ChangeKind::Put { key, value, .. } => drop(copy.insert(key.to_vec(), value.to_vec())),
+            ChangeKind::Del { key } => drop(copy.remove(&key[..])),
+            ChangeKind::DelRange(range) => copy.retain(|key, _| !range.contains(key)),
+            other => panic!("I17: {what}: {other:?}"),
+        }
+    }
+    assert!(copy == contents(db), "I17: {what}: the changes come to something else");
 }
 
 /// Leaves the image where it can be looked at, if opening it panics.

@@ -18,6 +18,7 @@
 //! - **I10** Files that `FILES` does not list are not read.
 //! - **I16** A recovery that was cut short, however often, ends in the same state; and a recovered store
 //!   takes a write and keeps it.
+//! - **I17** What a recovered store tells of its changes from the beginning on comes to what it holds.
 //!
 //! ## Running it
 //! `RINGCASK_LONG=1` multiplies scripts and random cuts: hours, and many millions of images. `RINGCASK_SEED`

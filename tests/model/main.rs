@@ -12,6 +12,7 @@ mod support;
 
 mod beside;
 mod concurrent;
+mod follow;
 mod history;
 mod op;
 mod oracle;

@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt};
 use ringcask::sim::SimClock;
 use ringcask::{Cursor, Db, ErrorKind, Options, Page, Result, Scan, Snapshot};
 
+use crate::follow::{Copy, Watcher};
 use crate::op::{ALL, Between, Case, Edge, Fate, How, Op, Selection, Task};
 use crate::oracle::{Called, Oracle};
 use crate::register::{Action, Answer, Value};
@@ -68,20 +69,42 @@ struct Runner {
     settings: Settings,
     /// Makes values differ.
     number: u64,
+    /// `None` while the store is not open.
+    watcher: Option<Watcher>,
+    copy: Copy,
+    /// Whether the log is kept for whoever comes back.
+    is_retained: bool,
+    /// A range that nobody waited for may still be on its way.
+    is_wiping: bool,
 }
 
 impl Runner {
     fn new(case: &Case, on: On) -> std::result::Result<Runner, String> {
         let store = on.store(case.disk_seed);
         let clock = SimClock::new(1_800_000_000_000);
-        let options = case.settings.options(&store, &clock).partitions(case.partitions);
-        let db = told("create", store.try_open(options))?;
+        let is_retained = case.disk_seed.is_multiple_of(2);
+        let options = options_of(&case.settings, &store, &clock, is_retained);
+        let db = told("create", store.try_open(options.partitions(case.partitions)))?;
+        let watcher = Some(Watcher::begin(&db, events_of(&case.settings))?);
         let settings = case.settings.clone();
         let number = case.disk_seed << 20;
         let mut oracle = Oracle::new();
         oracle.set_vanishing(settings.holding.evicts());
         let snapshots = Vec::new();
-        Ok(Runner { store, clock, oracle, db: Some(db), snapshots, settings, number })
+        let (db, copy) = (Some(db), Copy::default());
+        Ok(Runner {
+            store,
+            clock,
+            oracle,
+            db,
+            snapshots,
+            settings,
+            number,
+            watcher,
+            copy,
+            is_retained,
+            is_wiping: false,
+        })
     }
 
     fn db(&self) -> &Db {
@@ -148,6 +171,15 @@ impl Runner {
             let answers = answer.map(|answer| self.told(verb, number, answer)).transpose()?;
             let is_in_line = verb.is_in_line();
             called.push(Called { actions: verb.actions(number), answers, is_in_line });
+        }
+        let is_wipe = |called: &Called| called.actions.iter().any(|of| of.1 == Action::Wipe);
+        let is_wiping = self.is_wiping || called.iter().any(is_wipe);
+        self.is_wiping |= called.iter().any(|call| call.answers.is_none() && is_wipe(call));
+        if let Some(watcher) = &mut self.watcher {
+            // A range may overtake what waits for its keys, which is then never there.
+            for call in called.iter().filter(|call| call.is_in_line || !is_wiping) {
+                watcher.called(&call.actions, call.answers.as_deref().unwrap_or_default());
+            }
         }
         self.oracle.called(&called)
     }
@@ -377,6 +409,7 @@ impl Runner {
     /// Nothing is in flight after it, and everything is durable.
     fn settle(&mut self) -> Verdict {
         told("sync", wait(self.db().sync()))?;
+        self.is_wiping = false;
         self.oracle.settle();
         Ok(())
     }
@@ -385,6 +418,7 @@ impl Runner {
     fn check(&mut self) -> Verdict {
         self.settle()?;
         self.evicted()?;
+        self.followed()?;
         for space in 0..SPACES {
             let is_there = space == 0 || self.db().keyspaces().contains(&space_name(space));
             if !is_there {
@@ -413,6 +447,19 @@ impl Runner {
             return Err(format!("stats have {live} live of {counted} bytes in a log of {log}"));
         }
         Ok(())
+    }
+
+    /// Whoever watched or followed has what there is.
+    fn followed(&mut self) -> Verdict {
+        let db = self.db.as_ref().expect("open between any two operations");
+        self.copy.catch_up(db, self.is_retained)?;
+        let watcher = self.watcher.as_mut().expect("as long as the store is open");
+        if self.settings.holding.evicts() {
+            // A key may go while somebody looks.
+            return watcher.listen();
+        }
+        self.copy.check(db)?;
+        watcher.check(db)
     }
 
     /// Waits until the store holds no more than it may.
@@ -446,10 +493,12 @@ impl Runner {
         let evicts = self.settings.holding.evicts() || settings.holding.evicts();
         let is_same = !is_written_meanwhile && !evicts && !is_growing;
         let live_before = self.live_bytes().filter(|_| is_same);
+        self.watcher.as_mut().expect("as long as the store is open").listen()?;
+        self.watcher = None;
         self.close(how)?;
         self.settings = settings.clone();
         self.oracle.set_vanishing(settings.holding.evicts());
-        let options = || self.settings.options(&self.store, &self.clock);
+        let options = || options_of(&self.settings, &self.store, &self.clock, self.is_retained);
         match between {
             Between::Nothing => {}
             Between::Verified => self.verify(options())?,
@@ -467,7 +516,9 @@ impl Runner {
                 drop(wait(poll_some(opening, 1)));
             }
         }
-        self.db = Some(told("open", self.store.try_open(options()))?);
+        let db = told("open", self.store.try_open(options()))?;
+        self.watcher = Some(Watcher::begin(&db, events_of(&self.settings))?);
+        self.db = Some(db);
         let live = self.live_bytes();
         if live_before.is_some() && live != live_before {
             return Err(format!("live bytes were {live_before:?} and are {live:?}"));
@@ -557,6 +608,16 @@ impl Runner {
         self.check()?;
         told("close", wait(self.db().close()))
     }
+}
+
+fn options_of(settings: &Settings, store: &Store, clock: &SimClock, is_retained: bool) -> Options {
+    let options = settings.options(store, clock);
+    if is_retained { options.changes_retention_bytes(u64::MAX) } else { options }
+}
+
+/// How many events a watcher has room for.
+fn events_of(settings: &Settings) -> usize {
+    if settings.open_files < 6 { settings.open_files } else { 1 << 20 }
 }
 
 /// The result in words.
