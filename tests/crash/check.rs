@@ -105,7 +105,10 @@ impl Image<'_> {
         let (put, acknowledged_at) = wait(timed(disk, db.put(AFTER, &[after][..])));
         put.unwrap_or_else(|error| panic!("I16: {what}: a write after recovery: {error}"));
         assert_eq!(get(&db, AFTER).as_deref(), Some(&[after][..]), "I16: {what}");
-        check_changes(&db, what);
+        // A walk and the log behind it: of some images, because of all it would take as long as the rest.
+        if sent_at.is_multiple_of(8) {
+            check_changes(&db, what);
+        }
         if then == Then::Compact {
             wait(db.compact()).unwrap_or_else(|error| panic!("I4: {what}: compacting: {error}"));
             let compacted = Found::of(&db);
