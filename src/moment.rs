@@ -330,7 +330,8 @@ mod tests {
     #[test]
     fn what_was_there_first_stays() {
         let (then, since) = (file(3), file(8));
-        let moment = Moment::new(all(u64::MAX).begin(), Ranges::default(), table(&[&then]));
+        let life = all(u64::MAX).begin();
+        let moment = Moment::new(life.clone(), Ranges::default(), table(&[&then]));
         for n in 0..2000 {
             assert_eq!(found(&moment, hash(n)), None);
             let old = (n % 3 > 0).then(|| place(if n % 3 == 1 { &then } else { &since }, n * 8));
@@ -351,6 +352,8 @@ mod tests {
         moment.clear();
         assert_eq!((Arc::strong_count(&then), Arc::strong_count(&since)), (1, 1));
         assert_eq!(found(&moment, hash(1)), None);
+        // Until then those that live hold it, and it holds them.
+        assert!(life.end(End::Dropped));
     }
 
     /// Breaks if memory is not counted, or the wrong snapshot has to go for it.

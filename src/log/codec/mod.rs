@@ -337,8 +337,6 @@ fn is_worth_it(value_len: usize, compressed_len: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::format::record::RecordKind;
-    use crate::types::{KeyspaceId, Seqno};
 
     fn codecs_with(setting: Compression, len_min: usize) -> Codecs {
         Codecs::new(setting, len_min, Keyring::default())
@@ -447,6 +445,8 @@ mod tests {
     #[cfg(feature = "encryption")]
     mod sealed {
         use super::*;
+        use crate::log::format::record::RecordKind;
+        use crate::types::{KeyspaceId, Seqno};
 
         fn codecs(current: u8, old: &[u8]) -> Codecs {
             let old: Vec<[u8; 32]> = old.iter().map(|number| [*number; 32]).collect();
