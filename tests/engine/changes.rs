@@ -218,6 +218,25 @@ fn what_is_gone_is_never_passed_over() {
     });
 }
 
+/// Breaks if the log that a stream begins with is let go because nobody has polled the stream yet.
+#[test]
+fn a_stream_keeps_what_it_begins_with() {
+    for since in [ChangesSince::Beginning, ChangesSince::Now] {
+        let store = Store::sim(seed());
+        let db = store.open_with(options(&store, 1, 0));
+        for n in 0..5 {
+            wait(db.put("k", [n])).unwrap();
+        }
+        let mut changes = db.changes(since);
+        wait(db.put("k", "last")).unwrap();
+        wait(db.compact()).unwrap();
+        let mut copy = Copy::default();
+        copy.catch_up(&mut changes);
+        assert_eq!(copy, Copy::of(&db));
+        wait(db.close()).unwrap();
+    }
+}
+
 /// Retention by age: what was written within it is kept and told, also when the store was closed meanwhile; and what is
 /// older is not, nor what goes beyond the bytes. Breaks if a jump of the clock takes what somebody still needs.
 #[test]

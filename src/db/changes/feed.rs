@@ -120,7 +120,8 @@ pub(super) fn places_now(shared: &Shared) -> Vec<Place> {
 }
 
 impl Feed {
-    pub(super) fn begin(shared: Arc<Shared>, position: &ChangePosition) -> Feed {
+    /// Takes hold of what there is of the log behind `position`.
+    pub(super) fn begin(shared: Arc<Shared>, position: &ChangePosition) -> Result<Feed> {
         let walk = position.walk.clone();
         let part = |(shard, place): (usize, &Place)| Part {
             shard,
@@ -128,12 +129,18 @@ impl Feed {
             held: VecDeque::new(),
             seen: FileId(place.file.0.saturating_sub(1)),
         };
-        Feed {
+        let mut feed = Feed {
             shared,
             walk: walk.map(|at| Walk { at, scan: None, is_settled: false }),
             parts: position.places.iter().enumerate().map(part).collect(),
             next: 0,
-        }
+        };
+        feed.hold()?;
+        Ok(feed)
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.hold(&self.shared))
     }
 
     /// What comes next; nothing if there is nothing more now.
@@ -141,9 +148,7 @@ impl Feed {
         if self.shared.lifecycle.is_closing() {
             return Err(Error::closed());
         }
-        for part in &mut self.parts {
-            part.hold(&self.shared)?;
-        }
+        self.hold()?;
         if let Some(walk) = &mut self.walk {
             let page = walk.page(&self.shared).await?;
             for queued in &page.queued {

@@ -143,7 +143,7 @@ impl Db {
     /// **How long the log is kept.** Compaction gives back what was superseded, and moves the rest out of order. What
     /// [`Options::changes_retention_bytes`](crate::Options::changes_retention_bytes) and
     /// [`Options::changes_retention_age`](crate::Options::changes_retention_age) say is kept for those who come back later;
-    /// a stream that is polled often enough keeps by itself what it has still to read. If something was lost the stream says so, with
+    /// a stream keeps by itself what there is for it to read, from when it is made, and what comes while it is polled often enough. If something was lost the stream says so, with
     /// [`PositionGone`](crate::ErrorKind::PositionGone), and never leaves anything out silently.
     ///
     /// Everything is read on the caller's side, in pages of about 1 MiB, or one value if it is longer.
@@ -173,25 +173,32 @@ impl Db {
     /// ```
     pub fn changes(&self, since: impl Into<ChangesSince>) -> Changes {
         let shared = self.shared.clone();
-        let now = |walk| ChangePosition {
-            store: shared.instance,
-            map_epoch: shared.map_epoch,
-            walk,
-            places: feed::places_now(&shared),
+        let from_now = |walk: Option<WalkAt>| loop {
+            let position = ChangePosition {
+                store: shared.instance,
+                map_epoch: shared.map_epoch,
+                walk: walk.clone(),
+                places: feed::places_now(&shared),
+            };
+            // Compaction may be so fast that what is now is gone at once.
+            if let Ok(feed) = Feed::begin(shared.clone(), &position) {
+                break (position, Ok(feed));
+            }
         };
-        let (position, refused) = match since.into() {
-            ChangesSince::Now => (now(None), None),
+        let (position, feed) = match since.into() {
+            ChangesSince::Now => from_now(None),
             ChangesSince::Beginning => {
-                (now(Some(WalkAt { keyspace: KeyspaceId(0), key: Bytes::new() })), None)
+                from_now(Some(WalkAt { keyspace: KeyspaceId(0), key: Bytes::new() }))
             }
             ChangesSince::Position(position) => {
-                let refused = shared.check_position(&position).err();
-                (position, refused)
+                let is_known = shared.check_position(&position);
+                let feed = is_known.and_then(|()| Feed::begin(shared.clone(), &position));
+                (position, feed)
             }
         };
-        let state = match refused {
-            Some(error) => State::Refused(error),
-            None => State::Idle(Box::new(Feed::begin(shared.clone(), &position))),
+        let state = match feed {
+            Err(error) => State::Refused(error),
+            Ok(feed) => State::Idle(Box::new(feed)),
         };
         shared.watchers.stream(true);
         Changes {
