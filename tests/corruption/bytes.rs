@@ -92,7 +92,6 @@ pub(crate) fn sweep_all(
 fn a_flipped_bit_is_found_wherever_it_is() {
     let table = sweep_all(REPAIR_EVERY, flips);
     table.demand(&[Outcome::Refused, Outcome::ErrorAtRead, Outcome::Harmless, Outcome::TailCut]);
-    table.demand(&[Outcome::SettledAgain]);
     assert_eq!(table.of(Outcome::OtherHistory), 0);
 }
 
