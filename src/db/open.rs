@@ -39,6 +39,10 @@ impl Options {
     /// given, `FeatureMissing` for values that need a cargo feature of this build; `PartitionCount`, `NewerFormat`, `Corrupt`,
     /// `IoUringUnavailable`, `NoSpace` and `Io` as their names say. With [`Options::salvage`] those of
     /// [`Db::repair`](crate::Db::repair) too.
+    ///
+    /// # Cancellation
+    /// If the future is dropped, the store is not opened: nothing is evicted, compacted or dropped on behalf of it. Until
+    /// what was begun has ended, another open may find the store `Locked`.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<crate::Db> {
         let options = self;
         let path = path.as_ref().to_owned();
@@ -49,8 +53,9 @@ impl Options {
         std::thread::Builder::new()
             .name("ringcask-open".into())
             .spawn(move || {
+                let opened = open_blocking(&options, &path, &|| !sender.is_canceled());
                 // If the caller is gone the handle is dropped, which closes the store again.
-                let _caller_is_gone = sender.send(open_blocking(&options, &path));
+                let _caller_is_gone = sender.send(opened);
             })
             .map_err(|source| Error::io("start a thread to open", &shown, source))?;
         receiver.await.unwrap_or_else(|_canceled| {
@@ -74,20 +79,36 @@ struct Access {
 /// What to do about a store that does not open because it is damaged.
 const DAMAGED_ADVICE: &str = "run `ringcask repair` or restore a backup";
 
-fn open_blocking(options: &Options, path: &Path) -> Result<Db> {
-    let refused = match try_open(options, path, None) {
+/// Whether somebody still waits for the store to be open.
+type IsAwaited<'a> = &'a dyn Fn() -> bool;
+
+fn open_blocking(options: &Options, path: &Path, is_awaited: IsAwaited<'_>) -> Result<Db> {
+    let refused = match try_open(options, path, None, is_awaited) {
         Err(error) if error.is_corrupt() => error,
         opened => return opened,
     };
     if options.salvage {
+        check_awaited(is_awaited)?;
         let report = salvage(options, path, &refused)?;
-        try_open(options, path, report)
+        try_open(options, path, report, is_awaited)
     } else {
         Err(refused.advise(DAMAGED_ADVICE))
     }
 }
 
-fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> Result<Db> {
+/// The thread may have begun late, or loaded for long: by now the caller may have gone, and have opened the store
+/// again, with other options.
+fn check_awaited(is_awaited: IsAwaited<'_>) -> Result<()> {
+    if is_awaited() { Ok(()) } else { Err(Error::closed()) }
+}
+
+fn try_open(
+    options: &Options,
+    path: &Path,
+    salvaged: Option<RepairReport>,
+    is_awaited: IsAwaited<'_>,
+) -> Result<Db> {
+    check_awaited(is_awaited)?;
     let started = Instant::now();
     let mut access = choose_io(&options.io)?;
     let (root, manifest, lock) = if options.read_only {
@@ -98,7 +119,7 @@ fn try_open(options: &Options, path: &Path, salvaged: Option<RepairReport>) -> R
     } else {
         open_directory(&access.fs, options, path)?
     };
-    let (mut shared, report) = start(options, &access, root, manifest, lock)?;
+    let (mut shared, report) = start(options, &access, (root, manifest, lock), is_awaited)?;
     shared.salvaged = salvaged;
     tracing::info!(
         path = %shared.path.display(),
@@ -192,9 +213,8 @@ fn partition_config(
 fn start(
     options: &Options,
     access: &Access,
-    root: PathBuf,
-    manifest: Manifest,
-    lock: StoreLock,
+    (root, manifest, lock): (PathBuf, Manifest, StoreLock),
+    is_awaited: IsAwaited<'_>,
 ) -> Result<(Shared, Report)> {
     let identity = &StoreIdentity::of(&manifest);
     let (cores, partition_count) = (worker::available_cores(), identity.partition_count as usize);
@@ -249,6 +269,7 @@ fn start(
     let waits = Waits { loaded, committed: committed_sender, worker_count };
     let started =
         collect(&waits, partition_count, options.on_open_progress.as_ref()).and_then(|collected| {
+            check_awaited(is_awaited)?;
             start_ticker(options, access, &root, doorbells, &lifecycle)?;
             Ok(collected)
         });

@@ -1,8 +1,9 @@
 //! What may be opened, what is refused, and that a refusal changes nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
-use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Options};
+use futures::FutureExt;
+use ringcask::{Compaction, Db, Durability, Error, ErrorKind, Eviction, Options};
 
 use crate::support::{Store, contents, each_disk, get, wait};
 
@@ -423,6 +424,36 @@ fn a_failed_open_leaves_no_lock() {
         }
         store.write(&file, &good);
         let db = store.open();
+        check_filled(&db);
+        wait(db.close()).unwrap();
+    });
+}
+
+/// An open that is given up while it loads. Breaks if it goes on all the same, and evicts what the next one, which has
+/// no bound, would have had.
+#[test]
+fn an_open_that_nobody_awaits_evicts_nothing() {
+    each_disk(|store| {
+        wait(filled(store, 1).close()).unwrap();
+        let (loading, is_loading) = mpsc::channel();
+        let (given_up, is_given_up) = mpsc::channel::<()>();
+        let is_given_up = Mutex::new(is_given_up);
+        let options = store.options().entries_max(10).eviction(Eviction::Lru);
+        let options = options.on_open_progress(move |_| {
+            let _told_before = loading.send(());
+            let _given_up_before = is_given_up.lock().unwrap().recv();
+        });
+        let mut opening = options.open(store.path()).boxed();
+        assert!((&mut opening).now_or_never().is_none());
+        is_loading.recv().unwrap();
+        drop(opening);
+        drop(given_up);
+        let db = loop {
+            match store.try_open(store.options()) {
+                Err(error) if error.kind() == ErrorKind::Locked => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
         check_filled(&db);
         wait(db.close()).unwrap();
     });
