@@ -106,7 +106,7 @@ impl Image<'_> {
         put.unwrap_or_else(|error| panic!("I16: {what}: a write after recovery: {error}"));
         assert_eq!(get(&db, AFTER).as_deref(), Some(&[after][..]), "I16: {what}");
         // A walk and the log behind it: of some images, because of all it would take as long as the rest.
-        if sent_at.is_multiple_of(8) {
+        if sent_at.is_multiple_of(32) {
             check_changes(&db, what);
         }
         if then == Then::Compact {

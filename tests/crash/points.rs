@@ -270,8 +270,8 @@ fn a_crash_at_every_operation_keeps_every_promise() {
     } else {
         Effort {
             random_cuts: 2,
-            double_every: 2560,
-            double_of_kills_every: 640,
+            double_every: 3584,
+            double_of_kills_every: 896,
             triple_every: 50,
             variants_every: 8,
         }
