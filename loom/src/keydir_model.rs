@@ -9,9 +9,10 @@ use crate::keydir::{Aging, FileSlot, Keydir, KeydirLoader, KeydirReader, Locatio
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::{KeyHash, Seqno};
 
-pub(crate) const MODELS: [Model; 5] = [
+pub(crate) const MODELS: [Model; 6] = [
     ("k9: a key that moves first is found while tables grow", Some(4), || stays(0)),
     ("k9: a key that moves last is found while tables grow", Some(4), || stays(1)),
+    ("k9: keys that are looked up together are found while tables grow", Some(3), together),
     ("k10: what was replaced is not found again while tables grow", Some(4), replaced),
     ("k10: what was removed is not found again while tables grow", Some(4), removed),
     ("k11: two readers agree with the order of writes", Some(3), two_readers),
@@ -59,6 +60,19 @@ fn stays(n: u32) {
     reading.join().expect("a model's thread does not panic");
     assert_eq!(keydir.get(key(n)), Some(OLD));
     assert_eq!(keydir.len(), 4);
+}
+
+fn together() {
+    let mut keydir = keydir(0);
+    assert_eq!(keydir.upsert(key(1), NEW), None);
+    let reader = keydir.reader();
+    let reading = thread::spawn(move || {
+        let mut found = [None; 3];
+        reader.lookup_many(&[key(0), key(1), key(7)], |number, location| found[number] = location);
+        assert_eq!(found, [Some(OLD), Some(NEW), None]);
+    });
+    grow(&mut keydir);
+    reading.join().expect("a model's thread does not panic");
 }
 
 /// The key is replaced in the midst of the expansion; `told` says so to the reader.

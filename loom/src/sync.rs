@@ -80,6 +80,10 @@ impl<T> RwLock<T> {
         self.0.read().expect("no model goes on after a panic")
     }
 
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        self.0.try_read().ok()
+    }
+
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().expect("no model goes on after a panic")
     }

@@ -52,6 +52,7 @@ mod table;
 mod tests;
 mod usage;
 
+use std::array;
 use std::sync::Arc;
 
 pub(crate) use self::age::Aging;
@@ -69,6 +70,9 @@ use self::table::Table;
 use crate::planted::{Bug, is_planted};
 use crate::sync::{ArcSwap, AtomicU64, Ordering};
 use crate::types::KeyHash;
+
+/// Look-ups that overlap: more than a processor has under way at once.
+const LOOKUPS_MAX: usize = 16;
 
 /// The writing half of a keydir, owned by one worker.
 pub(crate) struct Keydir {
@@ -129,6 +133,41 @@ impl KeydirReader {
                     self.shared.ages.note_used(entry);
                 }
                 return Some(f(entry.location()));
+            }
+        }
+    }
+
+    /// Looks up each of `hashes`, and calls `f` with its number and what [`lookup`](Self::lookup) would find.
+    ///
+    /// The cache misses of different keys overlap: a processor does not go on reading ahead of a lock that it takes, so
+    /// some are taken first and looked into afterwards. Nothing is waited for while more than one is held: a writer
+    /// that waits between the two would block both. `f` is not called in the order of the numbers.
+    pub(crate) fn lookup_many(
+        &self,
+        hashes: &[KeyHash],
+        mut f: impl FnMut(usize, Option<Location>),
+    ) {
+        let directory = self.shared.directory.load();
+        for (chunk, hashes) in hashes.chunks(LOOKUPS_MAX).enumerate() {
+            let number = |index| chunk * LOOKUPS_MAX + index;
+            let locked: [_; LOOKUPS_MAX] = array::from_fn(|index| {
+                let hash = hashes.get(index)?;
+                directory.table(hash.table).try_read().filter(|slots| slots.owns(hash.table))
+            });
+            let found: [_; LOOKUPS_MAX] = array::from_fn(|index| {
+                locked[index].as_ref().map(|slots| slots.find(hashes[index]).map(Entry::location))
+            });
+            for (index, found) in found.into_iter().enumerate() {
+                if let Some(location) = found {
+                    f(number(index), location);
+                }
+            }
+            let is_left = locked.each_ref().map(Option::is_none);
+            drop(locked);
+            for (index, hash) in hashes.iter().enumerate().filter(|(index, _)| is_left[*index]) {
+                if self.lookup(*hash, |location| f(number(index), Some(location))).is_none() {
+                    f(number(index), None);
+                }
             }
         }
     }

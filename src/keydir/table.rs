@@ -51,6 +51,11 @@ impl Table {
         self.0.read()
     }
 
+    /// As [`read`](Self::read), unless it would have to wait.
+    pub(super) fn try_read(&self) -> Option<RwLockReadGuard<'_, Slots>> {
+        self.0.try_read()
+    }
+
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
         self.0.is_locked()

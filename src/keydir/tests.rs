@@ -247,12 +247,32 @@ impl History {
 
     fn check(&self, reader: &KeydirReader, key: usize) {
         let oldest = self.done[key].load(Ordering::SeqCst);
-        let found = reader.lookup(hash(key as u64), |found| {
-            // The writer cannot have finished a later version while this runs.
-            let version = found.offset / 8;
-            assert!(self.done[key].load(Ordering::SeqCst) <= version, "a stale entry of {key}");
-            found
+        let found = reader.lookup(hash(key as u64), |found| self.is_fresh(key, found));
+        self.judge(key, oldest, found);
+    }
+
+    fn check_together(&self, reader: &KeydirReader, keys: &[usize]) {
+        let oldest: Vec<_> =
+            keys.iter().map(|key| self.done[*key].load(Ordering::SeqCst)).collect();
+        let hashes: Vec<_> = keys.iter().map(|key| hash(*key as u64)).collect();
+        let mut found = vec![None; keys.len()];
+        reader.lookup_many(&hashes, |number, location| {
+            let before = found[number].replace(location.map(|at| self.is_fresh(keys[number], at)));
+            assert_eq!(before, None, "told twice");
         });
+        for ((key, oldest), found) in keys.iter().zip(oldest).zip(found) {
+            self.judge(*key, oldest, found.expect("each is told"));
+        }
+    }
+
+    /// While a reader is told of it, the writer cannot have finished a later version.
+    fn is_fresh(&self, key: usize, found: Location) -> Location {
+        let version = found.offset / 8;
+        assert!(self.done[key].load(Ordering::SeqCst) <= version, "a stale entry of {key}");
+        found
+    }
+
+    fn judge(&self, key: usize, oldest: u32, found: Option<Location>) {
         let newest = self.begun[key].load(Ordering::SeqCst);
         match found {
             Some(found) => {
@@ -291,6 +311,9 @@ fn readers_see_the_present_while_tables_change_hands() {
                     let at = by_table.partition_point(|(table, _)| u64::from(*table) < frontier);
                     let near = (at + random.usize(..64)).saturating_sub(32).min(KEYS - 1);
                     history.check(&reader, by_table[near].1);
+                    let some: Vec<_> = by_table[near..].iter().step_by(3).take(40).collect();
+                    let some: Vec<_> = some.into_iter().map(|(_, key)| *key).collect();
+                    history.check_together(&reader, &some);
                 }
             });
         }
@@ -306,4 +329,44 @@ fn readers_see_the_present_while_tables_change_hands() {
     for key in 0..KEYS {
         history.check(&keydir.reader(), key);
     }
+    history.check_together(&keydir.reader(), &(0..KEYS).collect::<Vec<_>>());
+}
+
+/// Nobody waits for a table while he holds others: two that wait for each other would wait for ever.
+#[test]
+fn a_table_that_is_written_to_is_waited_for_alone() {
+    let mut keydir = Keydir::new();
+    for key in 0..60_000 {
+        keydir.upsert(hash(key), location(key, 1));
+    }
+    let written = hash(1).table;
+    let reader = keydir.reader();
+    let hashes: Vec<_> = (0..16).map(hash).collect();
+    let told = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let lock = keydir.directory.table(written).write();
+        let others = hashes.iter().filter(|hash| {
+            !std::ptr::eq(keydir.directory.table(hash.table), keydir.directory.table(written))
+        });
+        let others = others.count() as u32;
+        assert!(others < 16);
+        let looking = scope.spawn(|| {
+            reader.lookup_many(&hashes, |_, location| {
+                assert!(location.is_some());
+                told.fetch_add(1, Ordering::SeqCst);
+            });
+        });
+        while told.load(Ordering::SeqCst) < others {
+            thread::yield_now();
+        }
+        for other in &hashes {
+            let table = keydir.directory.table(other.table);
+            if !std::ptr::eq(table, keydir.directory.table(written)) {
+                drop(table.write());
+            }
+        }
+        drop(lock);
+        looking.join().unwrap();
+    });
+    assert_eq!(told.load(Ordering::SeqCst), 16);
 }
