@@ -443,22 +443,26 @@ impl Shared {
 
     /// Whether the read is a use of the key decides what eviction makes of it.
     async fn read(&self, keyspace: KeyspaceId, key: &[u8], is_use: bool) -> Result<Option<Entry>> {
-        self.check_key(key)?;
-        self.check_open(keyspace)?;
-        let hash = self.hash(keyspace, key);
-        let shard = self.shard_of(hash);
-        let view = &self.partitions[shard].view;
-        let full_key = (keyspace, key);
-        match read::read_now(view, &self.codecs, &self.expiry, hash, full_key, is_use) {
+        match self.read_now(keyspace, key, is_use)? {
             ReadNow::Found(entry) => Ok(Some(entry)),
             ReadNow::Missing => Ok(None),
             ReadNow::Hop => {
+                let hash = self.hash(keyspace, key);
                 let (reply, receiver) = reply_slot();
                 let key = Bytes::copy_from_slice(key);
                 let request = Request::Get { hash, keyspace, key, reply };
-                let stored = Call::new(self, shard, request, receiver).await?;
+                let stored = Call::new(self, self.shard_of(hash), request, receiver).await?;
                 stored.map(|stored| stored.decode(&self.codecs)).transpose()
             }
         }
+    }
+
+    /// As [`read`](Self::read), as far as it goes without waiting.
+    fn read_now(&self, keyspace: KeyspaceId, key: &[u8], is_use: bool) -> Result<ReadNow> {
+        self.check_key(key)?;
+        self.check_open(keyspace)?;
+        let hash = self.hash(keyspace, key);
+        let view = &self.partitions[self.shard_of(hash)].view;
+        Ok(read::read_now(view, &self.codecs, &self.expiry, hash, (keyspace, key), is_use))
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::call::Call;
-use super::read::read_place;
+use super::read::{ReadNow, read_place};
 use super::{Db, Scan, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keydir::Location;
@@ -263,6 +263,17 @@ impl At {
     fn hides(&self, expires_at: Option<ExpiresAt>) -> bool {
         expires_at.is_some_and(|at| at.as_ms() <= self.now_ms)
     }
+
+    /// The entry of a key, unless it had expired, or its range had been deleted.
+    fn shown(
+        &self,
+        shard: usize,
+        (keyspace, key): (KeyspaceId, &[u8]),
+        entry: Option<Entry>,
+    ) -> Option<Entry> {
+        let cover = self.moments[shard].ranges.cover(keyspace, key);
+        entry.filter(|entry| entry.seqno >= cover && !self.hides(entry.expires_at))
+    }
 }
 
 /// Where reads look: at what is there now, or at what was there at a moment.
@@ -273,12 +284,12 @@ pub(super) struct AsOf {
 }
 
 /// What is known of a key without reading its record.
+#[derive(Clone, Copy)]
 pub(super) struct Located {
     /// Where it is, and in which file, if it might matter.
     pub(super) found: Option<(Location, Option<FileId>)>,
-    /// Below this sequence number the key is deleted.
+    /// Below this sequence number the key is deleted; zero if it is in no range that was deleted.
     pub(super) cover: Seqno,
-    pub(super) is_covered: bool,
 }
 
 impl AsOf {
@@ -316,25 +327,39 @@ impl AsOf {
         Ok(table)
     }
 
-    /// Where a key is.
-    pub(super) fn locate(&self, shard: usize, keyspace: KeyspaceId, key: &[u8]) -> Result<Located> {
-        let hash = self.shared.hash(keyspace, key);
+    /// Where each of these keys of one partition is, told with its number, in any order.
+    pub(super) fn locate_many<'k>(
+        &self,
+        shard: usize,
+        keyspace: KeyspaceId,
+        keys: impl Iterator<Item = &'k [u8]>,
+        mut tell: impl FnMut(usize, Located),
+    ) -> Result<()> {
         if let Some(at) = &self.at {
-            let cover = at.moments[shard].ranges.cover(keyspace, key);
-            let found = at.find(&self.shared, shard, hash)?;
-            let found = found.map(|place| (place.location, Some(place.data.id)));
-            return Ok(Located { found, cover, is_covered: cover > Seqno(0) });
+            for (number, key) in keys.enumerate() {
+                let cover = at.moments[shard].ranges.cover(keyspace, key);
+                let found = at.find(&self.shared, shard, self.shared.hash(keyspace, key))?;
+                let found = found.map(|place| (place.location, Some(place.data.id)));
+                tell(number, Located { found, cover });
+            }
+            return Ok(());
         }
         let view = &self.shared.partitions[shard].view;
         // Before the look-up (RG2).
-        let cover = view.ranges.cover(keyspace, key);
-        let is_covered = cover > Seqno(0);
-        let found = view.keydir.lookup(hash, |location| {
-            // While the entry is known to be there, so is its file.
-            let file = |()| view.files.load().get(location.slot).map(|data| data.id);
-            (location, (location.has_expiry || is_covered).then_some(()).and_then(file))
+        let cover_and_hash =
+            |key| (view.ranges.cover(keyspace, key), self.shared.hash(keyspace, key));
+        let (covers, hashes): (Vec<_>, Vec<_>) = keys.map(cover_and_hash).unzip();
+        view.keydir.lookup_many(&hashes, |number, location| {
+            let cover = covers[number];
+            let found = location.map(|location| {
+                let is_wanted = location.has_expiry || cover > Seqno(0);
+                // While the entry is known to be there, so is its file.
+                let file = |()| view.files.load().get(location.slot).map(|data| data.id);
+                (location, is_wanted.then_some(()).and_then(file))
+            });
+            tell(number, Located { found, cover });
         });
-        Ok(Located { found, cover, is_covered })
+        Ok(())
     }
 
     /// Whether a record with this expiry is not to be shown.
@@ -351,29 +376,54 @@ impl AsOf {
             None => return self.shared.read(keyspace, key, false).await,
             Some(at) => (&*self.shared, at),
         };
+        let place = match self.seek(at, keyspace, key)? {
+            Sought::Known(entry) => return Ok(entry),
+            Sought::At(place) => place,
+        };
+        let shard = shared.shard_of(shared.hash(keyspace, key));
+        let (reply, receiver) = reply_slot();
+        let get = GetAt { place, keyspace, key: Bytes::copy_from_slice(key), reply };
+        let stored = Call::new(shared, shard, Request::GetAt(Box::new(get)), receiver).await?;
+        let entry = stored.map(|stored| stored.decode(&shared.codecs)).transpose()?;
+        Ok(at.shown(shard, (keyspace, key), entry))
+    }
+
+    /// As [`read`](Self::read), as far as it goes without waiting.
+    pub(super) fn read_now(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<ReadNow> {
+        let Some(at) = &self.at else {
+            return self.shared.read_now(keyspace, key, false);
+        };
+        Ok(match self.seek(at, keyspace, key)? {
+            Sought::Known(Some(entry)) => ReadNow::Found(entry),
+            Sought::Known(None) => ReadNow::Missing,
+            Sought::At(_) => ReadNow::Hop,
+        })
+    }
+
+    fn seek(&self, at: &At, keyspace: KeyspaceId, key: &[u8]) -> Result<Sought> {
+        let shared = &*self.shared;
         shared.check_key(key)?;
         self.check(keyspace)?;
         let hash = shared.hash(keyspace, key);
         let shard = shared.shard_of(hash);
         let view = &shared.partitions[shard].view;
-        let cover = at.moments[shard].ranges.cover(keyspace, key);
         let Some(place) = at.find(shared, shard, hash)? else {
             view.gets_hop_free.add(1);
             view.gets_missing.add(1);
-            return Ok(None);
+            return Ok(Sought::Known(None));
         };
-        let now = read_place(view, &shared.codecs, &place, (keyspace, key));
-        let entry = if now.is_some() {
-            now
-        } else {
-            let (reply, receiver) = reply_slot();
-            let get = GetAt { place, keyspace, key: Bytes::copy_from_slice(key), reply };
-            let request = Request::GetAt(Box::new(get));
-            let stored = Call::new(shared, shard, request, receiver).await?;
-            stored.map(|stored| stored.decode(&shared.codecs)).transpose()?
-        };
-        Ok(entry.filter(|entry| entry.seqno >= cover && !at.hides(entry.expires_at)))
+        Ok(match read_place(view, &shared.codecs, &place, (keyspace, key)) {
+            None => Sought::At(place),
+            entry => Sought::Known(at.shown(shard, (keyspace, key), entry)),
+        })
     }
+}
+
+/// What a moment says of a key.
+enum Sought {
+    Known(Option<Entry>),
+    /// The record there has to be waited for.
+    At(Place),
 }
 
 #[cold]

@@ -16,19 +16,20 @@ mod page;
 mod span;
 mod walk;
 
+use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::FuturesOrdered;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 
 pub(super) use self::file::Reader;
 pub use self::page::{Cursor, Page};
 use self::span::Span;
 use self::walk::{Keys, Walk};
+use super::read::ReadNow;
 use super::snapshot::AsOf;
 use crate::error::Result;
 use crate::mailbox::Entry;
@@ -57,7 +58,7 @@ pub struct Scan {
     filter: Option<Filter>,
     /// Entries that may still come.
     left: usize,
-    window: FuturesOrdered<Fetch>,
+    window: VecDeque<Fetch>,
     /// Begins with one, because nothing is known of the first value's length.
     window_len_max: usize,
     ended: bool,
@@ -77,7 +78,11 @@ enum KeysOf {
 type Filter = Box<dyn FnMut(&[u8], &[u8]) -> bool + Send>;
 
 /// The entry of a key, unless it was deleted since the key was passed.
-type Fetch = BoxFuture<'static, Result<Option<(Bytes, Entry)>>>;
+enum Fetch {
+    Done(Result<Option<(Bytes, Entry)>>),
+    /// A worker was asked: it has been polled, so that its read is under way while others are.
+    Asked(BoxFuture<'static, Result<Option<(Bytes, Entry)>>>),
+}
 
 impl Scan {
     pub(super) fn new(as_of: AsOf, keyspace: KeyspaceId) -> Scan {
@@ -90,7 +95,7 @@ impl Scan {
             as_of,
             filter: None,
             left: usize::MAX,
-            window: FuturesOrdered::new(),
+            window: VecDeque::new(),
             window_len_max: 1,
             ended: false,
         }
@@ -196,12 +201,22 @@ impl Scan {
         self.keys.span()
     }
 
-    fn fetch(&self, key: Bytes) -> Fetch {
-        let (as_of, keyspace) = (self.as_of.clone(), self.keyspace);
-        Box::pin(async move {
-            let entry = as_of.read(keyspace, &key).await?;
-            Ok(entry.map(|entry| (key, entry)))
-        })
+    fn fetch(&self, key: Bytes, cx: &mut Context<'_>) -> Fetch {
+        match self.as_of.read_now(self.keyspace, &key) {
+            Ok(ReadNow::Found(entry)) => Fetch::Done(Ok(Some((key, entry)))),
+            Ok(ReadNow::Missing) => Fetch::Done(Ok(None)),
+            Err(error) => Fetch::Done(Err(error)),
+            Ok(ReadNow::Hop) => {
+                let (as_of, keyspace) = (self.as_of.clone(), self.keyspace);
+                let asked = Box::pin(async move {
+                    let entry = as_of.read(keyspace, &key).await?;
+                    Ok(entry.map(|entry| (key, entry)))
+                });
+                let mut fetch = Fetch::Asked(asked);
+                let _ = fetch.poll(cx);
+                fetch
+            }
+        }
     }
 
     fn end(&mut self) {
@@ -284,10 +299,14 @@ impl Scan {
             if self.left == 0 && !self.ended {
                 self.end();
             }
-            while !self.ended && self.window.len() < self.window_len_max.min(self.left) {
+            // What is in the page cache is read when it is wanted, the rest ahead of that.
+            while !self.ended
+                && !matches!(self.window.front(), Some(Fetch::Done(_)))
+                && self.window.len() < self.window_len_max.min(self.left)
+            {
                 match self.keys.poll_key(cx) {
                     Poll::Ready(Some(Ok(key))) => {
-                        let fetch = self.fetch(key);
+                        let fetch = self.fetch(key, cx);
                         self.window.push_back(fetch);
                     }
                     Poll::Ready(Some(Err(error))) => {
@@ -298,11 +317,12 @@ impl Scan {
                     Poll::Pending => break,
                 }
             }
-            if self.window.is_empty() {
+            let Some(first) = self.window.front_mut() else {
                 return if self.ended { Poll::Ready(None) } else { Poll::Pending };
-            }
-            match ready!(self.window.poll_next_unpin(cx)) {
-                Some(Ok(Some((key, entry)))) => {
+            };
+            ready!(first.poll(cx));
+            match self.window.pop_front() {
+                Some(Fetch::Done(Ok(Some((key, entry))))) => {
                     let short_enough = READ_AHEAD_BYTES / entry.value.len().max(1);
                     self.window_len_max = short_enough.clamp(1, READ_AHEAD_MAX);
                     if self.filter.as_mut().is_none_or(|filter| filter(&key, &entry.value)) {
@@ -310,13 +330,24 @@ impl Scan {
                         return Poll::Ready(Some(Ok((key, entry))));
                     }
                 }
-                Some(Ok(None)) | None => {} // Deleted since the key was passed.
-                Some(Err(error)) => {
+                Some(Fetch::Done(Err(error))) => {
                     self.end();
                     return Poll::Ready(Some(Err(error)));
                 }
+                // Deleted since the key was passed.
+                Some(Fetch::Done(Ok(None)) | Fetch::Asked(_)) | None => {}
             }
         }
+    }
+}
+
+impl Fetch {
+    /// Ready once it is done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Fetch::Asked(asked) = self {
+            *self = Fetch::Done(ready!(asked.poll_unpin(cx)));
+        }
+        Poll::Ready(())
     }
 }
 

@@ -28,12 +28,14 @@ use crate::error::{Error, Result};
 use crate::log::data_file::{CoveringRun, DataFile};
 use crate::log::hint_file::KeyAt;
 use crate::planted::{Bug, is_planted};
-use crate::types::{ExpiresAt, FileId};
+use crate::types::{ExpiresAt, FileId, Seqno};
 
 /// More cursors of one partition than this are a reason to have a key run instead.
 const WIDE_FILES: usize = 8;
 /// Files that are opened, or whose first block is read, at the same time.
 const OPENING_MAX: usize = 8;
+/// Keys that are held against the keydir together.
+const NAMED_MAX: usize = 128;
 /// Keys looked at before others of the caller's thread get a turn.
 const TURN_KEYS: usize = 4096;
 
@@ -46,6 +48,7 @@ pub(super) struct Walk {
     heap: Vec<u32>,
     /// The last key that was passed; no key is empty.
     passed: Vec<u8>,
+    named: Named,
     since_turn: usize,
 }
 
@@ -55,6 +58,37 @@ pub(super) struct Keys {
     pub(super) bytes: Vec<u8>,
     /// Where each ends.
     pub(super) ends: Vec<u32>,
+}
+
+impl Keys {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..self.ends[index] as usize]
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// Keys that files name, and which of them are there.
+#[derive(Default)]
+struct Named {
+    keys: Keys,
+    candidates: Vec<Candidate>,
+    verdicts: Vec<Verdict>,
+    /// The first one that nobody has taken.
+    next: usize,
 }
 
 /// Where the newest record of a key that a file names is, as far as files say.
@@ -68,11 +102,14 @@ struct Candidate {
 enum Step {
     /// `passed` is the next key.
     Candidate(Candidate),
+    /// `named` has the next keys.
+    Named,
     /// This cursor needs its next block.
     Load(usize),
     End,
 }
 
+#[derive(Clone)]
 enum Verdict {
     Shown,
     Hidden,
@@ -107,6 +144,7 @@ impl Walk {
             cursors: Vec::new(),
             heap: Vec::new(),
             passed: Vec::new(),
+            named: Named::default(),
             since_turn: 0,
         };
         for cursor in cursors {
@@ -123,12 +161,11 @@ impl Walk {
         bytes_max: usize,
     ) -> Result<bool> {
         self.check_open()?;
-        while keys.ends.len() < count_max && keys.bytes.len() < bytes_max {
-            if !self.next_key().await? {
+        while keys.len() < count_max && keys.bytes.len() < bytes_max {
+            let Some(next) = self.next_key(count_max - keys.len()).await? else {
                 return Ok(false);
-            }
-            keys.bytes.extend_from_slice(&self.passed);
-            keys.ends.push(keys.bytes.len() as u32);
+            };
+            keys.push(self.named.keys.get(next));
         }
         Ok(true)
     }
@@ -137,7 +174,11 @@ impl Walk {
     pub(super) async fn count(&mut self, count_max: u64) -> Result<u64> {
         self.check_open()?;
         let mut count = 0;
-        while count < count_max && self.next_key().await? {
+        while count < count_max {
+            let left = usize::try_from(count_max - count).unwrap_or(usize::MAX);
+            if self.next_key(left).await?.is_none() {
+                break;
+            }
             count += 1;
         }
         Ok(count)
@@ -148,63 +189,74 @@ impl Walk {
         self.as_of.check(self.span.keyspace)
     }
 
-    /// Goes to the next key that is there; false at the end.
-    async fn next_key(&mut self) -> Result<bool> {
+    /// Which of `named` is the next key that is there, of so many that are wanted; `None` at the end.
+    async fn next_key(&mut self, wanted: usize) -> Result<Option<usize>> {
         loop {
+            while let Some(verdict) = self.named.verdicts.get(self.named.next) {
+                let index = self.named.next;
+                self.named.next += 1;
+                let is_shown = match verdict {
+                    Verdict::Shown => true,
+                    Verdict::Hidden => false,
+                    Verdict::Ask => {
+                        let key = self.named.keys.get(index);
+                        self.as_of.read(self.span.keyspace, key).await?.is_some()
+                    }
+                };
+                if is_shown {
+                    return Ok(Some(index));
+                }
+            }
             if self.since_turn >= TURN_KEYS {
                 self.since_turn = 0;
                 take_a_turn().await;
                 self.check_open()?;
             }
-            match self.step() {
-                Step::End => return Ok(false),
+            match self.name(wanted.min(NAMED_MAX)) {
+                Step::End => return Ok(None),
                 Step::Load(cursor) => self.load(cursor).await?,
-                Step::Candidate(candidate) => {
-                    self.since_turn += 1;
-                    let is_shown = match self.judge(&candidate)? {
-                        Verdict::Shown => true,
-                        Verdict::Hidden => false,
-                        Verdict::Ask => {
-                            let keyspace = self.span.keyspace;
-                            self.as_of.read(keyspace, &self.passed).await?.is_some()
-                        }
-                    };
-                    if is_shown {
-                        return Ok(true);
-                    }
+                Step::Candidate(_) | Step::Named => {
+                    self.since_turn += self.named.keys.len();
+                    self.judge_all()?;
                 }
             }
         }
     }
 
-    /// Whether a key is there, and not hidden. This is the one place that decides; what else may hide a key,
-    /// by its keyspace, its bytes or the sequence number of its newest record, is asked here.
-    fn judge(&self, candidate: &Candidate) -> Result<Verdict> {
-        let Located { found, is_covered, cover } =
-            self.as_of.locate(candidate.shard, self.span.keyspace, &self.passed)?;
-        Ok(match found {
-            _ if is_planted(Bug::NamesBelieved) => Verdict::Shown,
-            None => Verdict::Hidden,
-            Some((location, _))
-                if is_planted(Bug::RewrittenPassedOver)
-                    && location.offset != candidate.at.offset =>
-            {
-                Verdict::Hidden
+    /// Has files name so many keys, or as many as they can before something must be loaded.
+    fn name(&mut self, count: usize) -> Step {
+        self.named.keys.clear();
+        self.named.candidates.clear();
+        self.named.verdicts.clear();
+        self.named.next = 0;
+        while self.named.keys.len() < count {
+            match self.step() {
+                Step::Candidate(candidate) => {
+                    self.named.keys.push(&self.passed);
+                    self.named.candidates.push(candidate);
+                }
+                step if self.named.candidates.is_empty() => return step,
+                _ => break,
             }
-            Some((location, _)) if !location.has_expiry && !is_covered => Verdict::Shown,
-            Some((location, file))
-                if file.is_some()
-                    && file == candidate.file
-                    && location.offset == candidate.at.offset =>
-            {
-                let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
-                let is_hidden = candidate.at.seqno < cover || self.as_of.hides(expires_at);
-                if is_hidden { Verdict::Hidden } else { Verdict::Shown }
-            }
-            // Written or moved since the walk began: the files of the walk do not know when it expires, or
-            // whether it is older than a range that was deleted.
-            Some(_) => Verdict::Ask,
-        })
+        }
+        Step::Named
+    }
+
+    /// Which of the keys are there.
+    fn judge_all(&mut self) -> Result<()> {
+        let Named { keys, candidates, verdicts, .. } = &mut self.named;
+        verdicts.resize(candidates.len(), Verdict::Hidden);
+        let mut by_shard: Vec<usize> = (0..candidates.len()).collect();
+        by_shard.sort_unstable_by_key(|index| candidates[*index].shard);
+        for of_shard in by_shard.chunk_by(|a, b| candidates[*a].shard == candidates[*b].shard) {
+            let shard = candidates[of_shard[0]].shard;
+            let keys = of_shard.iter().map(|index| keys.get(*index));
+            self.as_of.locate_many(shard, self.span.keyspace, keys, |number, located| {
+                let index = of_shard[number];
+                verdicts[index] = judge(&self.as_of, &candidates[index], located);
+            })?;
+        }
+        Ok(())
     }
 
     /// Passes the next key that any file names.
@@ -337,6 +389,35 @@ impl Walk {
             .then_with(|| b.is_due().cmp(&a.is_due()))
             .then_with(|| b.at().seqno.cmp(&a.at().seqno))
             .is_lt()
+    }
+}
+
+/// Whether a key is there, and not hidden. This is the one place that decides; what else may hide a key,
+/// by its keyspace, its bytes or the sequence number of its newest record, is asked here.
+fn judge(as_of: &AsOf, candidate: &Candidate, located: Located) -> Verdict {
+    let Located { found, cover } = located;
+    let is_covered = cover > Seqno(0);
+    match found {
+        _ if is_planted(Bug::NamesBelieved) => Verdict::Shown,
+        None => Verdict::Hidden,
+        Some((location, _))
+            if is_planted(Bug::RewrittenPassedOver) && location.offset != candidate.at.offset =>
+        {
+            Verdict::Hidden
+        }
+        Some((location, _)) if !location.has_expiry && !is_covered => Verdict::Shown,
+        Some((location, file))
+            if file.is_some()
+                && file == candidate.file
+                && location.offset == candidate.at.offset =>
+        {
+            let expires_at = candidate.at.expires_at_ms.and_then(ExpiresAt::from_ms);
+            let is_hidden = candidate.at.seqno < cover || as_of.hides(expires_at);
+            if is_hidden { Verdict::Hidden } else { Verdict::Shown }
+        }
+        // Written or moved since the walk began: the files of the walk do not know when it expires, or
+        // whether it is older than a range that was deleted.
+        Some(_) => Verdict::Ask,
     }
 }
 
