@@ -224,12 +224,25 @@ fn removed_in(moments: &[Moment]) -> impl Iterator<Item = Removed> {
 }
 
 fn sweep(sessions: &[Session], seed: u64, effort: Effort, counters: &Counters) {
+    sweep_until(&|| false, sessions, seed, effort, counters);
+}
+
+fn sweep_until(
+    is_enough: &dyn Fn() -> bool,
+    sessions: &[Session],
+    seed: u64,
+    effort: Effort,
+    counters: &Counters,
+) {
     let store = Store::sim(seed);
     let is_rekeyed = sessions.iter().any(|session| session.settings.rekeyed);
     let mut store = if is_rekeyed || seed.is_multiple_of(3) { store.encrypted(KEY) } else { store };
     let mut history = History::default();
     let mut removed: Vec<Removed> = Vec::new();
     for session in sessions {
+        if is_enough() {
+            return;
+        }
         let recorded = record(&store, session, &mut history);
         for removed in &mut removed {
             removed.at = 0;
@@ -286,7 +299,10 @@ fn a_crash_at_every_operation_keeps_every_promise() {
     let scripts = if is_long() { 400 } else { 1 };
     let mut swept = 0;
     while swept < scripts || opened() < 200_000 {
-        sweep(&script::random(random), random.u64(..), effort, &counters);
+        // One session after the other, until there are enough.
+        let is_last = swept + 1 >= scripts;
+        let is_enough = || is_last && opened() >= 200_000;
+        sweep_until(&is_enough, &script::random(random), random.u64(..), effort, &counters);
         swept += 1;
     }
     counters.tell();
