@@ -15,9 +15,10 @@ triple=x86_64-unknown-linux-gnu
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=address"
 export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1"
-# The reactor thread of one of the executors that tests try lives as long as the process.
+# The reactor thread of one of the executors that tests try lives as long as the process, and with it what it
+# registers with libc, and what a test's output would be caught in, if it were.
 suppressions=$(mktemp)
-echo "leak:async_io::driver" >"$suppressions"
+printf 'leak:%s\n' async_io::driver __cxa_thread_atexit_impl >"$suppressions"
 export LSAN_OPTIONS="suppressions=$suppressions:print_suppressions=0"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/asan
 
@@ -30,8 +31,8 @@ fi
 
 log=$(mktemp)
 trap 'rm -f "$log" "$suppressions"' EXIT
-cargo test --quiet --target "$triple" --features sim --lib -- "${lib[@]}" 2>&1 | tee "$log"
-cargo test --quiet --target "$triple" --features sim --test engine -- "${engine[@]}" 2>&1 | tee -a "$log"
+cargo test --quiet --target "$triple" --features sim --lib -- --nocapture "${lib[@]}" 2>&1 | tee "$log"
+cargo test --quiet --target "$triple" --features sim --test engine -- --nocapture "${engine[@]}" 2>&1 | tee -a "$log"
 passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | paste -sd+ | bc)
 ((passed > 0)) || {
     echo "asan: no test was run" >&2
