@@ -4,14 +4,13 @@
 //! positions is there as long as nobody compacts it: see `changes_retention_bytes` of the library.
 
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::args::StoreArgs;
 use super::failure::{Failure, Outcome};
-use super::format::{Format, JsonText, tsv_escape};
+use super::format::{Format, JsonText, epoch_ms, tsv_escape};
 use super::output::Output;
 use super::store::open_to_look;
 use crate::{Change, ChangeKind, ChangePosition, ChangesSince};
@@ -119,7 +118,7 @@ fn json_line(change: &Change, line: &mut Vec<u8>) {
         ChangeKind::Put { key, value, expires_at } => {
             told.key = Some(JsonText(key));
             told.value = Some(JsonText(value));
-            told.expires_at_ms = expires_at.and_then(ms_of);
+            told.expires_at_ms = expires_at.and_then(epoch_ms);
         }
         ChangeKind::Del { key } => told.key = Some(JsonText(key)),
         ChangeKind::DelRange(range) => {
@@ -141,7 +140,7 @@ fn tsv_line(change: &Change, line: &mut Vec<u8>) {
         ChangeKind::Put { key, value, expires_at } => {
             field(key);
             field(value);
-            if let Some(ms) = expires_at.and_then(ms_of) {
+            if let Some(ms) = expires_at.and_then(epoch_ms) {
                 field(ms.to_string().as_bytes());
             }
         }
@@ -167,8 +166,4 @@ fn keyspace_of(change: &Change) -> Option<String> {
         Some(name) => Some(name.to_string()),
         None => (change.keyspace_id > 0).then(|| format!("#{}", change.keyspace_id)),
     }
-}
-
-fn ms_of(at: SystemTime) -> Option<u64> {
-    u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }

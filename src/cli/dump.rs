@@ -1,13 +1,11 @@
 //! `dump`: every record as a line, in order of key, with the time it expires.
 
-use std::time::UNIX_EPOCH;
-
 use bytes::Bytes;
 use futures::StreamExt;
 
 use super::args::{KeyspaceArgs, StoreArgs};
 use super::failure::{Failure, Outcome};
-use super::format::Format;
+use super::format::{Format, epoch_ms};
 use super::output::Output;
 use super::progress;
 use super::store::open_space_to_look;
@@ -43,8 +41,7 @@ pub(super) async fn dump(
         // Deleted since its key was found.
         let Some((key, value, info)) = entry? else { continue };
         line.clear();
-        let expires_at = info.expires_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let expires_at_ms = expires_at.map(|since| since.as_millis() as u64);
+        let expires_at_ms = info.expires_at.and_then(epoch_ms);
         args.format.encode(&key, &value, expires_at_ms, &mut line);
         output.bytes(&line)?;
         progress.inc(1);

@@ -311,8 +311,8 @@ fn readers_see_the_present_while_tables_change_hands() {
                     let at = by_table.partition_point(|(table, _)| u64::from(*table) < frontier);
                     let near = (at + random.usize(..64)).saturating_sub(32).min(KEYS - 1);
                     history.check(&reader, by_table[near].1);
-                    let some: Vec<_> = by_table[near..].iter().step_by(3).take(40).collect();
-                    let some: Vec<_> = some.into_iter().map(|(_, key)| *key).collect();
+                    let some = by_table[near..].iter().step_by(3).take(40).map(|(_, key)| *key);
+                    let some: Vec<_> = some.collect();
                     history.check_together(&reader, &some);
                 }
             });
@@ -339,16 +339,15 @@ fn a_table_that_is_written_to_is_waited_for_alone() {
     for key in 0..60_000 {
         keydir.upsert(hash(key), location(key, 1));
     }
-    let written = hash(1).table;
+    let table_of = |key: &KeyHash| keydir.directory.table(key.table);
+    let written = table_of(&hash(1));
+    let is_other = |key: &&KeyHash| !std::ptr::eq(table_of(key), written);
     let reader = keydir.reader();
     let hashes: Vec<_> = (0..16).map(hash).collect();
     let told = AtomicU32::new(0);
     thread::scope(|scope| {
-        let lock = keydir.directory.table(written).write();
-        let others = hashes.iter().filter(|hash| {
-            !std::ptr::eq(keydir.directory.table(hash.table), keydir.directory.table(written))
-        });
-        let others = others.count() as u32;
+        let lock = written.write();
+        let others = hashes.iter().filter(is_other).count() as u32;
         assert!(others < 16);
         let looking = scope.spawn(|| {
             reader.lookup_many(&hashes, |_, location| {
@@ -359,12 +358,7 @@ fn a_table_that_is_written_to_is_waited_for_alone() {
         while told.load(Ordering::SeqCst) < others {
             thread::yield_now();
         }
-        for other in &hashes {
-            let table = keydir.directory.table(other.table);
-            if !std::ptr::eq(table, keydir.directory.table(written)) {
-                drop(table.write());
-            }
-        }
+        hashes.iter().filter(is_other).for_each(|key| drop(table_of(key).write()));
         drop(lock);
         looking.join().unwrap();
     });

@@ -110,6 +110,28 @@ fn up_and_down_everything_is_as_it_was() {
     });
 }
 
+/// Puts some of 24 keys, each with `value`, and deletes others.
+fn put_and_del(
+    db: &Db,
+    value: u8,
+    random: &mut fastrand::Rng,
+    model: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+) {
+    for key in 0..24_u8 {
+        match random.u8(..6) {
+            0 | 1 => {
+                wait(db.put([key], [value]).into_future()).unwrap();
+                model.insert(vec![key], vec![value]);
+            }
+            2 | 3 => {
+                let was_there = wait(db.del([key])).unwrap();
+                assert_eq!(was_there, model.remove(&vec![key]).is_some());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Whole histories of partition counts against one ordered map: few keys that are put and deleted all the time, so
 /// that what some key has left behind somewhere, once upon a time, would be noticed if it came back.
 #[test]
@@ -124,19 +146,7 @@ fn nothing_that_was_left_behind_comes_back() {
         let mut count = random.u32(1..7);
         let mut db = store.open_with(options(&store).partitions(count));
         for step in 0..10_u8 {
-            for key in 0..24_u8 {
-                match random.u8(..6) {
-                    0 | 1 => {
-                        wait(db.put([key], [step]).into_future()).unwrap();
-                        model.insert(vec![key], vec![step]);
-                    }
-                    2 | 3 => {
-                        let was_there = wait(db.del([key])).unwrap();
-                        assert_eq!(was_there, model.remove(&vec![key]).is_some());
-                    }
-                    _ => {}
-                }
-            }
+            put_and_del(&db, step, random, &mut model);
             match random.u8(..4) {
                 0 => drop(wait(db.compact()).unwrap()),
                 1 => {
@@ -171,19 +181,7 @@ fn nothing_that_was_left_behind_comes_back_with_a_manifest_made_anew() {
         let mut model = BTreeMap::new();
         let mut db = store.open_with(options(&store).partitions(random.u32(1..7)));
         for step in 0..10_u8 {
-            for key in 0..24_u8 {
-                match random.u8(..6) {
-                    0 | 1 => {
-                        wait(db.put([key], [step]).into_future()).unwrap();
-                        model.insert(vec![key], vec![step]);
-                    }
-                    2 | 3 => {
-                        let was_there = wait(db.del([key])).unwrap();
-                        assert_eq!(was_there, model.remove(&vec![key]).is_some());
-                    }
-                    _ => {}
-                }
-            }
+            put_and_del(&db, step, random, &mut model);
             if random.u8(..3) == 0 {
                 wait(db.compact()).unwrap();
             }

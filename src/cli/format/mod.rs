@@ -3,10 +3,17 @@
 mod json;
 mod tsv;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use clap::ValueEnum;
 
 pub(super) use self::json::{JsonRecord, JsonText};
 pub(super) use self::tsv::escape as tsv_escape;
+
+/// Milliseconds since 1970, as every format has a time; `None` for one before that.
+pub(super) fn epoch_ms(at: SystemTime) -> Option<u64> {
+    u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
 
 /// What the line of a record says.
 #[derive(Debug, PartialEq, Eq)]

@@ -99,11 +99,8 @@ struct Candidate {
     at: KeyAt,
 }
 
-enum Step {
-    /// `passed` is the next key.
-    Candidate(Candidate),
-    /// `named` has the next keys.
-    Named,
+/// Why no further key is named.
+enum Stop {
     /// This cursor needs its next block.
     Load(usize),
     End,
@@ -213,9 +210,9 @@ impl Walk {
                 self.check_open()?;
             }
             match self.name(wanted.min(NAMED_MAX)) {
-                Step::End => return Ok(None),
-                Step::Load(cursor) => self.load(cursor).await?,
-                Step::Candidate(_) | Step::Named => {
+                Err(Stop::End) => return Ok(None),
+                Err(Stop::Load(cursor)) => self.load(cursor).await?,
+                Ok(()) => {
                     self.since_turn += self.named.keys.len();
                     self.judge_all()?;
                 }
@@ -224,22 +221,22 @@ impl Walk {
     }
 
     /// Has files name so many keys, or as many as they can before something must be loaded.
-    fn name(&mut self, count: usize) -> Step {
+    fn name(&mut self, count: usize) -> std::result::Result<(), Stop> {
         self.named.keys.clear();
         self.named.candidates.clear();
         self.named.verdicts.clear();
         self.named.next = 0;
         while self.named.keys.len() < count {
             match self.step() {
-                Step::Candidate(candidate) => {
+                Ok(candidate) => {
                     self.named.keys.push(&self.passed);
                     self.named.candidates.push(candidate);
                 }
-                step if self.named.candidates.is_empty() => return step,
-                _ => break,
+                Err(stop) if self.named.candidates.is_empty() => return Err(stop),
+                Err(_) => break,
             }
         }
-        Step::Named
+        Ok(())
     }
 
     /// Which of the keys are there.
@@ -260,22 +257,22 @@ impl Walk {
     }
 
     /// Passes the next key that any file names.
-    fn step(&mut self) -> Step {
+    fn step(&mut self) -> std::result::Result<Candidate, Stop> {
         loop {
-            let Some(&top) = self.heap.first() else { return Step::End };
+            let Some(&top) = self.heap.first() else { return Err(Stop::End) };
             let index = top as usize;
-            let Some(cursor) = &mut self.cursors[index] else { return Step::End };
+            let Some(cursor) = &mut self.cursors[index] else { return Err(Stop::End) };
             if cursor.is_passed() {
-                return Step::Load(index);
+                return Err(Stop::Load(index));
             }
             let (keyspace, key) = cursor.key();
             if self.span.is_behind(keyspace, key) {
                 self.heap.clear();
                 self.cursors.clear();
-                return Step::End;
+                return Err(Stop::End);
             }
             if cursor.is_due() {
-                return Step::Load(index);
+                return Err(Stop::Load(index));
             }
             let is_new = key != self.passed;
             let mut candidate = None;
@@ -293,7 +290,7 @@ impl Walk {
             }
             self.sift_down(0);
             if let Some(candidate) = candidate {
-                return Step::Candidate(candidate);
+                return Ok(candidate);
             }
         }
     }

@@ -299,12 +299,7 @@ impl State {
     pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
         let id = self.resolve(path)?;
         self.contents(id)?;
-        let (parent, name) = split(path)?;
-        let dir = self.resolve(parent)?;
-        self.begin(OpKind::Remove, dir, Some(&name))?;
-        self.names.change(vec![((dir, name), None)]);
-        self.recount();
-        Ok(())
+        self.remove(path)
     }
 
     pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
@@ -314,6 +309,10 @@ impl State {
             self.faults.check_alive()?;
             return Err(Errno::NOTEMPTY.into());
         }
+        self.remove(path)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
         let (parent, name) = split(path)?;
         let dir = self.resolve(parent)?;
         self.begin(OpKind::Remove, dir, Some(&name))?;
