@@ -8,9 +8,9 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::Model;
-use crate::admission::{Admission, Ticket};
+use crate::admission::{Admission, Place};
 use crate::doorbell::{Doorbell, Ticks};
-use crate::reply::slot;
+use crate::reply::{Receiver, Sender, slot};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 pub(crate) const MODELS: [Model; 10] = [
@@ -103,11 +103,34 @@ fn request_and_tick() {
 
 /// Room, and who is inside.
 struct Room {
-    admission: Admission,
+    /// Requests answer as they are let in.
+    admission: Admission<Sender<()>>,
     requests: AtomicUsize,
     bytes: AtomicUsize,
     requests_max: usize,
     bytes_max: usize,
+}
+
+/// A request that was sent.
+struct Sent {
+    place: Option<Place>,
+    let_in: Receiver<()>,
+}
+
+impl Sent {
+    /// Waits until it is let in; false if it never is.
+    fn is_let_in(&self) -> bool {
+        block_on(poll_fn(|cx| self.let_in.poll_answer(cx))).is_some()
+    }
+
+    fn is_in(&self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.let_in.poll_answer(cx) == Poll::Ready(Some(()))
+    }
+}
+
+fn let_in(request: Sender<()>) {
+    request.send(());
 }
 
 impl Room {
@@ -121,17 +144,15 @@ impl Room {
         })
     }
 
-    fn enter(&self, ticket: &mut Ticket) -> bool {
-        block_on(poll_fn(|cx| self.admission.poll_enter(cx, ticket)))
-    }
-
-    fn poll_once(&self, ticket: &mut Ticket) -> Poll<bool> {
-        self.admission.poll_enter(&mut Context::from_waker(Waker::noop()), ticket)
+    fn send(&self, len: usize) -> Sent {
+        let (sender, receiver) = slot();
+        let place = self.admission.enter(sender, len, &mut let_in);
+        Sent { place, let_in: receiver }
     }
 
     /// Goes in, is counted there, and leaves as the worker lets a request go.
     fn pass(&self, len: usize) {
-        assert!(self.enter(&mut Ticket::new(len)));
+        assert!(self.send(len).is_let_in());
         self.stay(len);
     }
 
@@ -142,17 +163,31 @@ impl Room {
         assert!(bytes <= self.bytes_max, "{bytes} bytes are inside");
         self.requests.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(len, Ordering::Relaxed);
-        self.admission.leave(1, len);
+        self.leave(len);
+    }
+
+    fn leave(&self, len: usize) {
+        self.admission.leave(1, len, &mut let_in);
+    }
+
+    /// Gives up; whoever was let in by then leaves, as a worker lets go of what nobody waits for.
+    fn give_up(&self, sent: &Sent, len: usize) {
+        if let Some(place) = sent.place {
+            self.admission.withdraw(place, &mut let_in);
+        }
+        if sent.is_in() {
+            self.leave(len);
+        }
     }
 
     /// All of the room is there again, once nobody is inside.
     fn is_whole(&self) {
-        let mut all = Ticket::new(self.bytes_max);
-        assert_eq!(self.poll_once(&mut all), Poll::Ready(true), "room was lost");
-        let mut more = Ticket::new(1);
-        assert_eq!(self.poll_once(&mut more), Poll::Pending, "there is more room than there was");
-        self.admission.withdraw(&mut more);
-        self.admission.withdraw(&mut all);
+        let all = self.send(self.bytes_max);
+        assert!(all.is_in(), "room was lost");
+        let more = self.send(1);
+        assert!(!more.is_in(), "there is more room than there was");
+        self.give_up(&more, 1);
+        self.leave(self.bytes_max);
     }
 }
 
@@ -186,29 +221,25 @@ fn room_in_bytes() {
 /// A future that was polled once and is dropped, while another caller leaves.
 fn giving_up() {
     let room = Room::new(1, 10);
-    let mut inside = Ticket::new(1);
-    assert_eq!(room.poll_once(&mut inside), Poll::Ready(true));
+    assert!(room.send(1).is_in());
     let leaving = Arc::clone(&room);
-    let leaving = thread::spawn(move || leaving.admission.leave(1, 1));
-    let mut ticket = Ticket::new(1);
-    let _polled = room.poll_once(&mut ticket);
-    room.admission.withdraw(&mut ticket);
+    let leaving = thread::spawn(move || leaving.leave(1));
+    let sent = room.send(1);
+    room.give_up(&sent, 1);
     join([leaving]);
     room.is_whole();
 }
 
-/// The same with somebody queued behind, who must get in whoever was granted the room first.
+/// The same with somebody queued behind, who must get in whoever was let in first.
 fn giving_up_before_another() {
     let room = Room::new(1, 10);
-    let mut inside = Ticket::new(1);
-    assert_eq!(room.poll_once(&mut inside), Poll::Ready(true));
-    let mut head = Ticket::new(1);
-    assert_eq!(room.poll_once(&mut head), Poll::Pending);
+    assert!(room.send(1).is_in());
+    let head = room.send(1);
     let leaving = Arc::clone(&room);
-    let leaving = thread::spawn(move || leaving.admission.leave(1, 1));
+    let leaving = thread::spawn(move || leaving.leave(1));
     let second = Arc::clone(&room);
     let second = thread::spawn(move || second.pass(1));
-    room.admission.withdraw(&mut head);
+    room.give_up(&head, 1);
     join([leaving, second]);
     room.is_whole();
 }
@@ -216,27 +247,24 @@ fn giving_up_before_another() {
 /// Nobody leaves here: the room was there all the time, and only the head did not fit.
 fn giving_up_at_the_head() {
     let room = Room::new(3, 10);
-    let mut inside = Ticket::new(6);
-    assert_eq!(room.poll_once(&mut inside), Poll::Ready(true));
-    let mut head = Ticket::new(6);
-    assert_eq!(room.poll_once(&mut head), Poll::Pending);
+    assert!(room.send(6).is_in());
+    let head = room.send(6);
     let behind = Arc::clone(&room);
     let behind = thread::spawn(move || behind.pass(3));
-    room.admission.withdraw(&mut head);
+    room.give_up(&head, 6);
     join([behind]);
-    room.admission.withdraw(&mut inside);
+    room.leave(6);
     room.is_whole();
 }
 
 fn closing() {
     let room = Room::new(1, 10);
-    let mut inside = Ticket::new(1);
-    assert_eq!(room.poll_once(&mut inside), Poll::Ready(true));
+    assert!(room.send(1).is_in());
     let waiting = Arc::clone(&room);
-    let waiting = thread::spawn(move || assert!(!waiting.enter(&mut Ticket::new(1))));
+    let waiting = thread::spawn(move || assert!(!waiting.send(1).is_let_in()));
     room.admission.close();
     join([waiting]);
-    assert_eq!(room.poll_once(&mut Ticket::new(1)), Poll::Ready(false));
+    assert!(!room.send(1).is_let_in());
 }
 
 fn answered() {

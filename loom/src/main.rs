@@ -28,7 +28,6 @@ mod types;
 mod keydir;
 
 #[path = "../../src/mailbox/admission.rs"]
-#[expect(dead_code, reason = "the engine uses the rest of it")]
 mod admission;
 #[path = "../../src/mailbox/doorbell.rs"]
 #[expect(dead_code, reason = "the engine uses the rest of it")]

@@ -1,4 +1,4 @@
-//! A request's way through a mailbox, as a future: wait for room, send, wait for the reply.
+//! A request's way through a mailbox, as a future: send, wait for room and for the reply.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,15 +6,17 @@ use std::task::{Context, Poll, ready};
 
 use super::Shared;
 use crate::error::{Error, Result};
-use crate::mailbox::{ReplyReceiver, Request, Ticket};
+use crate::mailbox::{Place, ReplyReceiver, Request};
 
-/// Sent at its first poll that finds room; dropping it before that withdraws it, after that only
+/// Sent when it is first polled, as soon as there is room; dropping it before that withdraws it, after that only
 /// stops waiting.
 pub(super) struct Call<'a, T> {
     shared: &'a Shared,
     shard: usize,
-    /// `None` once sent.
-    unsent: Option<(Request, Ticket)>,
+    /// `None` once polled.
+    unsent: Option<Request>,
+    /// Where the request waits for room, if it does.
+    place: Option<Place>,
     receiver: ReplyReceiver<Result<T>>,
 }
 
@@ -25,8 +27,7 @@ impl<'a, T> Call<'a, T> {
         request: Request,
         receiver: ReplyReceiver<Result<T>>,
     ) -> Call<'a, T> {
-        let ticket = Ticket::new(request.len_bytes());
-        Call { shared, shard, unsent: Some((request, ticket)), receiver }
+        Call { shared, shard, unsent: Some(request), place: None, receiver }
     }
 }
 
@@ -35,18 +36,11 @@ impl<T> Future for Call<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let call = self.get_mut();
-        let mailbox = &call.shared.partitions[call.shard].mailbox;
-        if let Some((request, mut ticket)) = call.unsent.take() {
-            match mailbox.poll_admit(cx, &mut ticket) {
-                Poll::Ready(true) => mailbox.send(ticket, request),
-                Poll::Ready(false) => return Poll::Ready(Err(call.shared.no_answer(call.shard))),
-                Poll::Pending => {
-                    call.unsent = Some((request, ticket));
-                    return Poll::Pending;
-                }
-            }
+        if let Some(request) = call.unsent.take() {
+            call.place = call.shared.partitions[call.shard].mailbox.send(request);
         }
         let answer = ready!(call.receiver.poll_answer(cx));
+        call.place = None;
         let no_answer = || -> Result<T, Error> { Err(call.shared.no_answer(call.shard)) };
         Poll::Ready(answer.unwrap_or_else(no_answer))
     }
@@ -54,8 +48,8 @@ impl<T> Future for Call<'_, T> {
 
 impl<T> Drop for Call<'_, T> {
     fn drop(&mut self) {
-        if let Some((_, ticket)) = &mut self.unsent {
-            self.shared.partitions[self.shard].mailbox.withdraw(ticket);
+        if let Some(place) = self.place {
+            self.shared.partitions[self.shard].mailbox.withdraw(place);
         }
     }
 }
@@ -74,7 +68,7 @@ impl<T> Prepared<'_, T> {
     /// The request, while it can still be changed.
     pub(super) fn request(&mut self) -> Option<&mut Request> {
         match self {
-            Prepared::Ready(call) => call.unsent.as_mut().map(|(request, _)| request),
+            Prepared::Ready(call) => call.unsent.as_mut(),
             Prepared::Refused(_) | Prepared::Known(_) | Prepared::Done => None,
         }
     }

@@ -2,12 +2,14 @@
 //! served (W5).
 //!
 //! The common case is one compare-and-swap on a word that holds both counts. Only when there is no
-//! room does a caller take the lock and queue; from then on newcomers queue behind it, and whoever
-//! leaves hands the room to the head of the queue, so that a large request is not starved by small
-//! ones.
+//! room does a request go into a queue, under a lock; from then on newcomers queue behind it, and whoever
+//! leaves lets in those at the head, so that a large request is not starved by small ones.
+//!
+//! What queues is the request itself, not its caller: it goes in whether or not the caller's future is polled
+//! just then. A caller who keeps one future while he waits for another, as whoever writes from within
+//! a scan does, would otherwise keep the room from everybody.
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
 
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
@@ -15,181 +17,129 @@ use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 const BYTES_BITS: u32 = 40;
 const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
 
-pub(crate) struct Admission {
+pub(crate) struct Admission<T> {
     requests_max: u64,
     bytes_max: u64,
     used: AtomicU64,
     /// How many queue; read without the lock to keep the common case short.
     waiting_count: AtomicUsize,
     closed: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<T>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    /// In order of `id`.
-    waiting: VecDeque<Waiting>,
-    next_id: u64,
+struct Queue<T> {
+    /// In order of their places.
+    waiting: VecDeque<Waiting<T>>,
+    place_next: u64,
 }
 
-struct Waiting {
-    id: u64,
-    cost: u64,
-    waker: Waker,
-    /// Room is reserved for it; it leaves the queue when it next polls, or is withdrawn.
-    granted: bool,
-}
-
-/// One caller's place: outside, in the queue, or admitted. Whoever drops it withdraws it first.
-pub(crate) struct Ticket {
-    len: usize,
+struct Waiting<T> {
     place: Place,
+    cost: usize,
+    request: T,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Outside,
-    Queued(u64),
-    Inside,
-    Used,
-}
+/// Where a request queues, or did: given back by a caller who does not wait any more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Place(u64);
 
-impl Ticket {
-    pub(crate) fn new(len: usize) -> Ticket {
-        Ticket { len, place: Place::Outside }
-    }
+/// Called with each request that is let in: in order, so with the queue locked.
+pub(crate) type LetIn<'a, T> = &'a mut dyn FnMut(T);
 
-    /// From here on the room belongs to the request, and the worker gives it back.
-    pub(super) fn consume(&mut self) {
-        assert!(self.place == Place::Inside, "only what was admitted is sent");
-        self.place = Place::Used;
-    }
-}
-
-impl Admission {
-    pub(crate) fn new(requests_max: usize, bytes_max: usize) -> Admission {
+impl<T> Admission<T> {
+    pub(crate) fn new(requests_max: usize, bytes_max: usize) -> Admission<T> {
         Admission {
             requests_max: requests_max as u64,
             bytes_max: (bytes_max as u64).min(BYTES_MASK / 2),
             used: AtomicU64::new(0),
             waiting_count: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            queue: Mutex::new(Queue::default()),
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), place_next: 0 }),
         }
     }
 
-    /// `Ready(true)` with room reserved, `Ready(false)` when closed.
-    pub(crate) fn poll_enter(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<bool> {
-        if self.closed.load(Ordering::SeqCst) {
-            self.withdraw(ticket);
-            return Poll::Ready(false);
+    /// Lets `request` in, or queues it, or drops it if nothing comes in any more.
+    pub(crate) fn enter(&self, request: T, cost: usize, let_in: LetIn<'_, T>) -> Option<Place> {
+        if self.is_closed() {
+            return None;
         }
-        match ticket.place {
-            Place::Inside | Place::Used => Poll::Ready(true),
-            Place::Outside => {
-                if self.waiting_count.load(Ordering::SeqCst) == 0 && self.reserve(ticket.len) {
-                    ticket.place = Place::Inside;
-                    return Poll::Ready(true);
-                }
-                self.enqueue(cx, ticket)
-            }
-            Place::Queued(id) => {
-                let mut queue = self.queue.lock();
-                let Some(index) = queue.index_of(id) else { return Poll::Ready(false) };
-                let waiting = &mut queue.waiting[index];
-                if waiting.granted {
-                    queue.waiting.remove(index);
-                    self.waiting_count.fetch_sub(1, Ordering::SeqCst);
-                    ticket.place = Place::Inside;
-                    return Poll::Ready(true);
-                }
-                waiting.waker.clone_from(cx.waker());
-                Poll::Pending
-            }
+        if self.waiting_count.load(Ordering::SeqCst) == 0 && self.reserve(cost) {
+            let_in(request);
+            return None;
         }
+        let place = {
+            let mut queue = self.queue.lock();
+            let place = Place(queue.place_next);
+            queue.place_next += 1;
+            queue.waiting.push_back(Waiting { place, cost, request });
+            // Announced before the room is looked at again: a `leave` that this look misses sees the
+            // announcement, and lets in.
+            self.waiting_count.fetch_add(1, Ordering::SeqCst);
+            place
+        };
+        self.let_in_first(let_in);
+        if self.is_closed() {
+            self.turn_away();
+        }
+        Some(place)
     }
 
-    /// Gives back room and hands it to the head of the queue.
-    pub(crate) fn leave(&self, requests: usize, bytes: usize) {
+    /// Gives back room, and lets in whom there is room for.
+    pub(crate) fn leave(&self, requests: usize, bytes: usize, let_in: LetIn<'_, T>) {
         if requests == 0 {
             return;
         }
         self.used.fetch_sub(((requests as u64) << BYTES_BITS) + bytes as u64, Ordering::SeqCst);
         if self.waiting_count.load(Ordering::SeqCst) > 0 {
-            self.grant();
+            self.let_in_first(let_in);
         }
     }
 
-    pub(crate) fn withdraw(&self, ticket: &mut Ticket) {
-        match std::mem::replace(&mut ticket.place, Place::Outside) {
-            Place::Outside => {}
-            Place::Used => ticket.place = Place::Used,
-            Place::Inside => self.leave(1, ticket.len),
-            Place::Queued(id) => {
-                let mut queue = self.queue.lock();
-                let Some(index) = queue.index_of(id) else { return };
-                let granted = queue.waiting.remove(index).is_some_and(|waiting| waiting.granted);
-                self.waiting_count.fetch_sub(1, Ordering::SeqCst);
-                drop(queue);
-                if granted {
-                    self.leave(1, ticket.len);
-                } else {
-                    // It may have been the head that blocked smaller ones behind it.
-                    self.grant();
-                }
-            }
-        }
+    /// Takes a request out of the queue, if it is there still.
+    pub(crate) fn withdraw(&self, place: Place, let_in: LetIn<'_, T>) {
+        let withdrawn = {
+            let mut queue = self.queue.lock();
+            let Ok(index) = queue.waiting.binary_search_by_key(&place, |waiting| waiting.place)
+            else {
+                return;
+            };
+            self.waiting_count.fetch_sub(1, Ordering::SeqCst);
+            queue.waiting.remove(index)
+        };
+        drop(withdrawn);
+        // It may have been the head that blocked smaller ones behind it.
+        self.let_in_first(let_in);
     }
 
+    /// Drops what queues, and whatever comes from now on.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let wakers: Vec<Waker> =
-            self.queue.lock().waiting.iter().map(|waiting| waiting.waker.clone()).collect();
-        wakers.into_iter().for_each(Waker::wake);
+        self.turn_away();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
-    fn enqueue(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<bool> {
-        let mut queue = self.queue.lock();
-        let id = queue.next_id;
-        queue.next_id += 1;
-        queue.waiting.push_back(Waiting {
-            id,
-            cost: ticket.len as u64,
-            waker: cx.waker().clone(),
-            granted: false,
-        });
-        ticket.place = Place::Queued(id);
-        // Announced before the count is looked at again: a `leave` that this look misses sees the
-        // announcement, and grants.
-        self.waiting_count.fetch_add(1, Ordering::SeqCst);
-        drop(queue);
-        self.grant();
-        if self.closed.load(Ordering::SeqCst) {
-            self.withdraw(ticket);
-            return Poll::Ready(false);
-        }
-        // The grant may have been for this very ticket, whose waker then has been called.
-        Poll::Pending
+    fn turn_away(&self) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            self.waiting_count.fetch_sub(queue.waiting.len(), Ordering::SeqCst);
+            std::mem::take(&mut queue.waiting)
+        };
+        // Which wakes their callers, so not with the lock held.
+        drop(waiting);
     }
 
-    /// Reserves room for the first in the queue, for as many as there is room.
-    fn grant(&self) {
-        let mut wakers = Vec::new();
+    fn let_in_first(&self, let_in: LetIn<'_, T>) {
+        let mut queue = self.queue.lock();
+        while queue.waiting.front().is_some_and(|first| self.reserve(first.cost))
+            && let Some(first) = queue.waiting.pop_front()
         {
-            let mut queue = self.queue.lock();
-            for waiting in queue.waiting.iter_mut().filter(|waiting| !waiting.granted) {
-                if !self.reserve(waiting.cost as usize) {
-                    break;
-                }
-                waiting.granted = true;
-                wakers.push(waiting.waker.clone());
-            }
+            let_in(first.request);
+            // Not before: a newcomer that sees nobody queue goes in, and is not to overtake.
+            self.waiting_count.fetch_sub(1, Ordering::SeqCst);
         }
-        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn reserve(&self, len: usize) -> bool {
@@ -206,66 +156,83 @@ impl Admission {
     }
 }
 
-impl Queue {
-    fn index_of(&self, id: u64) -> Option<usize> {
-        self.waiting.binary_search_by_key(&id, |waiting| waiting.id).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn poll(admission: &Admission, ticket: &mut Ticket) -> Poll<bool> {
-        admission.poll_enter(&mut Context::from_waker(Waker::noop()), ticket)
+    /// An admission, and what it has let in.
+    struct Room {
+        admission: Admission<&'static str>,
+        inside: Vec<&'static str>,
+    }
+
+    impl Room {
+        fn new(requests_max: usize, bytes_max: usize) -> Room {
+            Room { admission: Admission::new(requests_max, bytes_max), inside: Vec::new() }
+        }
+
+        fn enter(&mut self, request: &'static str, cost: usize) -> Option<Place> {
+            self.admission.enter(request, cost, &mut |request| self.inside.push(request))
+        }
+
+        fn leave(&mut self, cost: usize) {
+            self.admission.leave(1, cost, &mut |request| self.inside.push(request));
+        }
+
+        fn withdraw(&mut self, place: Option<Place>) {
+            let place = place.expect("it queued");
+            self.admission.withdraw(place, &mut |request| self.inside.push(request));
+        }
     }
 
     #[test]
     fn room_is_bounded_in_number_and_bytes_and_given_in_order() {
-        let admission = Admission::new(2, 100);
-        let (mut a, mut b, mut c, mut d) =
-            (Ticket::new(60), Ticket::new(60), Ticket::new(10), Ticket::new(1));
-        assert_eq!(poll(&admission, &mut a), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut b), Poll::Pending);
+        let mut room = Room::new(2, 100);
+        room.enter("a", 60);
+        room.enter("b", 60);
         // Would fit, but `b` was first.
-        assert_eq!(poll(&admission, &mut c), Poll::Pending);
-        admission.leave(1, 60);
-        assert_eq!(poll(&admission, &mut b), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut c), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut d), Poll::Pending);
-        admission.withdraw(&mut b);
-        assert_eq!(poll(&admission, &mut d), Poll::Ready(true));
+        room.enter("c", 10);
+        assert_eq!(room.inside, ["a"]);
+        room.leave(60);
+        assert_eq!(room.inside, ["a", "b", "c"]);
+        room.enter("d", 1);
+        assert_eq!(room.inside, ["a", "b", "c"]);
+        room.leave(60);
+        assert_eq!(room.inside, ["a", "b", "c", "d"]);
     }
 
     #[test]
     fn a_withdrawn_head_lets_the_next_in() {
-        let admission = Admission::new(8, 100);
-        let (mut a, mut b, mut c) = (Ticket::new(60), Ticket::new(60), Ticket::new(10));
-        assert_eq!(poll(&admission, &mut a), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut b), Poll::Pending);
-        assert_eq!(poll(&admission, &mut c), Poll::Pending);
-        admission.withdraw(&mut b);
-        assert_eq!(poll(&admission, &mut c), Poll::Ready(true));
+        let mut room = Room::new(8, 100);
+        room.enter("a", 60);
+        let head = room.enter("b", 60);
+        room.enter("c", 10);
+        assert_eq!(room.inside, ["a"]);
+        room.withdraw(head);
+        assert_eq!(room.inside, ["a", "c"]);
+        room.withdraw(head);
+        assert_eq!(room.inside, ["a", "c"]);
     }
 
     #[test]
     fn one_larger_than_the_bound_goes_alone() {
-        let admission = Admission::new(8, 100);
-        let (mut a, mut b) = (Ticket::new(1000), Ticket::new(1));
-        assert_eq!(poll(&admission, &mut a), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut b), Poll::Pending);
-        admission.leave(1, 1000);
-        assert_eq!(poll(&admission, &mut b), Poll::Ready(true));
+        let mut room = Room::new(8, 100);
+        room.enter("a", 1000);
+        room.enter("b", 1);
+        assert_eq!(room.inside, ["a"]);
+        room.leave(1000);
+        assert_eq!(room.inside, ["a", "b"]);
     }
 
     #[test]
     fn closing_turns_everybody_away() {
-        let admission = Admission::new(1, 100);
-        let (mut a, mut b) = (Ticket::new(1), Ticket::new(1));
-        assert_eq!(poll(&admission, &mut a), Poll::Ready(true));
-        assert_eq!(poll(&admission, &mut b), Poll::Pending);
-        admission.close();
-        assert_eq!(poll(&admission, &mut b), Poll::Ready(false));
-        assert_eq!(poll(&admission, &mut Ticket::new(1)), Poll::Ready(false));
+        let mut room = Room::new(1, 100);
+        room.enter("a", 1);
+        let waiting = room.enter("b", 1);
+        room.admission.close();
+        room.leave(1);
+        assert_eq!(room.enter("c", 1), None);
+        room.withdraw(waiting);
+        assert_eq!(room.inside, ["a"]);
     }
 }

@@ -1,9 +1,9 @@
 //! The only thing that crosses threads: requests go in, replies come back.
 //!
-//! Each partition has one mailbox. A caller first passes [`Admission`], which bounds what is queued
-//! in number and in bytes and makes callers wait asynchronously (W5); then the request goes into a
-//! crossbeam channel that therefore never is full; then the worker's [`Doorbell`] is rung, which
-//! costs a system call only if the worker sleeps.
+//! Each partition has one mailbox. A request first passes [`Admission`], which bounds what is queued
+//! in number and in bytes and makes the rest wait (W5); then it goes into a crossbeam channel that therefore
+//! never is full; then the worker's [`Doorbell`] is rung, which costs a system call only if the worker
+//! sleeps.
 //!
 //! ## Invariants
 //! - **M1** A request that was admitted and sent gets exactly one reply: a reply slot that is dropped
@@ -27,9 +27,8 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::task::{Context, Poll};
 
-pub(crate) use admission::{Admission, Ticket};
+pub(crate) use admission::{Admission, LetIn, Place};
 pub use batch::BatchDone;
 pub(crate) use batch::{
     Batch, BatchEntry, Condition, EntryChange, Message, Part, Participation, conflict,
@@ -49,7 +48,7 @@ pub(crate) use watch::{Changed, Event, Interest, Told, WatchedKeys, Watcher, Wat
 
 /// The caller's end, shared by every handle of the store.
 pub(crate) struct Mailbox {
-    admission: Admission,
+    admission: Admission<Request>,
     sender: crossbeam_channel::Sender<Request>,
     /// For what is still queued when the worker's end is gone, which the channel would keep as long as there
     /// are senders.
@@ -83,29 +82,32 @@ pub(crate) fn mailbox(
 }
 
 impl Mailbox {
-    /// Waits for room for `len` bytes; `Ready(false)` once the mailbox is closed.
-    pub(crate) fn poll_admit(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<bool> {
-        self.admission.poll_enter(cx, ticket)
+    /// Sends a request as soon as there is room for it, whether or not its caller is polled until then. A
+    /// request to a worker that is gone is dropped, which answers it (M1).
+    pub(crate) fn send(&self, request: Request) -> Option<Place> {
+        let cost = request.len_bytes();
+        self.letting_in(|let_in| self.admission.enter(request, cost, let_in))
     }
 
-    /// Gives up a place that was waited for, or admitted and not used.
-    pub(crate) fn withdraw(&self, ticket: &mut Ticket) {
-        self.admission.withdraw(ticket);
+    /// Takes back a request that still waits for room.
+    pub(crate) fn withdraw(&self, place: Place) {
+        self.letting_in(|let_in| self.admission.withdraw(place, let_in));
     }
 
-    /// Sends what was admitted. A request to a worker that is gone is dropped, which answers it (M1).
-    pub(crate) fn send(&self, mut ticket: Ticket, request: Request) {
-        ticket.consume();
+    fn letting_in<R>(&self, act: impl FnOnce(LetIn<'_, Request>) -> R) -> R {
+        let mut is_any = false;
         // Never full, because `Admission` counts at most the channel's capacity.
-        if self.sender.try_send(request).is_ok() {
+        let done = act(&mut |request| is_any |= self.sender.try_send(request).is_ok());
+        if is_any {
             self.doorbell.ring();
+            // Pairs with the fence in `abandon`: of "I queued, then saw a worker" and "it went, then saw nothing
+            // queued" at most one can happen.
+            fence(Ordering::SeqCst);
+            if self.abandoned.load(Ordering::Relaxed) {
+                self.drop_leftover();
+            }
         }
-        // Pairs with the fence in `abandon`: of "I queued, then saw a worker" and "it went, then saw nothing
-        // queued" at most one can happen.
-        fence(Ordering::SeqCst);
-        if self.abandoned.load(Ordering::Relaxed) {
-            self.drop_leftover();
-        }
+        done
     }
 
     /// The worker's end goes.
@@ -121,7 +123,7 @@ impl Mailbox {
         self.leftover.try_iter().for_each(drop);
     }
 
-    /// Refuses whatever comes from now on and wakes everybody who waits for room.
+    /// Refuses whatever comes from now on, and whatever waits for room.
     pub(crate) fn close(&self) {
         self.admission.close();
         self.doorbell.ring();
@@ -149,7 +151,8 @@ impl Inbox {
 
     /// Gives back the room of `requests` taken requests, and lets in those who wait.
     pub(crate) fn release(&self, requests: usize, bytes: usize) {
-        self.mailbox.admission.leave(requests, bytes);
+        let mailbox = &self.mailbox;
+        mailbox.letting_in(|let_in| mailbox.admission.leave(requests, bytes, let_in));
     }
 }
 
@@ -162,7 +165,7 @@ impl Drop for Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
 
@@ -172,24 +175,22 @@ mod tests {
     }
 
     /// M1: breaks if a worker that panics leaves those waiting for ever whose requests it had not taken yet,
-    /// or who were admitted before and send after that.
+    /// or who wait for room, or come later.
     #[test]
     fn a_request_that_no_worker_takes_is_answered() {
         let cx = &mut Context::from_waker(Waker::noop());
-        let (mailbox, inbox) = mailbox(4, 1000, &Arc::default());
-        let admit = |cx: &mut Context<'_>| {
-            let mut ticket = Ticket::new(1);
-            assert_eq!(mailbox.poll_admit(cx, &mut ticket), Poll::Ready(true));
-            ticket
-        };
-        let (queued, queued_answer) = sync_request();
-        mailbox.send(admit(cx), queued);
-        let late_ticket = admit(cx);
-        assert!(queued_answer.poll_answer(cx).is_pending());
+        let (mailbox, inbox) = mailbox(1, 1000, &Arc::default());
+        let (sent, sent_answer) = sync_request();
+        let (waiting, waiting_answer) = sync_request();
+        assert_eq!(mailbox.send(sent), None);
+        assert!(mailbox.send(waiting).is_some());
+        assert!(sent_answer.poll_answer(cx).is_pending());
+        assert!(waiting_answer.poll_answer(cx).is_pending());
         drop(inbox);
-        assert!(matches!(queued_answer.poll_answer(cx), Poll::Ready(None)));
+        assert!(matches!(sent_answer.poll_answer(cx), Poll::Ready(None)));
+        assert!(matches!(waiting_answer.poll_answer(cx), Poll::Ready(None)));
         let (late, late_answer) = sync_request();
-        mailbox.send(late_ticket, late);
+        mailbox.send(late);
         assert!(matches!(late_answer.poll_answer(cx), Poll::Ready(None)));
     }
 }

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringcask::sim::SimDisk;
@@ -17,9 +22,28 @@ pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const EDQUOT: i32 = 122;
 
-/// Waits for a future, whatever it needs: Ringcask's need no runtime.
+/// No future of a test is pending for so long, unless nobody is going to wake it.
+const HANG: Duration = Duration::from_secs(300);
+
+/// Waits for a future, whatever it needs: Ringcask's need no runtime. One that nobody wakes is a failure, with a trace of who
+/// waits for it, instead of a run that never ends.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    futures::executor::block_on(future)
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let polled_at = Instant::now();
+        std::thread::park_timeout(HANG);
+        assert!(polled_at.elapsed() < HANG, "a future hangs");
+    }
 }
 
 /// A place for a store, on one kind of disk; an open one is a [`Db`].
