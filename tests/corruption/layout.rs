@@ -223,6 +223,7 @@ pub(crate) fn options(store: &Store) -> Options {
     store
         .options()
         .workers(1)
+        .mailbox_requests_max(16)
         .data_file_len_max(DATA_FILE_LEN_MAX as u64)
         .compaction(Compaction::off())
 }

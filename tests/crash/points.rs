@@ -70,33 +70,27 @@ impl Sweep<'_> {
             let bounds = self.history.bounds(at, crash);
             if self.seen.is_new((bounds.clone(), crash == Crash::Kill), &disk) {
                 let expected = Expected::Beginning { history: self.history, bounds, crash };
-                let store = self.store.on(disk.kill());
-                let image = Image { store, expected, after: 0..=0, what };
-                self.check(&image, &disk, crash, at, random);
+                let image = Image { store: self.store.on(disk), expected, after: 0..=0, what };
+                self.check(&image, crash, at, random);
             }
         }
     }
 
-    fn check(
-        &self,
-        image: &Image,
-        disk: &SimDisk,
-        crash: Crash,
-        at: u64,
-        random: &mut fastrand::Rng,
-    ) {
+    fn check(&self, image: &Image, crash: Crash, at: u64, random: &mut fastrand::Rng) {
         let Effort { double_every, double_of_kills_every, variants_every, .. } = self.effort;
         if crash == Crash::Kill {
             add(&self.counters.killed, 1);
         }
+        let varied =
+            random.u64(..).is_multiple_of(variants_every).then(|| image.store.disk().kill());
         let every = if crash == Crash::Kill { double_of_kills_every } else { double_every };
         let recovered = if random.u64(..).is_multiple_of(every) {
             self.crash_in_recovery(image, crash, at, random)
         } else {
             image.recover(settings(random), Then::Leave, self.counters)
         };
-        if random.u64(..).is_multiple_of(variants_every) {
-            self.check_variants(image, disk, &recovered.found, at, random);
+        if let Some(disk) = varied {
+            self.check_variants(image, &disk, &recovered.found, at, random);
         }
     }
 
@@ -228,7 +222,7 @@ fn sweep(sessions: &[Session], seed: u64, effort: Effort, counters: &Counters) {
 }
 
 fn sweep_until(
-    is_enough: &dyn Fn() -> bool,
+    is_enough: &(dyn Fn() -> bool + Sync),
     sessions: &[Session],
     seed: u64,
     effort: Effort,
@@ -259,7 +253,9 @@ fn sweep_until(
             seen_again: Seen::new(),
         };
         on_all_cores(recorded.moments.len(), |at| {
-            sweep.crash_at(at as u64, &recorded.moments[at]);
+            if !is_enough() {
+                sweep.crash_at(at as u64, &recorded.moments[at]);
+            }
         });
         store = store.on(recorded.end);
     }
@@ -299,7 +295,7 @@ fn a_crash_at_every_operation_keeps_every_promise() {
     let scripts = if is_long() { 400 } else { 1 };
     let mut swept = 0;
     while swept < scripts || opened() < 200_000 {
-        // One session after the other, until there are enough.
+        // One moment after the other, until there are enough.
         let is_last = swept + 1 >= scripts;
         let is_enough = || is_last && opened() >= 200_000;
         sweep_until(&is_enough, &script::random(random), random.u64(..), effort, &counters);

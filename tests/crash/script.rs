@@ -108,6 +108,8 @@ impl Settings {
             if self.background { Compaction::new().dead_ratio(0.05) } else { Compaction::off() };
         let durability = if self.buffered { Durability::Buffered } else { Durability::Sync };
         let options = store.options().partitions(2).workers(1).compaction(compaction);
+        // Room for more takes longer to make than the rest of an open.
+        let options = options.mailbox_requests_max(16);
         let options = options.prewrite(self.prewrite).durability(durability);
         #[cfg(feature = "lz4")]
         let options = if self.compressed { options.compression(Compression::Lz4) } else { options };

@@ -54,7 +54,7 @@ fn random_sequences(on: On, cases: u64) {
 /// and futures that nobody waits for.
 #[test]
 fn any_sequence_is_what_an_ordered_map_does() {
-    random_sequences(On::Sim, 4000);
+    random_sequences(On::Sim, 3000);
 }
 
 #[test]

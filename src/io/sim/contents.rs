@@ -9,9 +9,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
+use super::fingerprint::Fingerprint;
 use super::random::Random;
 
 const SECTOR_SIZE: usize = 512;
@@ -25,6 +27,8 @@ pub(super) struct Contents {
     durable: Vec<u8>,
     /// In order of `id`.
     pending: Vec<Change>,
+    /// Of `visible`, once somebody has asked: most files are what they are in thousands of images.
+    fingerprint: OnceLock<u64>,
 }
 
 #[derive(Clone)]
@@ -41,11 +45,25 @@ enum Kind {
 
 impl Contents {
     pub(super) fn of(bytes: Vec<u8>) -> Contents {
-        Contents { visible: bytes.clone(), durable: bytes, pending: Vec::new() }
+        Contents { visible: bytes.clone(), durable: bytes, ..Contents::default() }
     }
 
     pub(super) fn visible(&self) -> &[u8] {
         &self.visible
+    }
+
+    fn visible_mut(&mut self) -> &mut Vec<u8> {
+        self.fingerprint.take();
+        &mut self.visible
+    }
+
+    /// A number for what is seen.
+    pub(super) fn fingerprint(&self) -> u64 {
+        *self.fingerprint.get_or_init(|| {
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.add(&self.visible);
+            fingerprint.finish()
+        })
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -53,14 +71,14 @@ impl Contents {
     }
 
     pub(super) fn write(&mut self, id: ChangeId, offset: usize, bytes: &[u8]) {
-        overlay(&mut self.visible, offset, bytes);
+        overlay(self.visible_mut(), offset, bytes);
         self.pending.push(Change { id, kind: Kind::Write { offset, bytes: bytes.to_vec() } });
     }
 
     /// A DSYNC write (Q2). Length changes before it become durable with it: they are in the same
     /// journal as the length this write may need.
     pub(super) fn write_durable(&mut self, offset: usize, bytes: &[u8]) {
-        overlay(&mut self.visible, offset, bytes);
+        overlay(self.visible_mut(), offset, bytes);
         self.commit_lengths(self.pending.len());
         let range = offset..offset + bytes.len();
         self.pending = self.pending.drain(..).flat_map(|change| change.without(&range)).collect();
@@ -69,11 +87,11 @@ impl Contents {
 
     /// A DSYNC write whose sync half failed: seen, and lost (Q5).
     pub(super) fn write_lost(&mut self, offset: usize, bytes: &[u8]) {
-        overlay(&mut self.visible, offset, bytes);
+        overlay(self.visible_mut(), offset, bytes);
     }
 
     pub(super) fn set_len(&mut self, id: ChangeId, len: usize) {
-        self.visible.resize(len, 0);
+        self.visible_mut().resize(len, 0);
         self.pending.push(Change { id, kind: Kind::SetLen(len) });
     }
 
@@ -93,16 +111,17 @@ impl Contents {
     /// Drops clean pages: what a failed sync lost is no longer visible either.
     pub(super) fn drop_pages(&mut self) {
         let len = self.visible.len();
-        self.visible.clone_from(&self.durable);
+        let mut visible = self.durable.clone();
         for change in &self.pending {
-            change.apply(&mut self.visible);
+            change.apply(&mut visible);
         }
-        self.visible.resize(len, 0);
+        visible.resize(len, 0);
+        *self.visible_mut() = visible;
     }
 
     pub(super) fn flip(&mut self, offset: u64, mask: u8) -> io::Result<()> {
         let offset = offset as usize;
-        let byte = self.visible.get_mut(offset).ok_or(Errno::INVAL)?;
+        let byte = self.visible_mut().get_mut(offset).ok_or(Errno::INVAL)?;
         *byte ^= mask;
         if let Some(byte) = self.durable.get_mut(offset) {
             *byte ^= mask;

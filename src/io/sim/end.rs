@@ -88,7 +88,7 @@ impl State {
             fingerprint.add(&dir.to_le_bytes());
             fingerprint.add(name.as_encoded_bytes());
             match self.inodes.get(id).and_then(|inode| inode.contents.as_ref()) {
-                Some(contents) => fingerprint.add(contents.visible()),
+                Some(contents) => fingerprint.add(&contents.fingerprint().to_le_bytes()),
                 None => fingerprint.add(&id.to_le_bytes()),
             }
         }

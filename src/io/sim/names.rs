@@ -1,8 +1,9 @@
 //! The names of a simulated disk: what is seen, what is durable, and the changes between (Q3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::random::Random;
 
@@ -14,10 +15,11 @@ pub(super) const ROOT: InodeId = 0;
 /// A directory and a name in it.
 pub(super) type Place = (InodeId, OsString);
 
+/// Shared with the disks that came from this one, until it changes.
 #[derive(Clone, Default)]
 pub(super) struct Names {
-    visible: BTreeMap<Place, InodeId>,
-    durable: BTreeMap<Place, InodeId>,
+    visible: Arc<BTreeMap<Place, InodeId>>,
+    durable: Arc<BTreeMap<Place, InodeId>>,
     pending: Vec<NameChange>,
 }
 
@@ -36,22 +38,24 @@ impl Names {
             .map(|((_, name), &id)| (name, id))
     }
 
-    /// Every inode that has a name now.
-    pub(super) fn visible_ids(&self) -> BTreeSet<InodeId> {
-        self.visible.values().copied().collect()
+    /// Every inode that has a name now, in order.
+    pub(super) fn visible_ids(&self) -> Vec<InodeId> {
+        let mut ids: Vec<_> = self.visible.values().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Changes what is seen; a place with `None` becomes free.
     pub(super) fn change(&mut self, edits: Vec<(Place, Option<InodeId>)>) {
         let change = NameChange(edits);
-        change.apply(&mut self.visible);
+        change.apply(Arc::make_mut(&mut self.visible));
         self.pending.push(change);
     }
 
     /// Gives a name that needs no sync.
     pub(super) fn plant(&mut self, place: Place, id: InodeId) {
-        self.visible.insert(place.clone(), id);
-        self.durable.insert(place, id);
+        Arc::make_mut(&mut self.visible).insert(place.clone(), id);
+        Arc::make_mut(&mut self.durable).insert(place, id);
     }
 
     /// Makes durable whatever changed in `dir`. The other half of a move between directories goes
@@ -61,7 +65,7 @@ impl Names {
         pending.retain(|change| {
             let touches = change.0.iter().any(|((parent, _), _)| *parent == dir);
             if touches {
-                change.apply(durable);
+                change.apply(Arc::make_mut(durable));
             }
             !touches
         });
@@ -72,7 +76,7 @@ impl Names {
         let mut durable = self.durable.clone();
         for change in &self.pending {
             if keep() {
-                change.apply(&mut durable);
+                change.apply(Arc::make_mut(&mut durable));
             }
         }
         Names { visible: durable.clone(), durable, pending: Vec::new() }
@@ -113,16 +117,15 @@ impl Names {
         path
     }
 
-    /// Every inode that has a name now or could have one after a power cut.
-    pub(super) fn reachable(&self) -> BTreeSet<InodeId> {
+    /// Every inode that has a name now or could have one after a power cut, in order.
+    pub(super) fn reachable(&self) -> Vec<InodeId> {
         let edits = self.pending.iter().flat_map(|change| &change.0);
-        self.visible
-            .values()
-            .chain(self.durable.values())
-            .copied()
-            .chain(edits.filter_map(|(_, id)| *id))
-            .chain([ROOT])
-            .collect()
+        let is_same = Arc::ptr_eq(&self.visible, &self.durable);
+        let durable = self.durable.values().filter(|_| !is_same);
+        let named = self.visible.values().chain(durable).copied();
+        let mut ids: Vec<_> = named.chain(edits.filter_map(|(_, id)| *id)).chain([ROOT]).collect();
+        ids.sort_unstable();
+        ids
     }
 }
 

@@ -107,12 +107,14 @@ impl State {
     fn recount(&mut self) {
         let reachable = self.names.reachable();
         self.inodes.retain(|id, inode| {
-            !inode.handles.is_empty() || !inode.queue.is_empty() || reachable.contains(id)
+            !inode.handles.is_empty()
+                || !inode.queue.is_empty()
+                || reachable.binary_search(id).is_ok()
         });
         self.used = 0;
         let named = self.names.visible_ids();
         for (id, inode) in &mut self.inodes {
-            inode.named = named.contains(id);
+            inode.named = named.binary_search(id).is_ok();
             if let (true, Some(contents)) = (inode.named, &inode.contents) {
                 self.used += contents.len();
             }
@@ -345,16 +347,18 @@ impl State {
 
     /// Puts a durable file in place, past counting and faults.
     pub(super) fn plant(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let contents = Contents::of(bytes.to_vec());
         if let Ok(id) = self.resolve(path) {
-            *self.contents_mut(id)? = Contents::of(bytes.to_vec());
+            let before = std::mem::replace(self.contents_mut(id)?, contents);
+            self.used -= before.len();
         } else {
             let (parent, name) = split(path)?;
             let dir = self.resolve(parent)?;
             self.check_dir(dir)?;
-            let id = self.add_inode(Some(Contents::of(bytes.to_vec())));
+            let id = self.add_inode(Some(contents));
             self.names.plant((dir, name), id);
         }
-        self.recount();
+        self.used += bytes.len() as u64;
         Ok(())
     }
 }
