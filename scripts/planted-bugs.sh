@@ -63,6 +63,7 @@ table=(
   "WatchGapHidden           engine      watch::nothing_is_missed_that_is_not_reported"
   "WatchToldLate            engine      watch::every_way_to_change_a_key_is_told"
   "ChangesGapHidden         engine      changes::what_is_gone_is_never_passed_over"
+  "CachedByOffset           engine      read_cache::what_is_gone_is_not_there_because_it_was_read"
   "LockIgnored              kernel      lock::"
 )
 timeout_secs=120

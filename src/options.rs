@@ -115,6 +115,7 @@ pub struct Options {
     pub(crate) data_file_records_max: u64,
     pub(crate) mailbox_requests_max: usize,
     pub(crate) mailbox_bytes_max: usize,
+    pub(crate) read_cache_bytes: u64,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
     pub(crate) compression: Compression,
@@ -154,6 +155,7 @@ impl Default for Options {
             data_file_records_max: limits::DATA_FILE_RECORDS_MAX_DEFAULT,
             mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
+            read_cache_bytes: 0,
             prewrite: true,
             compaction: Compaction::new(),
             compression: Compression::None,
@@ -338,6 +340,18 @@ impl Options {
     /// Default: 32 MiB. One larger request waits alone.
     pub fn mailbox_bytes_max(mut self, len_bytes: usize) -> Options {
         self.mailbox_bytes_max = len_bytes;
+        self
+    }
+
+    /// How many bytes of records that were read are kept in memory, for all partitions together. Default: 0, none.
+    ///
+    /// Without it a hot value comes from the page cache, which costs a system call and a checksum each time; with it, neither.
+    /// It is worth its memory where the same values are read again and again, by scans above all, and where nothing
+    /// else needs the memory: the page cache has most of these values too. What it holds is never stale, and of an
+    /// encrypted store it is plain text. Records of up to 64 KiB are kept, those that are read often rather than
+    /// those that were read last; [`Stats::read_cache_hits`](crate::Stats::read_cache_hits) says how many reads it answers.
+    pub fn read_cache_bytes(mut self, len_bytes: u64) -> Options {
+        self.read_cache_bytes = len_bytes;
         self
     }
 

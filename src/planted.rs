@@ -109,6 +109,8 @@ pub(crate) enum Bug {
     WatchToldLate,
     /// CF2: a follower is not told that a part of the log is gone.
     ChangesGapHidden,
+    /// The read cache knows a record by its offset, whichever file that is in.
+    CachedByOffset,
     /// RO1: a reader takes a batch that was decided for one that did not happen.
     UnsettledForReaders,
     /// X1: a store that is open elsewhere is opened.

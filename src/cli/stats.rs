@@ -28,6 +28,8 @@ fn stats_json(stats: &Stats) -> Value {
         "workers": stats.workers,
         "snapshots": stats.snapshots,
         "snapshot_bytes": stats.snapshot_bytes,
+        "read_cache_bytes": stats.read_cache_bytes,
+        "read_cache_hits": stats.read_cache_hits,
         "watchers": stats.watchers,
         "watch_events_queued": stats.watch_events_queued,
         "watch_bytes_queued": stats.watch_bytes_queued,

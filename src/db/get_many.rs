@@ -106,14 +106,7 @@ impl Shared {
                 let mut hops = Vec::new();
                 for &index in indexes {
                     let (hash, key) = &many.keys[index];
-                    match read::read_now(
-                        view,
-                        &self.codecs,
-                        &self.expiry,
-                        *hash,
-                        (many.keyspace, key),
-                        true,
-                    ) {
+                    match read::read_now(self, *shard, *hash, (many.keyspace, key), true) {
                         ReadNow::Found(entry) => found[index] = Some(entry),
                         ReadNow::Missing => {}
                         ReadNow::Hop => hops.push(index),

@@ -19,6 +19,7 @@ mod open;
 mod put;
 mod range_del;
 mod read;
+mod read_cache;
 mod repair;
 mod repartition;
 mod salvage;
@@ -48,6 +49,7 @@ use self::lifecycle::Lifecycle;
 pub use self::put::Put;
 pub use self::range_del::DelRange;
 use self::read::ReadNow;
+use self::read_cache::ReadCache;
 pub use self::scan::{Cursor, Page, Scan, ScanKeys};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
@@ -106,6 +108,7 @@ pub(crate) struct Shared {
     durable: Durable,
     expiry: Arc<ExpiryClock>,
     codecs: Arc<Codecs>,
+    read_cache: ReadCache,
     key_len_max: usize,
     value_len_max: usize,
     batch_entries_max: usize,
@@ -323,12 +326,15 @@ impl Db {
         let (snapshots, snapshot_bytes) = shared.snapshots.count();
         let (io, workers) = (shared.io_name, shared.worker_count);
         let watching = shared.watchers.watching();
+        let (read_cache_bytes, read_cache_hits) = shared.read_cache.stats();
         Stats {
             partitions,
             io,
             workers,
             snapshots,
             snapshot_bytes,
+            read_cache_bytes,
+            read_cache_hits,
             watchers: watching.watchers,
             watch_events_queued: watching.events_queued,
             watch_bytes_queued: watching.bytes_queued,
@@ -462,7 +468,6 @@ impl Shared {
         self.check_key(key)?;
         self.check_open(keyspace)?;
         let hash = self.hash(keyspace, key);
-        let view = &self.partitions[self.shard_of(hash)].view;
-        Ok(read::read_now(view, &self.codecs, &self.expiry, hash, (keyspace, key), is_use))
+        Ok(read::read_now(self, self.shard_of(hash), hash, (keyspace, key), is_use))
     }
 }

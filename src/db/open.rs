@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::directory::{open_directory, open_directory_to_read, random};
 use super::keyspaces::Keyspaces;
 use super::lifecycle::{Lifecycle, StoreLock};
+use super::read_cache::ReadCache;
 use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared, Space};
 use crate::clock::ExpiryClock;
@@ -301,6 +302,7 @@ fn start(
         durable: options.durability.of_write(),
         expiry,
         codecs,
+        read_cache: ReadCache::new(options.read_cache_bytes),
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
         batch_entries_max: options.batch_entries_max,

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::clock::ExpiryClock;
+use super::Shared;
+use super::read_cache::At;
 use crate::keydir::Location;
 use crate::limits::{READ_COPY_LEN_MAX, READ_NOW_LEN_MAX};
 use crate::log::codec::Codecs;
@@ -19,9 +20,8 @@ use crate::log::data_file::{Checked, DataFile, check_record};
 use crate::log::format::record::RecordHeader;
 use crate::mailbox::Entry;
 use crate::moment::Place;
-use crate::partition::PartitionView;
 use crate::planted::{Bug, is_planted};
-use crate::types::{KeyHash, KeyspaceId, Seqno};
+use crate::types::{FileId, KeyHash, KeyspaceId, Seqno};
 
 pub(super) enum ReadNow {
     Found(Entry),
@@ -32,13 +32,13 @@ pub(super) enum ReadNow {
 }
 
 pub(super) fn read_now(
-    view: &PartitionView,
-    codecs: &Codecs,
-    clock: &ExpiryClock,
+    shared: &Shared,
+    shard: usize,
     hash: KeyHash,
     key: (KeyspaceId, &[u8]),
     is_use: bool,
 ) -> ReadNow {
+    let view = &shared.partitions[shard].view;
     let epoch = view.epoch();
     if epoch % 2 == 1 {
         return ReadNow::Hop;
@@ -54,12 +54,10 @@ pub(super) fn read_now(
         view.gets_missing.add(1);
         return ReadNow::Missing;
     };
-    let entry = files.get(location.slot).and_then(|data| {
-        data.note_used(view.clock.load(Ordering::Relaxed));
-        read_record(data, codecs, location, key)
-    });
+    let entry =
+        files.get(location.slot).and_then(|data| read_at(shared, shard, data, location, key));
     match entry {
-        Some(entry) if clock.hides(entry.expires_at) || is_hidden(&entry, cover) => {
+        Some(entry) if shared.expiry.hides(entry.expires_at) || is_hidden(&entry, cover) => {
             view.gets_hop_free.add(1);
             view.gets_missing.add(1);
             ReadNow::Missing
@@ -79,14 +77,32 @@ fn is_hidden(entry: &Entry, cover: Seqno) -> bool {
 
 /// The entry at a place that somebody holds on to, if its record is in the page cache.
 pub(super) fn read_place(
-    view: &PartitionView,
-    codecs: &Codecs,
+    shared: &Shared,
+    shard: usize,
     place: &Place,
     key: (KeyspaceId, &[u8]),
 ) -> Option<Entry> {
-    place.data.note_used(view.clock.load(Ordering::Relaxed));
-    let entry = read_record(&place.data, codecs, place.location, key)?;
-    view.gets_hop_free.add(1);
+    let entry = read_at(shared, shard, &place.data, place.location, key)?;
+    shared.partitions[shard].view.gets_hop_free.add(1);
+    Some(entry)
+}
+
+/// The entry of a record, if that is in the read cache, or in the page cache and is what it should be.
+fn read_at(
+    shared: &Shared,
+    shard: usize,
+    data: &DataFile,
+    location: Location,
+    key: (KeyspaceId, &[u8]),
+) -> Option<Entry> {
+    let file = if is_planted(Bug::CachedByOffset) { FileId(0) } else { data.id };
+    let at = At { shard: shard as u32, file, offset: location.offset };
+    if let Some(entry) = shared.read_cache.get(at, key) {
+        return Some(entry);
+    }
+    data.note_used(shared.partitions[shard].view.clock.load(Ordering::Relaxed));
+    let entry = read_record(data, &shared.codecs, location, key)?;
+    shared.read_cache.put(at, key, &entry);
     Some(entry)
 }
 

@@ -412,7 +412,7 @@ impl AsOf {
             view.gets_missing.add(1);
             return Ok(Sought::Known(None));
         };
-        Ok(match read_place(view, &shared.codecs, &place, (keyspace, key)) {
+        Ok(match read_place(shared, shard, &place, (keyspace, key)) {
             None => Sought::At(place),
             entry => Sought::Known(at.shown(shard, (keyspace, key), entry)),
         })

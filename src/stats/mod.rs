@@ -36,6 +36,10 @@ pub struct Stats {
     pub snapshots: u64,
     /// Bytes of memory that they take for what has changed since they were made.
     pub snapshot_bytes: u64,
+    /// Bytes of memory that [`Options::read_cache_bytes`](crate::Options::read_cache_bytes) has come to.
+    pub read_cache_bytes: u64,
+    /// Reads that were answered from there.
+    pub read_cache_hits: u64,
     /// [Watches](crate::Db::watch) that have begun.
     pub watchers: u64,
     /// Events that wait for them.

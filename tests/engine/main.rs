@@ -39,6 +39,7 @@ mod memory;
 mod opening;
 mod pages;
 mod range_del;
+mod read_cache;
 mod read_only;
 mod repair;
 mod repartition;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::peers::OURS;
 use crate::rows::Row;
 use crate::run::{Measured, Plan, class_name};
 
@@ -29,6 +30,7 @@ struct Shown {
 
 #[derive(Serialize)]
 struct Target {
+    of: &'static str,
     beside: &'static str,
     ratio: Option<f64>,
     aimed_at: f64,
@@ -50,22 +52,21 @@ impl Report {
             let rates = measured.iter().filter(|one| one.left_out.is_none());
             match name {
                 "best" => rates
-                    .filter(|one| one.name != "ringcask")
+                    .filter(|one| !OURS.contains(&one.name))
                     .map(Measured::median)
                     .max_by(f64::total_cmp),
                 _ => rates.filter(|one| one.name == name).map(Measured::median).next(),
             }
         };
-        let ours = rate_of("ringcask");
-        let targets = row
-            .targets
-            .iter()
-            .map(|(beside, aimed_at)| Target {
-                beside,
-                ratio: ours.zip(rate_of(beside)).map(|(ours, theirs)| ours / theirs),
-                aimed_at: *aimed_at,
-            })
-            .collect();
+        let ours = OURS.into_iter().filter(|name| measured.iter().any(|one| one.name == *name));
+        let target = |of: &'static str, (beside, aimed_at): &(&'static str, f64)| Target {
+            of,
+            beside,
+            ratio: rate_of(of).zip(rate_of(beside)).map(|(ours, theirs)| ours / theirs),
+            aimed_at: *aimed_at,
+        };
+        let targets =
+            ours.flat_map(|of| row.targets.iter().map(move |beside| target(of, beside))).collect();
         self.rows.push(Shown {
             row: row.name,
             title: row.title,
@@ -84,11 +85,11 @@ impl Report {
         );
         for one in &shown.measured {
             match &one.left_out {
-                Some(why) => println!("  {:<11} -- {why}", one.name),
+                Some(why) => println!("  {:<15} -- {why}", one.name),
                 None => {
                     let (low, high) = one.spread();
                     println!(
-                        "  {:<11} {:>10} /s  ({} to {})  {} callers; {}",
+                        "  {:<15} {:>10} /s  ({} to {})  {} callers; {}",
                         one.name,
                         short(one.median()),
                         short(low),
@@ -102,7 +103,8 @@ impl Report {
         for target in &shown.targets {
             match target.ratio {
                 Some(ratio) => println!(
-                    "  {:.2} x {}, aimed at {}: {}",
+                    "  {} {:.2} x {}, aimed at {}: {}",
+                    target.of,
                     ratio,
                     target.beside,
                     target.aimed_at,
@@ -146,8 +148,9 @@ impl Report {
                     let is_met = ratio >= target.aimed_at;
                     let _ = write!(
                         page,
-                        "<li class={}>{ratio:.2} &times; {}, aimed at {}</li>",
+                        "<li class={}>{} {ratio:.2} &times; {}, aimed at {}</li>",
                         if is_met { "met" } else { "missed" },
+                        target.of,
                         target.beside,
                         target.aimed_at
                     );
@@ -175,7 +178,7 @@ fn bars(page: &mut String, measured: &[Measured]) {
             page,
             "<tr><th>{name}<td class=bar><div class='{}' style='width:{:.2}%'></div>\
              <span style='left:{:.2}%;width:{:.2}%'></span><td>{} /s<br><small>{} callers; {}</small></tr>",
-            if name == "ringcask" { "fill ours" } else { "fill" },
+            if OURS.contains(&name) { "fill ours" } else { "fill" },
             percent(one.median()),
             percent(low),
             percent(high - low),

@@ -30,6 +30,11 @@ pub enum Work {
 }
 
 impl Row {
+    /// Whether what was read is read again soon.
+    pub fn is_read_again(&self) -> bool {
+        matches!(self.work, Work::Mix(mix) if mix.is_zipf)
+    }
+
     pub fn is_named(&self, asked: &str) -> bool {
         self.name == asked || self.name.trim_end_matches(|c: char| c.is_ascii_lowercase()) == asked
     }

@@ -22,7 +22,9 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     fn takes(&self, name: &str) -> bool {
-        name == "ringcask" || self.peers.is_empty() || self.peers.iter().any(|asked| asked == name)
+        peers::OURS.contains(&name)
+            || self.peers.is_empty()
+            || self.peers.iter().any(|asked| asked == name)
     }
 }
 
@@ -66,7 +68,7 @@ pub fn row(row: &Row, plan: &Plan<'_>) -> Result<Vec<Measured>> {
     let values = Values::new(row.value_len);
     let mut entrants: Vec<Entrant> = peers::NAMES
         .into_iter()
-        .filter(|name| plan.takes(name) && peers::has_class(name, row.class))
+        .filter(|name| plan.takes(name) && peers::takes_part(name, row))
         .map(|name| Entrant {
             measured: Measured {
                 name,

@@ -41,6 +41,8 @@ struct Engine {
     syncs: u64,
     records_per_commit: f64,
     hop_free_percent: f64,
+    /// Nothing is read before the mix.
+    read_cache_percent: f64,
     keydir_bytes_per_key: f64,
     compactions: u64,
     compaction_read_bytes: u64,
@@ -63,6 +65,7 @@ impl Report<'_> {
             syncs: after.syncs - before.syncs,
             records_per_commit: ratio(after.commit_records - before.commit_records, commits),
             hop_free_percent: 100.0 * ratio(after.gets_hop_free - before.gets_hop_free, gets),
+            read_cache_percent: 100.0 * ratio(self.after.read_cache_hits, after.gets),
             keydir_bytes_per_key: ratio(after.keydir_bytes, after.keys),
             compactions: after.compactions - before.compactions,
             compaction_read_bytes: after.compaction_read_bytes - before.compaction_read_bytes,
@@ -105,6 +108,8 @@ impl Report<'_> {
                 "syncs": engine.syncs,
                 "records_per_commit": engine.records_per_commit,
                 "hop_free_percent": engine.hop_free_percent,
+                "read_cache_percent": engine.read_cache_percent,
+                "read_cache_bytes": self.after.read_cache_bytes,
                 "keydir_bytes_per_key": engine.keydir_bytes_per_key,
                 "compactions": engine.compactions,
                 "compaction_read_bytes": engine.compaction_read_bytes,
@@ -188,8 +193,10 @@ impl Report<'_> {
             HumanCount(engine.commits_dsync)
         ))?;
         output.line(format_args!(
-            "gets     {:.1} % answered on the caller's thread",
-            engine.hop_free_percent
+            "gets     {:.1} % answered on the caller's thread, {:.1} % from the read cache of {}",
+            engine.hop_free_percent,
+            engine.read_cache_percent,
+            HumanBytes(self.after.read_cache_bytes)
         ))?;
         output.line(format_args!("keydir   {:.1} bytes a key", engine.keydir_bytes_per_key))?;
         output.line(format_args!(

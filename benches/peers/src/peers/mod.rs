@@ -11,14 +11,29 @@ mod rocksdb;
 mod sled;
 
 use crate::peer::{Class, Open};
+use crate::rows::Row;
 
-pub const NAMES: [&str; 9] =
-    ["ringcask", "rocksdb", "lmdb", "fjall", "redb", "sled", "feoxdb", "candystore", "bitask"];
+/// With its defaults, and with as much memory for what was read as its peers are given.
+pub const OURS: [&str; 2] = ["ringcask", "ringcask-cached"];
+
+pub const NAMES: [&str; 10] = [
+    "ringcask",
+    "ringcask-cached",
+    "rocksdb",
+    "lmdb",
+    "fjall",
+    "redb",
+    "sled",
+    "feoxdb",
+    "candystore",
+    "bitask",
+];
 
 /// How a store is opened.
 pub fn open_of(name: &str) -> Open {
     match name {
         "ringcask" => ringcask::open,
+        "ringcask-cached" => ringcask::open_cached,
         "rocksdb" => rocksdb::open,
         "lmdb" => lmdb::open,
         "fjall" => fjall::open,
@@ -32,10 +47,16 @@ pub fn open_of(name: &str) -> Open {
 }
 
 /// Whether the store can acknowledge each write in this way.
-pub fn has_class(name: &str, class: Class) -> bool {
+fn has_class(name: &str, class: Class) -> bool {
     // By strace: bitask never syncs, and sled's flush is a sync_file_range, which neither makes a file's new length
     // durable nor empties the drive's cache.
     !["bitask", "sled"].contains(&name) || class == Class::Buffered
+}
+
+/// Whether the store has a part in a row.
+pub fn takes_part(name: &str, row: &Row) -> bool {
+    // What is read once, or never, is the same with a cache and without.
+    has_class(name, row.class) && (name != "ringcask-cached" || row.is_read_again())
 }
 
 /// Whether the store is left out of a row, and why.

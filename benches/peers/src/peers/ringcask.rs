@@ -11,25 +11,39 @@ use ringcask::{Db, Durability, Options};
 use crate::keys::{Values, key};
 use crate::peer::{Class, Job, Operation, Peer, found, on_threads};
 
+/// What the others have as well.
+const CACHE_LEN: u64 = 4 << 30;
+
 struct Ringcask {
     db: Db,
     class: Class,
+    cache_len: u64,
 }
 
 pub fn open(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
+    open_with(dir, class, 0)
+}
+
+pub fn open_cached(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
+    open_with(dir, class, CACHE_LEN)
+}
+
+fn open_with(dir: &Path, class: Class, cache_len: u64) -> Result<Box<dyn Peer>> {
     let durability = match class {
         Class::Durable => Durability::Sync,
         Class::Buffered => Durability::Buffered,
     };
-    let db = block_on(Options::new().durability(durability).open(dir))?;
-    Ok(Box::new(Ringcask { db, class }))
+    let options = Options::new().durability(durability).read_cache_bytes(cache_len);
+    let db = block_on(options.open(dir))?;
+    Ok(Box::new(Ringcask { db, class, cache_len }))
 }
 
 impl Peer for Ringcask {
     fn settings(&self) -> String {
         let stats = self.db.stats();
         format!(
-            "defaults; Durability::{}; {} partitions, {} workers, {}",
+            "{}; Durability::{}; {} partitions, {} workers, {}",
+            if self.cache_len == 0 { "defaults" } else { "4 GiB read cache" },
             if self.class == Class::Durable { "Sync" } else { "Buffered" },
             stats.partitions.len(),
             stats.workers,
