@@ -8,7 +8,7 @@ use ringcask::sim::SimDisk;
 use ringcask::{ChangeKind, ChangesSince, Db};
 
 use crate::history::{AFTER, Bounds, Crash, Found, History};
-use crate::run::{abandon, timed};
+use crate::run::{abandon, timed, timed_of_all};
 use crate::script::Settings;
 use crate::support::{Store, contents, counted, get, wait};
 
@@ -96,7 +96,7 @@ impl Image<'_> {
         add(&counters.opened, 1);
         let (store, what) = (&self.store, &self.what);
         let disk = store.disk();
-        let (db, opened_at) = wait(timed(disk, settings.options(store).open(store.path())));
+        let (db, opened_at) = wait(timed_of_all(disk, settings.options(store).open(store.path())));
         let db = db.unwrap_or_else(|error| panic!("I5: {what}: {error}"));
         let found = Found::of(&db);
         self.check(&found);

@@ -28,7 +28,7 @@ pub(crate) fn record(store: &Store, session: &Session, history: &mut History) ->
     history.begin_session();
     let disk = store.disk();
     disk.record();
-    let opened = timed(disk, session.settings.options(store).open(store.path()));
+    let opened = timed_of_all(disk, session.settings.options(store).open(store.path()));
     let (db, at) = wait(opened);
     let db = db.unwrap_or_else(|error| panic!("I5: {error}"));
     assert_eq!(&contents(&db), history.visible(), "the session begins where the last one ended");
@@ -39,7 +39,7 @@ pub(crate) fn record(store: &Store, session: &Session, history: &mut History) ->
     assert!(player.errors.is_empty(), "{:?}", player.errors);
     assert_eq!(&contents(&db), history.visible());
     if session.end == End::Close {
-        let (closed, at) = wait(timed(disk, db.close()));
+        let (closed, at) = wait(timed_of_all(disk, db.close()));
         closed.unwrap();
         history.all_durable(at);
     }
@@ -99,7 +99,7 @@ impl Player<'_> {
                 }
             }
             Step::Sync => {
-                let (result, at) = wait(timed(self.disk, self.db.sync()));
+                let (result, at) = wait(timed_of_all(self.disk, self.db.sync()));
                 if self.expect(result).is_some() {
                     self.history.all_durable(at);
                 }
@@ -125,7 +125,7 @@ impl Player<'_> {
 
     /// What was evicted for a write that was sent before operation `at` is a deletion behind it.
     fn note_evicted(&mut self, at: u64) {
-        let (synced, synced_at) = wait(timed(self.disk, self.db.sync()));
+        let (synced, synced_at) = wait(timed_of_all(self.disk, self.db.sync()));
         if self.expect(synced).is_none() {
             return;
         }
@@ -174,7 +174,7 @@ impl Player<'_> {
         let (from, to) =
             (key_of(from), if to < KEY_COUNT { key_of(to) } else { b"key :".to_vec() });
         let deletion = self.db.delete_range(from..to).durability(durability);
-        let (deleted, at) = wait(timed(self.disk, deletion));
+        let (deleted, at) = wait(timed_of_all(self.disk, deletion));
         if self.expect(deleted).is_some() {
             for sent in &sent {
                 self.history.acknowledge(at, sent, durable);
@@ -233,7 +233,7 @@ impl Player<'_> {
         let writes = writes.into_iter().map(placed).collect();
         let sent = self.history.send_batch(self.disk.ops(), writes);
         let write = self.db.write(batch).durability(Durability::Sync);
-        let (answer, at) = wait(timed(self.disk, write));
+        let (answer, at) = wait(timed_of_all(self.disk, write));
         if self.expect(answer).is_some() {
             self.history.acknowledge_batch(at, &sent, true);
         }
@@ -246,7 +246,7 @@ impl Player<'_> {
         let writes =
             vec![(place(from), from.to_vec(), None), (place(to), to.to_vec(), value.clone())];
         let sent = is_change.then(|| self.history.send_batch(self.disk.ops(), writes));
-        let (answer, at) = wait(timed(self.disk, self.db.rename(from, to)));
+        let (answer, at) = wait(timed_of_all(self.disk, self.db.rename(from, to)));
         let Some(is_renamed) = self.expect(answer) else { return };
         assert_eq!(is_renamed, value.is_some(), "rename {from:?}");
         if let Some(sent) = sent {
@@ -324,12 +324,19 @@ async fn write(db: &Db, sent: &Sent, durable: bool) -> Result<()> {
     }
 }
 
-/// A future, and before which operation of the disk its answer came: whoever answers wakes it there and
+/// A future of one partition, and before which operation of the disk its answer came: whoever answers wakes it there and
 /// then, while the disk may have gone on by the time that it is polled.
 pub(crate) fn timed<F: Future>(disk: &SimDisk, future: F) -> Timed<F> {
     let bell =
         Bell { disk: disk.clone(), rung_at: AtomicU64::new(u64::MAX), parent: Mutex::default() };
     Timed { future: Box::pin(future), bell: Arc::new(bell) }
+}
+
+/// A future that waits for answers of several, and before which operation of the disk all of them were there, or a later one:
+/// when it is polled because of the first, the last may be there already, and nobody has said since when.
+pub(crate) async fn timed_of_all<F: Future>(disk: &SimDisk, future: F) -> (F::Output, u64) {
+    let output = future.await;
+    (output, disk.ops())
 }
 
 pub(crate) struct Timed<F> {
@@ -345,7 +352,6 @@ struct Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        // The last of several: a future that waits for all partitions is woken by each.
         self.rung_at.store(self.disk.ops(), Ordering::SeqCst);
         let parent = self.parent.lock().unwrap().take();
         parent.into_iter().for_each(Waker::wake);
