@@ -4,7 +4,7 @@
 //! no more use, when its key was written again or compaction has moved it, but never stale. Which record of a key is the
 //! newest, whether it has expired and whether a range has it is asked of the keydir and the clock as ever.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -70,8 +70,8 @@ impl ReadCache {
             return None;
         }
         records.hits.add(1);
-        let value = record.bytes.split_off(key_len);
-        Some(Entry { value, seqno: record.seqno, expires_at: record.expires_at })
+        record.bytes.advance(key_len);
+        Some(Entry { value: record.bytes, seqno: record.seqno, expires_at: record.expires_at })
     }
 
     /// Keeps what was read, and checked.

@@ -108,7 +108,7 @@ impl Settings {
             if self.background { Compaction::new().dead_ratio(0.05) } else { Compaction::off() };
         let durability = if self.buffered { Durability::Buffered } else { Durability::Sync };
         let options = store.options().partitions(2).workers(1).compaction(compaction);
-        // Room for more takes longer to make than the rest of an open.
+        // Room is made at every open, and no script has more in flight.
         let options = options.mailbox_requests_max(16);
         let options = options.prewrite(self.prewrite).durability(durability);
         #[cfg(feature = "lz4")]

@@ -5,10 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::CACHE_LEN;
 use crate::keys::{Values, key};
 use crate::peer::{Class, Peer};
-
-const CACHE_LEN: u64 = 4 << 30;
 
 struct Fjall {
     db: Database,
@@ -17,7 +16,7 @@ struct Fjall {
 }
 
 pub fn open(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
-    let db = Database::builder(dir).cache_size(CACHE_LEN).worker_threads(2).open()?;
+    let db = Database::builder(dir).cache_size(CACHE_LEN as u64).worker_threads(2).open()?;
     let records = db.keyspace("records", KeyspaceCreateOptions::default)?;
     Ok(Box::new(Fjall { db, records, class }))
 }

@@ -13,6 +13,9 @@ mod sled;
 use crate::peer::{Class, Open};
 use crate::rows::Row;
 
+/// Bytes of memory for what was read, of each store that has room for it: more than the data of any row.
+const CACHE_LEN: usize = 4 << 30;
+
 /// With its defaults, and with as much memory for what was read as its peers are given.
 pub const OURS: [&str; 2] = ["ringcask", "ringcask-cached"];
 

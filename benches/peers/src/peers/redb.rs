@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
+use super::CACHE_LEN;
 use crate::keys::{Values, key};
 use crate::peer::{Class, Peer};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
-const CACHE_LEN: usize = 4 << 30;
 
 struct Redb {
     db: Database,

@@ -8,11 +8,9 @@ use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
 use ringcask::{Db, Durability, Options};
 
+use super::CACHE_LEN;
 use crate::keys::{Values, key};
 use crate::peer::{Class, Job, Operation, Peer, found, on_threads};
-
-/// What the others have as well.
-const CACHE_LEN: u64 = 4 << 30;
 
 struct Ringcask {
     db: Db,
@@ -25,7 +23,7 @@ pub fn open(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
 }
 
 pub fn open_cached(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
-    open_with(dir, class, CACHE_LEN)
+    open_with(dir, class, CACHE_LEN as u64)
 }
 
 fn open_with(dir: &Path, class: Class, cache_len: u64) -> Result<Box<dyn Peer>> {

@@ -9,10 +9,9 @@ use rocksdb::{
     WriteOptions,
 };
 
+use super::CACHE_LEN;
 use crate::keys::{Values, key};
 use crate::peer::{Class, Peer};
-
-const CACHE_LEN: usize = 4 << 30;
 
 struct Rocks {
     db: DB,

@@ -5,10 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use sled::{Db, Mode};
 
+use super::CACHE_LEN;
 use crate::keys::{Values, key};
 use crate::peer::{Class, Peer};
-
-const CACHE_LEN: u64 = 4 << 30;
 
 struct Sled {
     db: Db,
@@ -16,7 +15,8 @@ struct Sled {
 }
 
 pub fn open(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
-    let config = sled::Config::new().path(dir).cache_capacity(CACHE_LEN).mode(Mode::HighThroughput);
+    let config =
+        sled::Config::new().path(dir).cache_capacity(CACHE_LEN as u64).mode(Mode::HighThroughput);
     Ok(Box::new(Sled { db: config.open()?, class }))
 }
 
