@@ -53,6 +53,7 @@ mod tests;
 mod usage;
 
 use std::array;
+use std::hint::black_box;
 use std::sync::Arc;
 
 pub(crate) use self::age::Aging;
@@ -150,21 +151,8 @@ impl KeydirReader {
         let directory = self.shared.directory.load();
         for (chunk, hashes) in hashes.chunks(LOOKUPS_MAX).enumerate() {
             let number = |index| chunk * LOOKUPS_MAX + index;
-            let locked: [_; LOOKUPS_MAX] = array::from_fn(|index| {
-                let hash = hashes.get(index)?;
-                directory.table(hash.table).try_read().filter(|slots| slots.owns(hash.table))
-            });
-            let found: [_; LOOKUPS_MAX] = array::from_fn(|index| {
-                locked[index].as_ref().map(|slots| slots.find(hashes[index]).map(Entry::location))
-            });
-            for (index, found) in found.into_iter().enumerate() {
-                if let Some(location) = found {
-                    f(number(index), location);
-                }
-            }
-            let is_left = locked.each_ref().map(Option::is_none);
-            drop(locked);
-            for (index, hash) in hashes.iter().enumerate().filter(|(index, _)| is_left[*index]) {
+            let found = find_together(&directory, hashes, |index, found| f(number(index), found));
+            for (index, hash) in hashes.iter().enumerate().filter(|(index, _)| !found[*index]) {
                 if self.lookup(*hash, |location| f(number(index), Some(location))).is_none() {
                     f(number(index), None);
                 }
@@ -181,6 +169,28 @@ impl KeydirReader {
     pub(crate) fn ram_bytes(&self) -> u64 {
         self.shared.counters.ram_bytes.load(Ordering::Relaxed)
     }
+}
+
+/// Calls `f` for at most [`LOOKUPS_MAX`] of `hashes` with its index and its place, except where that would have to wait or the
+/// directory is not the newest; says for which it did.
+fn find_together(
+    directory: &Directory,
+    hashes: &[KeyHash],
+    mut f: impl FnMut(usize, Option<Location>),
+) -> [bool; LOOKUPS_MAX] {
+    let locked: [_; LOOKUPS_MAX] = array::from_fn(|index| {
+        let hash = hashes.get(index)?;
+        directory.table(hash.table).try_read().filter(|slots| slots.owns(hash.table))
+    });
+    let found: [_; LOOKUPS_MAX] = array::from_fn(|index| {
+        locked[index].as_ref().map(|slots| slots.find(hashes[index]).map(Entry::location))
+    });
+    for (index, found) in found.into_iter().enumerate() {
+        if let Some(location) = found {
+            f(index, location);
+        }
+    }
+    locked.each_ref().map(Option::is_some)
 }
 
 impl Keydir {
@@ -206,6 +216,23 @@ impl Keydir {
 
     pub(crate) fn reader(&self) -> KeydirReader {
         KeydirReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Looks at the places of `hashes`, whose entries are about to change, all at once: each change by itself would wait
+    /// for memory again.
+    pub(crate) fn warm(&self, hashes: impl Iterator<Item = KeyHash>) {
+        let mut hashes = hashes.peekable();
+        while let Some(first) = hashes.peek() {
+            let mut together = [*first; LOOKUPS_MAX];
+            let mut len = 0;
+            for (place, hash) in together.iter_mut().zip(&mut hashes) {
+                *place = hash;
+                len += 1;
+            }
+            find_together(&self.directory, &together[..len], |_, found| {
+                black_box(found);
+            });
+        }
     }
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {

@@ -150,6 +150,20 @@ impl Scan {
         budget: u64,
         visit: &mut dyn FnMut(RecordAt<'_>),
     ) -> io::Result<bool> {
+        self.read_groups_on(reader, file_len, identity, budget, &mut |group| {
+            group.records().for_each(&mut *visit);
+        })
+    }
+
+    /// As [`read_on`](Self::read_on), for whoever can do with many records at once.
+    pub(crate) fn read_groups_on(
+        &mut self,
+        reader: &dyn ReadAt,
+        file_len: u64,
+        identity: FileIdentity,
+        budget: u64,
+        visit: &mut dyn FnMut(&Group<'_>),
+    ) -> io::Result<bool> {
         let until = self.end.saturating_add(budget);
         let mut window = Window::new(reader, file_len);
         while self.end < file_len && self.stop == Stop::EndOfFile {
@@ -157,7 +171,10 @@ impl Scan {
                 return Ok(false);
             }
             match read_group(&mut window, self.end, identity, &self.chain) {
-                Ok(group) => self.take_group(&group, visit),
+                Ok(group) => {
+                    visit(&group);
+                    self.take_group(&group);
+                }
                 Err(Fault::Format(why)) => {
                     self.stop = Stop::NoChain { offset: self.end, why };
                 }
@@ -176,25 +193,15 @@ impl Scan {
         }
     }
 
-    /// Counts a verified group and visits its records.
-    fn take_group(&mut self, group: &Group<'_>, visit: &mut dyn FnMut(RecordAt<'_>)) {
-        let mut offset = self.end + GROUP_HEADER_LEN as u64;
-        for record in &group.records {
-            let len = record.header.record_len();
-            visit(RecordAt {
-                offset,
-                len,
-                header: &record.header,
-                key: record.key,
-                value: record.value,
-            });
-            offset += u64::from(len);
+    /// Counts a verified group.
+    fn take_group(&mut self, group: &Group<'_>) {
+        for record in group.records() {
             let seqno = record.header.seqno;
             self.seqno_min = if self.records == 0 { seqno } else { self.seqno_min.min(seqno) };
             self.seqno_max = self.seqno_max.max(seqno);
             self.records += 1;
         }
-        self.end = offset;
+        self.end = group.records_at + u64::from(group.header.payload_len);
         self.durable_through_max = self.durable_through_max.max(group.header.durable_through);
         self.chain.advance(group.header_crc);
         match group.header.kind {
@@ -207,10 +214,23 @@ impl Scan {
 }
 
 /// A group whose every byte was verified (SC1).
-struct Group<'a> {
+pub(crate) struct Group<'a> {
     header: GroupHeader,
     header_crc: u32,
+    /// Offset of the first record.
+    records_at: u64,
     records: Vec<Record<'a>>,
+}
+
+impl Group<'_> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = RecordAt<'_>> {
+        self.records.iter().scan(self.records_at, |next, record| {
+            let (offset, len) = (*next, record.header.record_len());
+            *next += u64::from(len);
+            let Record { header, key, value, .. } = record;
+            Some(RecordAt { offset, len, header, key, value })
+        })
+    }
 }
 
 /// Keeps a failed read apart from bytes that were read and are not a group.
@@ -253,7 +273,7 @@ fn read_group<'w>(
         return Err(incomplete.into());
     }
     let records = verify_payload(&header, payload, identity.at(payload_offset))?;
-    Ok(Group { header, header_crc, records })
+    Ok(Group { header, header_crc, records_at: payload_offset, records })
 }
 
 /// The records of a group whose bytes are all there, if every one of them verifies (SC1).

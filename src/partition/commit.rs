@@ -261,6 +261,7 @@ impl Partition {
             let records = group.buf.get(GROUP_HEADER_LEN..).unwrap_or_default();
             Reading::begin(watchers, records, identity.at(start + GROUP_HEADER_LEN as u64))
         });
+        self.keydir.warm(group.pending.iter().filter_map(|pending| pending.effect.hash()));
         // Of the batch whose records come now.
         let mut were_there = 0;
         for Pending { effect, answer } in &mut group.pending {

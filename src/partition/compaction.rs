@@ -582,6 +582,7 @@ impl Partition {
                 return self.view.show_usage(&self.usage);
             }
             let now = moves.len().min(left);
+            self.keydir.warm(moves[..now].iter().map(|moved| moved.hash));
             for moved in &moves[..now] {
                 let to = Location { slot: *slot, offset: moved.to, len: moved.len, ..moved.from };
                 if self.keydir.replace_if(moved.hash, moved.from, to) {

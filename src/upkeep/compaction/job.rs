@@ -34,7 +34,7 @@ use crate::log::format::group::GROUP_HEADER_LEN;
 use crate::log::format::record::{RecordHeader, RecordKind};
 use crate::log::hint_file::HintBuilder;
 use crate::log::layout;
-use crate::log::scanner::{RecordAt, Scan};
+use crate::log::scanner::{Group, RecordAt, Scan};
 use crate::log::writer::FileWriter;
 use crate::route::KeyHasher;
 use crate::scratch;
@@ -289,9 +289,9 @@ impl Job {
         let codecs = self.surroundings.owner.codecs.clone();
         let mut outcome = Ok(());
         let is_read = scan
-            .read_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |record| {
+            .read_groups_on(&reader, sealed.len, data.identity, STEP_LEN, &mut |group| {
                 if outcome.is_ok() {
-                    outcome = self.take(&codecs, slot, &data, &record);
+                    outcome = self.take_group(&codecs, slot, &data, group);
                 }
             })
             .map_err(io)?;
@@ -308,30 +308,51 @@ impl Job {
         Ok(())
     }
 
-    /// Copies a record if it counts.
+    /// Copies the records of a group that count.
+    fn take_group(
+        &mut self,
+        codecs: &Codecs,
+        slot: FileSlot,
+        data: &DataFile,
+        group: &Group<'_>,
+    ) -> Result<()> {
+        let mut records = Vec::new();
+        let mut hashes = Vec::new();
+        // What belongs to a batch was settled long ago, or else the file would not be an input (BA3).
+        for record in group.records().filter(|record| !record.header.is_of_batch()) {
+            let RecordAt { offset, header, key, value, .. } = record;
+            let key = codecs.key(header, key, value).map_err(|why| why.at(&data.path, offset))?;
+            hashes.push(self.surroundings.hasher.hash(header.keyspace, &key));
+            records.push((record, key));
+        }
+        let mut newest = vec![None; hashes.len()];
+        self.surroundings.keydir.lookup_many(&hashes, |index, location| newest[index] = location);
+        for (((record, key), hash), newest) in records.iter().zip(hashes).zip(newest) {
+            self.take(codecs, slot, data, record, (key, hash), newest)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a record if it counts, of a key whose newest record is at `newest`.
     fn take(
         &mut self,
         codecs: &Codecs,
         slot: FileSlot,
         data: &DataFile,
         record: &RecordAt<'_>,
+        (key, hash): (&[u8], KeyHash),
+        newest: Option<Location>,
     ) -> Result<()> {
-        let RecordAt { offset, header, key, value, .. } = *record;
-        if header.is_of_batch() {
-            return Ok(()); // Settled long ago, or else the file would not be an input (BA3).
-        }
+        let RecordAt { offset, header, .. } = *record;
         let damaged = |why: FormatError| why.at(&data.path, offset);
-        let key = codecs.key(header, key, value).map_err(damaged)?;
-        let hash = self.surroundings.hasher.hash(header.keyspace, &key);
-        let newest = self.surroundings.keydir.lookup(hash, |location| location);
         let is_here = |newest: &Location| newest.slot == slot && u64::from(newest.offset) == offset;
-        let copy = || Copy::of(codecs, hash, &key, record).map_err(damaged);
+        let copy = || Copy::of(codecs, hash, key, record).map_err(damaged);
         match header.kind {
             RecordKind::Put => {
                 let Some(from) = newest.filter(is_here) else {
                     let may_shadow = newest.is_none() && header.expires_at().is_some();
                     return if may_shadow {
-                        self.take_expired(data, &key, hash, record)
+                        self.take_expired(data, key, hash, record)
                     } else {
                         Ok(())
                     };
