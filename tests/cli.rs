@@ -1096,6 +1096,38 @@ fn bench_runs_the_workloads_of_ycsb() {
     Store::new().run(&["bench", "--workload", "a", "--reads", "5"]).refused("--reads");
 }
 
+/// Breaks if gets of a cold bench find their records in the page cache.
+#[test]
+fn a_cold_bench_reads_from_the_disk() {
+    // Not where files may be held in memory.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let hop_free = |extra: &[&str]| {
+        let store = dir.path().join(extra.len().to_string());
+        let mut command = cargo_bin_cmd!("ringcask");
+        command.arg("--dir").arg(store).args(BENCH).args(["--json", "--reads", "100"]);
+        let found = Ran(command.args(extra).output().unwrap()).done_json();
+        assert!(found["engine"]["resident_bytes"].as_u64().unwrap() > 0);
+        found["engine"]["hop_free_percent"].as_f64().unwrap()
+    };
+    assert!(hop_free(&[]) > 99.0);
+    assert!(hop_free(&["--cold"]) < 99.0);
+    assert!(hop_free(&["--cold", "--recovery"]) < 99.0);
+    Store::new().run(&["bench", "--cold", "--memory"]).refused("--memory");
+}
+
+/// Breaks if records are put again, or if those that are not there are read.
+#[test]
+fn a_bench_goes_on_with_what_an_earlier_one_has_put() {
+    let store = Store::new();
+    let run =
+        |extra: &[&str]| store.run(&[&BENCH[..], &["--json", "--reads", "100"], extra].concat());
+    run(&["--no-load"]).fails(1, "--no-load");
+    assert_eq!(run(&[]).done_json()["load"]["records"], 500);
+    let found = run(&["--no-load"]).done_json();
+    assert_eq!((&found["load"]["records"], &found["mix"]["operations"]), (&0.into(), &1000.into()));
+    store.run(&["bench", "--no-load", "--records", "501"]).fails(1, "501 records");
+}
+
 #[test]
 fn bench_times_opening_and_draws_a_page() {
     let store = Store::new();

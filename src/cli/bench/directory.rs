@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::Failure;
+use crate::io::Fs;
+use crate::log::format::data_header::FileKind;
+use crate::log::layout;
 use crate::{Db, Options};
 
 /// A key that only a bench puts: it tells an earlier bench's store from other stores.
@@ -41,6 +44,54 @@ impl BenchDirectory {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The page cache forgets what it has of the store: what is read next comes from the disk.
+    pub(super) async fn make_cold(&self, db: &Db) -> Result<(), Failure> {
+        db.sync().await?;
+        self.drop_pages().map_err(|error| self.failed("have the page cache forget", &error))
+    }
+
+    /// As [`make_cold`](Self::make_cold), of a store that is closed.
+    pub(super) fn drop_pages(&self) -> io::Result<()> {
+        let fs = Fs::os();
+        for (path, _) in self.files()? {
+            let file = fs.open_read(&path)?;
+            file.sync_all()?; // Only what is on the disk can be forgotten.
+            file.drop_pages()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_hints(&self) -> Result<(), Failure> {
+        let mut hints = match self.files() {
+            Ok(files) => files.into_iter().filter(|(_, kind)| *kind == FileKind::Hint),
+            Err(error) => return Err(self.failed("list the hints of", &error)),
+        };
+        hints
+            .try_for_each(|(path, _)| std::fs::remove_file(path))
+            .map_err(|error| self.failed("remove the hints of", &error))
+    }
+
+    fn files(&self) -> io::Result<Vec<(PathBuf, FileKind)>> {
+        let mut files = Vec::new();
+        for partition in std::fs::read_dir(&self.path)? {
+            let partition = partition?;
+            if layout::parse_partition_dir_name(&partition.file_name().to_string_lossy()).is_none()
+            {
+                continue;
+            }
+            for file in std::fs::read_dir(partition.path())? {
+                let file = file?;
+                let parsed = layout::parse_file_name(&file.file_name().to_string_lossy());
+                files.extend(parsed.map(|(_, kind)| (file.path(), kind)));
+            }
+        }
+        Ok(files)
+    }
+
+    pub(super) fn failed(&self, what: &str, error: &io::Error) -> Failure {
+        Failure::io(format_args!("{what} {}", self.path.display()), error)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::beside::BackupDirectory;
 use super::keys::Random;
+use super::memory::resident_bytes;
 use crate::Db;
 use crate::cli::failure::Failure;
 
@@ -45,7 +46,7 @@ pub(super) async fn measure(db: &Db, store: &Path) -> Result<Looked, Failure> {
     let mut keys_only = Vec::new();
     let (mut keys, mut scan_memory) = (0, 0);
     for _ in 0..SCANS {
-        let before = memory();
+        let before = resident_bytes();
         let started = Instant::now();
         let mut scan = db.scan().keys();
         keys = 0;
@@ -53,7 +54,7 @@ pub(super) async fn measure(db: &Db, store: &Path) -> Result<Looked, Failure> {
             key?;
             keys += 1;
             if keys % MEMORY_EVERY == 0 {
-                scan_memory = scan_memory.max(memory().saturating_sub(before));
+                scan_memory = scan_memory.max(resident_bytes().saturating_sub(before));
             }
         }
         keys_only.push(started.elapsed());
@@ -125,12 +126,4 @@ fn settle(db: &Db) {
             (last, since) = (now, Instant::now());
         }
     }
-}
-
-/// Bytes that the process has for itself; 0 where nobody says.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
 }

@@ -5,6 +5,7 @@ mod clients;
 mod directory;
 mod keys;
 mod look;
+mod memory;
 mod page;
 mod reopen;
 mod report;
@@ -42,6 +43,9 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
+    /// Put no records: an earlier bench has put them.
+    #[arg(long, conflicts_with = "memory")]
+    no_load: bool,
     /// Tasks that each have one operation under way.
     #[arg(long, value_name = "COUNT", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -89,6 +93,9 @@ pub(super) struct BenchArgs {
     /// After the mix, close the store and time opening it: with its hints, and after they were removed.
     #[arg(long)]
     recovery: bool,
+    /// Before the mix, and before each opening that is timed, have the page cache forget the store's files.
+    #[arg(long, conflicts_with = "memory")]
+    cold: bool,
     /// Do this again and again while the mix runs.
     #[arg(long, value_enum)]
     beside: Option<Beside>,
@@ -179,7 +186,11 @@ pub(super) async fn bench(
     let db = open(options.clone(), &directory).await?;
     let values =
         Values::new(args.value_len() as usize, args.compression.compression != Compression::None);
-    let load = load_records(&db, args.records, &values).await?;
+    let load = if args.no_load {
+        check_loaded(&db, &directory, args.records).await?
+    } else {
+        load_records(&db, args.records, &values).await?
+    };
     let mix = Mix {
         db: &db,
         values: &values,
@@ -201,13 +212,20 @@ pub(super) async fn bench(
         },
         rate: args.rate.map(|rate| rate as f64),
     };
+    if args.cold {
+        directory.make_cold(&db).await?;
+    }
     let before = db.stats().total();
     let (mixed, beside) = run_beside(args.beside, &db, directory.path(), || run_mix(&mix))?;
     let after = db.stats();
     let looked = if args.look { Some(look::measure(&db, directory.path()).await?) } else { None };
+    let resident_bytes = memory::resident_bytes();
     db.close().await?;
-    let reopened =
-        if args.recovery { Some(reopen::measure(&options, directory.path()).await?) } else { None };
+    let reopened = if args.recovery {
+        Some(reopen::measure(&options, &directory, args.cold).await?)
+    } else {
+        None
+    };
     let report = Report {
         args,
         dir: directory.path(),
@@ -217,6 +235,7 @@ pub(super) async fn bench(
         after: &after,
         beside: beside.as_ref(),
         looked: looked.as_ref(),
+        resident_bytes,
         reopened: reopened.as_ref(),
     };
     report.print(output)?;
@@ -269,6 +288,22 @@ impl BenchArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         self.threads.unwrap_or(cores).min(self.clients)
     }
+}
+
+/// As a load that had nothing left to do.
+async fn check_loaded(
+    db: &Db,
+    directory: &BenchDirectory,
+    records: u64,
+) -> Result<LoadPhase, Failure> {
+    // The last one is put last.
+    if !db.contains_key(key(records - 1)).await? {
+        return Err(Failure::Failed(format!(
+            "{}: no bench has put {records} records here; leave out --no-load, or say fewer --records",
+            directory.path().display()
+        )));
+    }
+    Ok(LoadPhase { records: 0, elapsed: Duration::ZERO })
 }
 
 /// In bulk, because only the mix is about latency.

@@ -31,6 +31,8 @@ pub(super) struct Report<'a> {
     pub(super) after: &'a Stats,
     pub(super) beside: Option<&'a Done>,
     pub(super) looked: Option<&'a Looked>,
+    /// Memory of the process in the end.
+    pub(super) resident_bytes: u64,
     pub(super) reopened: Option<&'a Reopened>,
 }
 
@@ -111,6 +113,9 @@ impl Report<'_> {
                 "read_cache_percent": engine.read_cache_percent,
                 "read_cache_bytes": self.after.read_cache_bytes,
                 "keydir_bytes_per_key": engine.keydir_bytes_per_key,
+                "resident_bytes": self.resident_bytes,
+                "log_bytes": self.after.total().log_bytes,
+                "live_bytes": self.after.total().live_bytes,
                 "compactions": engine.compactions,
                 "compaction_read_bytes": engine.compaction_read_bytes,
                 "compaction_written_bytes": engine.compaction_written_bytes,
@@ -198,7 +203,11 @@ impl Report<'_> {
             engine.read_cache_percent,
             HumanBytes(self.after.read_cache_bytes)
         ))?;
-        output.line(format_args!("keydir   {:.1} bytes a key", engine.keydir_bytes_per_key))?;
+        output.line(format_args!(
+            "keydir   {:.1} bytes a key; the process takes {}",
+            engine.keydir_bytes_per_key,
+            HumanBytes(self.resident_bytes)
+        ))?;
         output.line(format_args!(
             "compact  {} times, {} became {}; writers were held back {:.2} s",
             engine.compactions,
