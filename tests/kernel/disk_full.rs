@@ -10,7 +10,7 @@ use futures::future::join_all;
 use ringcask::{Db, Durability, Error, ErrorKind, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
-use crate::support::{MIB, block_on, close, drivers, open};
+use crate::support::{MIB, close, drivers, open, wait};
 
 const VALUE_LEN: usize = 16 << 10;
 
@@ -22,7 +22,7 @@ fn value(number: usize) -> Vec<u8> {
 fn fill(db: &Db, stored: &mut BTreeMap<usize, Vec<u8>>, durability: Durability) -> Error {
     for number in stored.len().. {
         let put = db.put(number.to_string(), value(number)).durability(durability);
-        match block_on(put) {
+        match wait(put) {
             Ok(()) => drop(stored.insert(number, value(number))),
             Err(error) => return error,
         }
@@ -33,7 +33,7 @@ fn fill(db: &Db, stored: &mut BTreeMap<usize, Vec<u8>>, durability: Durability) 
 
 fn check(db: &Db, stored: &BTreeMap<usize, Vec<u8>>) {
     for (number, value) in stored {
-        let found = block_on(db.get(number.to_string())).unwrap();
+        let found = wait(db.get(number.to_string())).unwrap();
         assert!(found.is_some_and(|found| found == value), "key {number}");
     }
     assert_eq!(db.stats().total().keys, stored.len() as u64);
@@ -52,12 +52,12 @@ fn fill_and_free(options: &Options, durability: Durability) {
     assert!(stored.len() > 100, "full after {} puts", stored.len());
     let mut refused = 0;
     for number in 20_000..20_005 {
-        match block_on(db.put(number.to_string(), value(number))) {
+        match wait(db.put(number.to_string(), value(number))) {
             // What upkeep gave back meanwhile may be enough for one more.
             Ok(()) => drop(stored.insert(number, value(number))),
             Err(error) => {
                 assert_no_space(&error, &mount.store());
-                assert_eq!(block_on(db.get(number.to_string())).unwrap(), None);
+                assert_eq!(wait(db.get(number.to_string())).unwrap(), None);
                 refused += 1;
             }
         }
@@ -69,7 +69,7 @@ fn fill_and_free(options: &Options, durability: Durability) {
     // The space is free when the removal is committed.
     rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
     for number in 10_000..10_100 {
-        block_on(db.put(number.to_string(), value(number))).unwrap();
+        wait(db.put(number.to_string(), value(number))).unwrap();
         stored.insert(number, value(number));
     }
     check(&db, &stored);
@@ -127,7 +127,7 @@ fn a_full_disk_opens_or_says_why_not() {
             assert_no_space(&error, &mount.store());
         }
         drop(db);
-        match block_on(options.open(mount.store())) {
+        match wait(options.open(mount.store())) {
             Ok(db) => {
                 check(&db, &stored);
                 println!("close: {:?}", close(&db));
@@ -152,23 +152,23 @@ fn deleting_makes_room_on_a_full_disk() {
         let gone: Vec<usize> = (0..count).filter(|number| number % 4 != 0).collect();
         for some in gone.chunks(32) {
             let dels = join_all(some.iter().map(|number| db.del(number.to_string())));
-            for (number, deleted) in some.iter().zip(block_on(dels)) {
+            for (number, deleted) in some.iter().zip(wait(dels)) {
                 let deleted = deleted.or_else(|error| {
                     // The reserve is for so many deletions only, and then compaction makes space.
                     assert_no_space(&error, &mount.store());
-                    block_on(db.compact())?;
-                    block_on(db.del(number.to_string()))
+                    wait(db.compact())?;
+                    wait(db.del(number.to_string()))
                 });
                 assert!(deleted.unwrap(), "{number} of {count}");
                 stored.remove(number);
             }
         }
-        block_on(db.compact()).unwrap();
+        wait(db.compact()).unwrap();
         // The space is free when the removals are committed.
         rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
         for number in 10_000..10_000 + count / 4 {
             let put = db.put(number.to_string(), value(number));
-            block_on(put.durability(Durability::Buffered)).unwrap();
+            wait(put.durability(Durability::Buffered)).unwrap();
             stored.insert(number, value(number));
         }
         check(&db, &stored);

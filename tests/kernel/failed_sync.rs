@@ -6,7 +6,7 @@
 use ringcask::{Durability, ErrorKind, Io, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount, Mount};
-use crate::support::{MIB, block_on, close, drivers, open};
+use crate::support::{MIB, close, drivers, open, wait};
 
 fn fails_once(io: &Io) {
     // Dropped from the last to the first: store, file system, device.
@@ -23,7 +23,7 @@ fn fails_once(io: &Io) {
     let error = loop {
         assert!(durable < 1000, "the device never filled up");
         let put = db.put(durable.to_string(), value(durable)).durability(Durability::Sync);
-        match block_on(put) {
+        match wait(put) {
             Ok(()) => durable += 1,
             Err(error) => break error,
         }
@@ -35,17 +35,17 @@ fn fails_once(io: &Io) {
     // Never again, whatever the kernel says to a second sync; also when there is room.
     for round in 0..2 {
         for durability in [Durability::Sync, Durability::Buffered] {
-            let error = block_on(db.put("later", "x").durability(durability)).unwrap_err();
+            let error = wait(db.put("later", "x").durability(durability)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
         }
-        assert_eq!(block_on(db.sync()).unwrap_err().kind(), ErrorKind::Poisoned);
-        assert_eq!(block_on(db.del("0")).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(wait(db.sync()).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(wait(db.del("0")).unwrap_err().kind(), ErrorKind::Poisoned);
         assert!(db.stats().total().poisoned.is_some());
         for number in 0..durable {
-            let found = block_on(db.get(number.to_string())).unwrap();
+            let found = wait(db.get(number.to_string())).unwrap();
             assert!(found.is_some_and(|found| found == value(number)), "key {number}");
         }
-        assert_eq!(block_on(db.get("later")).unwrap(), None);
+        assert_eq!(wait(db.get("later")).unwrap(), None);
         if round == 0 {
             thin.remount("size=96m");
         }
@@ -56,11 +56,11 @@ fn fails_once(io: &Io) {
     mount.remount();
     let db = open(&options, &mount.store());
     for number in 0..durable {
-        let found = block_on(db.get(number.to_string())).unwrap();
+        let found = wait(db.get(number.to_string())).unwrap();
         assert!(found.is_some_and(|found| found == value(number)), "key {number}");
     }
-    assert_eq!(block_on(db.get("later")).unwrap(), None);
-    block_on(db.put("later", "x")).unwrap();
+    assert_eq!(wait(db.get("later")).unwrap(), None);
+    wait(db.put("later", "x")).unwrap();
     close(&db).unwrap();
 }
 

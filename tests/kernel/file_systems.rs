@@ -10,7 +10,7 @@ use ringcask::{Durability, Io, Options};
 
 use crate::support::loop_mount::Mount;
 use crate::support::model::{Lens, Model};
-use crate::support::{block_on, close, drivers, open, verify_sound};
+use crate::support::{close, drivers, open, verify_sound, wait};
 
 fn options(io: &Io) -> Options {
     Options::new().partitions(2).io(io.clone()).data_file_len_max(24 << 10)
@@ -25,12 +25,12 @@ fn live(model: &Model, io: &Io, store: &Path) {
             let durability = if round % 3 == 0 { Durability::Sync } else { Durability::Buffered };
             let writes =
                 (0..model.key_count()).map(|index| model.write(&db, index, durability, true));
-            for written in block_on(join_all(writes)) {
+            for written in wait(join_all(writes)) {
                 written.unwrap();
             }
         }
-        block_on(db.compact()).unwrap();
-        block_on(db.sync()).unwrap();
+        wait(db.compact()).unwrap();
+        wait(db.sync()).unwrap();
         model.check(&db);
         let total = db.stats().total();
         assert!(total.rotations > 0 && total.compactions > 0, "the log never moved: {total:?}");

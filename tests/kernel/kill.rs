@@ -13,7 +13,7 @@ use crate::child::{Child, command, say, task};
 use crate::support::journal::{Journal, Phase, replay};
 use crate::support::model::{Lens, Model, Version, write};
 use crate::support::{
-    block_on, close, counted, data_files, drivers, open, rounds, seeded, verify_sound,
+    close, counted, data_files, drivers, open, rounds, seeded, verify_sound, wait,
 };
 
 const KEYS: usize = 16;
@@ -46,24 +46,24 @@ pub(crate) fn writer() {
     };
     loop {
         enter(Phase::Opening);
-        let db = block_on(options.clone().open(&task.store)).unwrap();
+        let db = wait(options.clone().open(&task.store)).unwrap();
         for _ in 0..rng.u32(1..4) {
             enter(Phase::Writing);
             let burst = Burst { db: &db, journal: &journal, lens, durability };
             let end = base + rng.u64(1..60);
-            block_on(join_all((0..keys).map(|index| burst.write(index, base, end))));
+            wait(join_all((0..keys).map(|index| burst.write(index, base, end))));
             base = end;
             if lens == Lens::Mixed && rng.bool() {
                 enter(Phase::Compacting);
                 let end = base + 4;
                 let writing = join_all((0..keys).map(|index| burst.write(index, base, end)));
-                let (compacted, _) = block_on(futures::future::join(db.compact(), writing));
+                let (compacted, _) = wait(futures::future::join(db.compact(), writing));
                 journal.compacted(compacted.unwrap().files_removed);
                 base = end;
             }
         }
         enter(Phase::Closing);
-        block_on(db.close()).unwrap();
+        wait(db.close()).unwrap();
     }
 }
 

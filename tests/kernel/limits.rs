@@ -9,7 +9,7 @@ use ringcask::{Durability, ErrorKind, Io, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::child::{Child, command, say, task};
-use crate::support::{block_on, close, drivers, has_tool};
+use crate::support::{close, drivers, has_tool, wait};
 
 fn limit(resource: Resource, current: u64) {
     setrlimit(resource, Rlimit { current: Some(current), maximum: getrlimit(resource).maximum })
@@ -46,18 +46,18 @@ fn an_open_without_descriptors_says_what_to_raise() {
 pub(crate) fn open_with_few_descriptors() {
     let task = task();
     let options = Options::new().partitions(2).io(task.io);
-    let db = block_on(options.clone().open(&task.store)).unwrap();
-    block_on(db.put("key", "value")).unwrap();
+    let db = wait(options.clone().open(&task.store)).unwrap();
+    wait(db.put("key", "value")).unwrap();
     close(&db).unwrap();
     drop(db);
     let (idle, next) = (descriptor_count(), next_descriptor());
     for spare in 0..24 {
         limit(Resource::Nofile, next + spare);
-        let opened = block_on(options.clone().open(&task.store));
+        let opened = wait(options.clone().open(&task.store));
         limit(Resource::Nofile, 1024);
         match opened {
             Ok(db) => {
-                assert_eq!(block_on(db.get("key")).unwrap().as_deref(), Some(&b"value"[..]));
+                assert_eq!(wait(db.get("key")).unwrap().as_deref(), Some(&b"value"[..]));
                 close(&db).unwrap();
                 say(&format!("opened with {spare}"));
             }
@@ -91,13 +91,13 @@ fn a_rotation_without_descriptors_recovers() {
 pub(crate) fn rotate_without_descriptors() {
     let task = task();
     let options = Options::new().partitions(1).io(task.io).data_file_len_max(16 << 10);
-    let db = block_on(options.clone().open(&task.store)).unwrap();
+    let db = wait(options.clone().open(&task.store)).unwrap();
     let mut stored = Vec::new();
     // Too few for the file, for its directory, for the list.
     for round in 0..3 {
         for number in 0..40 {
             let key = format!("{round}-{number}");
-            block_on(db.put(&key, vec![1; 1000])).unwrap();
+            wait(db.put(&key, vec![1; 1000])).unwrap();
             stored.push(key);
         }
         limit(Resource::Nofile, next_descriptor() + round);
@@ -105,7 +105,7 @@ pub(crate) fn rotate_without_descriptors() {
         for number in 0..60 {
             let key = format!("{round}-{number}-tight");
             let durability = if number % 2 == 0 { Durability::Sync } else { Durability::Buffered };
-            match block_on(db.put(&key, vec![2; 1000]).durability(durability)) {
+            match wait(db.put(&key, vec![2; 1000]).durability(durability)) {
                 Ok(()) => stored.push(key),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
@@ -119,16 +119,16 @@ pub(crate) fn rotate_without_descriptors() {
         }
         assert!(refused > 30, "{refused} refused: the log went on without descriptors");
         for key in &stored {
-            assert!(block_on(db.get(key)).unwrap().is_some(), "{key}");
+            assert!(wait(db.get(key)).unwrap().is_some(), "{key}");
         }
         limit(Resource::Nofile, 1024);
     }
-    block_on(db.put("last", "value")).unwrap();
+    wait(db.put("last", "value")).unwrap();
     close(&db).unwrap();
     drop(db);
-    let db = block_on(options.open(&task.store)).unwrap();
+    let db = wait(options.open(&task.store)).unwrap();
     for key in &stored {
-        assert!(block_on(db.get(key)).unwrap().is_some(), "{key} after reopening");
+        assert!(wait(db.get(key)).unwrap().is_some(), "{key} after reopening");
     }
     assert_eq!(db.stats().total().keys, stored.len() as u64 + 1);
     close(&db).unwrap();
@@ -152,13 +152,13 @@ fn a_file_length_limit_refuses_writes_only() {
 pub(crate) fn limited_file_length() {
     let task = task();
     let options = Options::new().partitions(1).io(task.io);
-    let db = block_on(options.clone().open(&task.store)).unwrap();
+    let db = wait(options.clone().open(&task.store)).unwrap();
     limit(Resource::Fsize, 512 << 10);
     let value = |number: usize| vec![number as u8; 10_000 + number];
     let mut stored = 0;
     let error = loop {
         assert!(stored < 1000, "there is no limit");
-        match block_on(db.put(stored.to_string(), value(stored))) {
+        match wait(db.put(stored.to_string(), value(stored))) {
             Ok(()) => stored += 1,
             Err(error) => break error,
         }
@@ -168,16 +168,16 @@ pub(crate) fn limited_file_length() {
     say(&format!("after {stored}: {error}"));
     let check = |db: &ringcask::Db| {
         for number in 0..stored {
-            let found = block_on(db.get(number.to_string())).unwrap();
+            let found = wait(db.get(number.to_string())).unwrap();
             assert!(found.is_some_and(|found| found == value(number)), "key {number}");
         }
     };
     check(&db);
     setrlimit(Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
-    block_on(db.put("more", "value")).unwrap();
+    wait(db.put("more", "value")).unwrap();
     close(&db).unwrap();
     drop(db);
-    let db = block_on(options.open(&task.store)).unwrap();
+    let db = wait(options.open(&task.store)).unwrap();
     check(&db);
     assert_eq!(db.stats().total().keys, stored as u64 + 1);
     close(&db).unwrap();

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ringcask::{ErrorKind, Options};
 
 use crate::child::{Child, command, say, task};
-use crate::support::{block_on, close, drivers, open};
+use crate::support::{close, defer, drivers, open, wait};
 
 /// The child: holds the store until its standard input ends, then closes it.
 pub(crate) fn holder() {
     let task = task();
-    let db = block_on(Options::new().partitions(2).io(task.io).open(&task.store)).unwrap();
-    block_on(db.put("holder", "was here")).unwrap();
+    let db = wait(Options::new().partitions(2).io(task.io).open(&task.store)).unwrap();
+    wait(db.put("holder", "was here")).unwrap();
     say("open");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     close(&db).unwrap();
@@ -30,13 +30,13 @@ fn a_second_process_is_refused_until_the_first_is_dead() {
         let holder = Child::start(command(&[], "holder", &store, &io));
         holder.wait_for_word();
         for _again in 0..3 {
-            let error = block_on(Options::new().open(&store)).unwrap_err();
+            let error = wait(Options::new().open(&store)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
             assert!(error.to_string().contains("lock_wait"), "no cure is named: {error}");
         }
         holder.kill();
         let db = open(&Options::new(), &store);
-        assert!(block_on(db.contains_key("holder")).unwrap());
+        assert!(wait(db.contains_key("holder")).unwrap());
         close(&db).unwrap();
     }
 }
@@ -48,20 +48,20 @@ fn a_second_opener_in_the_same_process_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
         let db = open(&Options::new().io(io.clone()), &store);
-        block_on(db.put("first", "was here")).unwrap();
+        wait(db.put("first", "was here")).unwrap();
         for again in drivers() {
-            let error = block_on(Options::new().io(again).open(&store)).unwrap_err();
+            let error = wait(Options::new().io(again).open(&store)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
         }
         // The refusals have not let go of the lock that the first one holds.
-        let error = block_on(Options::new().open(&store)).unwrap_err();
+        let error = wait(Options::new().open(&store)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
         let said = Child::start(command(&[], "refused", &store, &io)).finish();
         assert_eq!(said, ["Locked"]);
-        block_on(db.put("second", "too")).unwrap();
+        wait(db.put("second", "too")).unwrap();
         close(&db).unwrap();
         let db = open(&Options::new(), &store);
-        assert_eq!(block_on(db.get("first")).unwrap().as_deref(), Some(&b"was here"[..]));
+        assert_eq!(wait(db.get("first")).unwrap().as_deref(), Some(&b"was here"[..]));
         close(&db).unwrap();
     }
 }
@@ -69,7 +69,7 @@ fn a_second_opener_in_the_same_process_is_refused() {
 /// The child: tries to open what its parent has open.
 pub(crate) fn refused() {
     let task = task();
-    let error = block_on(Options::new().io(task.io).open(&task.store)).unwrap_err();
+    let error = wait(Options::new().io(task.io).open(&task.store)).unwrap_err();
     say(&format!("{:?}", error.kind()));
 }
 
@@ -81,7 +81,7 @@ fn lock_wait_outlasts_a_closing_process() {
     let mut holder = Child::start(command(&[], "holder", &store, &ringcask::Io::Auto));
     holder.wait_for_word();
     let patient = Options::new().lock_wait(Duration::from_millis(20));
-    let error = block_on(patient.open(&store)).unwrap_err();
+    let error = wait(patient.open(&store)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
 
     let waiting = {
@@ -90,7 +90,7 @@ fn lock_wait_outlasts_a_closing_process() {
     };
     holder.release();
     let db = waiting.join().unwrap();
-    assert!(block_on(db.contains_key("holder")).unwrap());
+    assert!(wait(db.contains_key("holder")).unwrap());
     close(&db).unwrap();
     holder.finish();
 }
@@ -113,11 +113,10 @@ fn a_closed_store_is_free_while_processes_are_started() {
                 }
             });
         }
-        let opened: Result<(), ringcask::Error> = (0..60).try_for_each(|_| {
-            let db = block_on(Options::new().partitions(1).open(&store))?;
-            block_on(db.close())
-        });
-        stop.store(true, Ordering::Relaxed);
-        opened.unwrap();
+        let _end = defer(|| stop.store(true, Ordering::Relaxed));
+        for _ in 0..60 {
+            let db = wait(Options::new().partitions(1).open(&store)).unwrap();
+            wait(db.close()).unwrap();
+        }
     });
 }

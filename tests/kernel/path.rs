@@ -9,10 +9,10 @@ use rustix::fs::{Gid, Uid};
 
 use crate::child::{Child, command, say, task};
 use crate::support::loop_mount::{FileSystem, LoopMount};
-use crate::support::{block_on, close, drivers, is_root, open};
+use crate::support::{close, drivers, is_root, open, wait};
 
 fn refusal(path: &std::path::Path) -> Error {
-    let error = block_on(Options::new().open(path)).unwrap_err();
+    let error = wait(Options::new().open(path)).unwrap_err();
     println!("{error:?}");
     assert!(error.to_string().contains(&path.display().to_string()), "no path is named: {error}");
     error
@@ -25,7 +25,7 @@ fn a_read_only_mount_is_named() {
         return;
     };
     let db = open(&Options::new(), &mount.store());
-    block_on(db.put("key", "value")).unwrap();
+    wait(db.put("key", "value")).unwrap();
     close(&db).unwrap();
     drop(db);
     mount.remount_read_only();
@@ -65,7 +65,7 @@ pub(crate) fn nobody() {
     rustix::thread::set_thread_gid(Gid::from_raw(65_534)).unwrap();
     rustix::thread::set_thread_uid(Uid::from_raw(65_534)).unwrap();
     for path in [task.store.clone(), task.store.with_file_name("new")] {
-        let error = block_on(Options::new().io(task.io.clone()).open(path)).unwrap_err();
+        let error = wait(Options::new().io(task.io.clone()).open(path)).unwrap_err();
         say(&format!("{error:?}"));
     }
 }
@@ -79,12 +79,12 @@ fn a_linked_directory_is_the_store_itself() {
     std::fs::create_dir(&store).unwrap();
     std::os::unix::fs::symlink(&store, &link).unwrap();
     let db = open(&Options::new(), &link);
-    block_on(db.put("key", "value")).unwrap();
-    let error = block_on(Options::new().open(&store)).unwrap_err();
+    wait(db.put("key", "value")).unwrap();
+    let error = wait(Options::new().open(&store)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
     close(&db).unwrap();
     let db = open(&Options::new().create_if_missing(false), &store);
-    assert!(block_on(db.contains_key("key")).unwrap());
+    assert!(wait(db.contains_key("key")).unwrap());
     close(&db).unwrap();
 }
 

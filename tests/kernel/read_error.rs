@@ -9,7 +9,7 @@ use ringcask::{ErrorKind, Io, Options};
 use rustix::fs::Advice;
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
-use crate::support::{MIB, block_on, close, data_files, drivers, open};
+use crate::support::{MIB, close, data_files, drivers, open, wait};
 
 const KEYS: usize = 200;
 
@@ -21,7 +21,7 @@ fn half_of_it_is_gone(io: &Io) {
     let Some(mount) = LoopMount::new(FileSystem::Ext4, 48 * MIB) else { return };
     let options = Options::new().partitions(1).io(io.clone()).data_file_len_max(4 * MIB);
     let db = open(&options, &mount.store());
-    block_on(futures::future::try_join_all(
+    wait(futures::future::try_join_all(
         (0..KEYS).map(|number| db.put(number.to_string(), value(number))),
     ))
     .unwrap();
@@ -35,7 +35,7 @@ fn half_of_it_is_gone(io: &Io) {
 
     let (mut right, mut failed) = (0, 0);
     for number in 0..KEYS {
-        match block_on(db.get(number.to_string())) {
+        match wait(db.get(number.to_string())) {
             Ok(found) => {
                 assert!(found.is_some_and(|found| found == value(number)), "key {number}");
                 right += 1;

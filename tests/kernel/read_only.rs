@@ -8,7 +8,7 @@ use ringcask::{Durability, ErrorKind, Io, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
 use crate::support::model::{Lens, Model};
-use crate::support::{block_on, close, drivers, open, skip};
+use crate::support::{close, drivers, open, skip, wait};
 
 /// The file that makes ext4 believe that it found an error.
 fn trigger(mount: &LoopMount) -> PathBuf {
@@ -28,13 +28,13 @@ fn goes_read_only(io: &Io) {
     let model = Model::new(40, Lens::Mixed);
     let db = open(&options, &mount.store());
     for index in 0..model.key_count() {
-        block_on(model.write(&db, index, Durability::Sync, true)).unwrap();
+        wait(model.write(&db, index, Durability::Sync, true)).unwrap();
     }
     std::fs::write(trigger, "1").unwrap();
     for round in 0..3 {
         for index in 0..model.key_count() {
             let durability = if round == 1 { Durability::Buffered } else { Durability::Sync };
-            let error = block_on(model.write(&db, index, durability, false)).unwrap_err();
+            let error = wait(model.write(&db, index, durability, false)).unwrap_err();
             let kind = error.kind();
             assert!(matches!(kind, ErrorKind::Io | ErrorKind::Poisoned), "{error:?}");
             if (round, index) == (0, 0) {
@@ -46,13 +46,13 @@ fn goes_read_only(io: &Io) {
     model.check_refused(&db);
     println!("close: {:?}", close(&db));
     drop(db);
-    let error = block_on(options.clone().open(mount.store())).unwrap_err();
+    let error = wait(options.clone().open(mount.store())).unwrap_err();
     assert!(error.to_string().contains("read-only"), "no reason is named: {error}");
 
     mount.remount();
     let db = open(&options, &mount.store());
     model.check_refused(&db);
-    block_on(model.write(&db, 0, Durability::Sync, true)).unwrap();
+    wait(model.write(&db, 0, Durability::Sync, true)).unwrap();
     close(&db).unwrap();
 }
 

@@ -9,7 +9,7 @@ use ringcask::{Durability, ErrorKind, Io, Options};
 use crate::child::{Child, command, say, task};
 use crate::support::cgroup::Cgroup;
 use crate::support::loop_mount::{FileSystem, LoopMount};
-use crate::support::{block_on, close, drivers, has_tool};
+use crate::support::{close, drivers, has_tool, wait};
 
 const BYTES_PER_SEC: u64 = 2 << 20;
 const VALUE_LEN: usize = 16 << 10;
@@ -22,13 +22,13 @@ pub(crate) fn patient() {
     let task = task();
     let options = Options::new().partitions(1).io(task.io).data_file_len_max(1 << 20);
     let value = |round: usize, key: usize| vec![(round * KEYS + key) as u8; VALUE_LEN];
-    let db = block_on(options.clone().open(&task.store)).unwrap();
+    let db = wait(options.clone().open(&task.store)).unwrap();
     for durability in [Durability::Sync, Durability::Buffered] {
         for round in 0..ROUNDS {
             let put = |key| {
                 db.put(format!("{key}"), value(round, key)).durability(durability).into_future()
             };
-            for outcome in block_on(join_all((0..KEYS).map(put))) {
+            for outcome in wait(join_all((0..KEYS).map(put))) {
                 outcome.unwrap();
             }
         }
@@ -40,8 +40,8 @@ pub(crate) fn patient() {
     };
     // Refused only as long as the close has not begun.
     let reopened = loop {
-        let was_closing = block_on(db.contains_key("0")).is_err_and(|error| error.is_closed());
-        match block_on(options.clone().open(&task.store)) {
+        let was_closing = wait(db.contains_key("0")).is_err_and(|error| error.is_closed());
+        match wait(options.clone().open(&task.store)) {
             Err(error) if error.kind() == ErrorKind::Locked && !was_closing => {}
             outcome => break outcome,
         }
@@ -49,7 +49,7 @@ pub(crate) fn patient() {
     closing.join().unwrap().unwrap();
     let db = reopened.unwrap();
     for key in 0..KEYS {
-        let found = block_on(db.get(format!("{key}"))).unwrap();
+        let found = wait(db.get(format!("{key}"))).unwrap();
         assert!(found.is_some_and(|found| found == value(ROUNDS - 1, key)), "key {key}");
     }
     close(&db).unwrap();

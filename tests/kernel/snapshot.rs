@@ -16,7 +16,7 @@ use ringcask::{Db, Durability, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount, Mount};
 use crate::support::model::{Lens, Model, Promised, is_deletion};
-use crate::support::{block_on, close, counted, drivers, open, rounds, seeded};
+use crate::support::{close, counted, drivers, open, rounds, seeded, wait};
 
 const WRITERS: usize = 12;
 const KEYS: usize = WRITERS * 4;
@@ -142,7 +142,7 @@ impl Writer {
                     let rng = fastrand::Rng::with_seed(seed ^ task as u64);
                     write_on(&db, &model, task, rng, &is_stopped)
                 });
-                block_on(join(join_all(tasks), async {
+                wait(join(join_all(tasks), async {
                     if compacts {
                         db.compact().await.unwrap();
                     }

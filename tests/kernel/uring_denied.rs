@@ -6,7 +6,7 @@ use ringcask::{Db, Error, ErrorKind, Io};
 
 use crate::child::{Child, command, say, task};
 use crate::support::strace::said_with;
-use crate::support::{block_on, close, drivers, has_tool};
+use crate::support::{close, drivers, has_tool, wait};
 
 /// The child: opens a store, uses it, and says how that went.
 pub(crate) fn first_steps() {
@@ -21,7 +21,7 @@ pub(crate) fn first_steps() {
         .with_writer(std::io::stdout)
         .event_format(Said)
         .init();
-    let outcome: Result<Db, Error> = block_on(async {
+    let outcome: Result<Db, Error> = wait(async {
         let db = ringcask::Options::new().partitions(2).io(task.io).open(&task.store).await?;
         for number in 0..50 {
             db.put(number.to_string(), "value").await?;

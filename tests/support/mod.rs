@@ -1,18 +1,17 @@
 //! Stores on every kind of disk, seeds, and an oracle that knows what a crash may leave.
 
+mod wait;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringcask::sim::SimDisk;
 use ringcask::{Db, Io, Memory, Options, Result};
+
+pub(crate) use wait::*;
 
 /// Errno values, as Linux numbers them.
 pub(crate) const EINTR: i32 = 4;
@@ -21,30 +20,6 @@ pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const EDQUOT: i32 = 122;
-
-/// No future of a test is pending for so long, unless nobody is going to wake it.
-const HANG: Duration = Duration::from_secs(300);
-
-/// Waits for a future, whatever it needs: Ringcask's need no runtime. One that nobody wakes is a failure, with a trace of who
-/// waits for it, instead of a run that never ends.
-pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        let polled_at = Instant::now();
-        std::thread::park_timeout(HANG);
-        assert!(polled_at.elapsed() < HANG, "a future hangs");
-    }
-}
 
 /// A place for a store, on one kind of disk; an open one is a [`Db`].
 pub(crate) struct Store {
@@ -321,18 +296,6 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<Vec<u8>, Vec<u8>> {
         assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "a key is seen twice");
     }
     found
-}
-
-/// Calls `f` when it is dropped, also by an assertion that fails: what a test's other threads wait for, so that it
-/// fails and does not hang.
-pub(crate) fn defer(f: impl FnMut()) -> impl Drop {
-    struct Defer<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Defer<F> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    Defer(f)
 }
 
 /// Keys, bytes that live, shadow and are dead, files, and bytes in all.

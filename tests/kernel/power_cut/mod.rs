@@ -14,7 +14,7 @@ use crate::child;
 use crate::support::journal::{Phase, replay};
 use crate::support::loop_mount::{FileSystem, LoopMount};
 use crate::support::model::{Lens, Model, key_name, value_of, version_in};
-use crate::support::{block_on, close, data_files, drivers, in_time, open, seeded};
+use crate::support::{close, data_files, drivers, in_time, open, seeded, wait};
 
 const FILE_SYSTEMS: [FileSystem; 2] = [FileSystem::Ext4, FileSystem::Xfs];
 
@@ -44,7 +44,7 @@ fn sync_acknowledged_writes_survive() {
         let options = Options::new().partitions(2).io(io.clone());
         let db = open(&options, &mount.store());
         let model = Model::new(40, Lens::Mixed);
-        block_on(async {
+        wait(async {
             for _round in 0..4 {
                 let write = |index| model.write(&db, index, Durability::Sync, true);
                 for outcome in join_all((0..model.key_count()).map(write)).await {
@@ -69,10 +69,10 @@ fn what_close_and_sync_promise_survives() {
         for promise in ["sync", "close"] {
             let db = open(&options, &mount.store());
             for index in 0..model.key_count() {
-                block_on(model.write(&db, index, Durability::Buffered, true)).unwrap();
+                wait(model.write(&db, index, Durability::Buffered, true)).unwrap();
             }
             match promise {
-                "sync" => block_on(db.sync()).unwrap(),
+                "sync" => wait(db.sync()).unwrap(),
                 _ => close(&db).unwrap(),
             }
             cut(mount, db);
@@ -91,7 +91,7 @@ fn w2_a_sync_put_covers_the_buffered_ones_before_it() {
         let options = Options::new().partitions(1).io(io.clone());
         let db = open(&options, &mount.store());
         let value = vec![7_u8; 16 << 10];
-        block_on(async {
+        wait(async {
             // Small durable groups first, which make the engine write zeros ahead and use DSYNC.
             for number in 0..40 {
                 db.put(format!("small-{number}"), "durable").await.unwrap();
@@ -104,7 +104,7 @@ fn w2_a_sync_put_covers_the_buffered_ones_before_it() {
         });
         cut(mount, db);
         let db = open(&options, &mount.store());
-        block_on(async {
+        wait(async {
             for number in 0..256 {
                 let found = db.get(format!("buffered-{number}")).await.unwrap();
                 assert!(found.is_some_and(|found| found == value), "buffered-{number}");
@@ -130,7 +130,7 @@ fn w4_a_rotating_log_loses_only_its_end() {
             .data_file_len_max(64 << 10);
         let db = open(&options, &mount.store());
         let put_count = 600;
-        block_on(async {
+        wait(async {
             for number in 0..put_count {
                 let value = value_of(Lens::Same, number, 1);
                 db.put(key_name(number), value).await.unwrap();
@@ -140,7 +140,7 @@ fn w4_a_rotating_log_loses_only_its_end() {
         assert!(files > 2, "{files} files: the log has not rotated");
         cut(mount, db);
         let db = open(&options, &mount.store());
-        let found: Vec<bool> = block_on(async {
+        let found: Vec<bool> = wait(async {
             let mut found = Vec::new();
             for number in 0..put_count {
                 let value = db.get(key_name(number)).await.unwrap();
@@ -169,7 +169,7 @@ fn f4_no_stale_group_comes_alive() {
         let model = Model::new(8, Lens::Same);
         for round in 0..4 {
             let db = open(&options, &mount.store());
-            block_on(async {
+            wait(async {
                 for number in 0..80 {
                     // Mostly in memory when the power goes, with zeros written ahead before.
                     let durable = number < 24 || number == 40 + round;
@@ -210,7 +210,7 @@ fn a_creation_cut_short_starts_over() {
             let path = mount.path().join(format!("store-{round}"));
             let opening = {
                 let path = path.clone();
-                std::thread::spawn(move || block_on(Options::new().partitions(2).open(path)))
+                std::thread::spawn(move || wait(Options::new().partitions(2).open(path)))
             };
             std::thread::sleep(Duration::from_micros(rng.u64(..12_000)));
             mount.shut_down();
@@ -222,7 +222,7 @@ fn a_creation_cut_short_starts_over() {
             }
             mount.remount();
             let db = open(&Options::new().create_if_missing(!had_opened).partitions(2), &path);
-            block_on(db.put("key", "value")).unwrap();
+            wait(db.put("key", "value")).unwrap();
             close(&db).unwrap();
             created += usize::from(had_opened);
         }
@@ -242,12 +242,12 @@ fn a_recovery_cut_short_starts_over() {
             let db = open(&options, &mount.store());
             model.check(&db);
             for index in 0..model.key_count() {
-                block_on(model.write(&db, index, Durability::Sync, true)).unwrap();
+                wait(model.write(&db, index, Durability::Sync, true)).unwrap();
             }
             cut(&mut mount, db);
             let opening = {
                 let (options, path) = (options.clone(), mount.store());
-                std::thread::spawn(move || block_on(options.open(path)))
+                std::thread::spawn(move || wait(options.open(path)))
             };
             std::thread::sleep(Duration::from_micros(rng.u64(..8_000)));
             mount.shut_down();

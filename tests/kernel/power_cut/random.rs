@@ -10,9 +10,7 @@ use ringcask::{Compaction, Db, Durability, ErrorKind, Options};
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
 use crate::support::model::{Lens, Model, is_deletion, key_name};
-use crate::support::{
-    block_on, close, counted, drivers, in_time, open, rounds, seeded, verify_sound,
-};
+use crate::support::{close, counted, drivers, in_time, open, rounds, seeded, verify_sound, wait};
 
 const WRITERS: usize = 12;
 const KEYS: usize = WRITERS * 4;
@@ -119,7 +117,7 @@ impl Round<'_> {
     fn cut_while_opening(&mut self, options: &Options) {
         let opening = {
             let (options, path) = (options.clone(), self.mount.store());
-            std::thread::spawn(move || block_on(options.open(path)))
+            std::thread::spawn(move || wait(options.open(path)))
         };
         std::thread::sleep(Duration::from_micros(self.rng.u64(..6_000)));
         self.mount.shut_down();
@@ -143,16 +141,16 @@ impl Round<'_> {
             std::thread::spawn(move || {
                 let writing = load.until_the_cut(&db, &model, &power);
                 if during == During::Compaction {
-                    block_on(join(writing, compact_until_the_cut(&db, &power))).0
+                    wait(join(writing, compact_until_the_cut(&db, &power))).0
                 } else {
-                    block_on(writing)
+                    wait(writing)
                 }
             })
         };
         std::thread::sleep(Duration::from_micros(self.rng.u64(..40_000)));
         let closing = (during == During::Closing).then(|| {
             let db = db.clone();
-            let closing = std::thread::spawn(move || block_on(db.close()));
+            let closing = std::thread::spawn(move || wait(db.close()));
             std::thread::sleep(Duration::from_micros(self.rng.u64(..4_000)));
             closing
         });
@@ -193,7 +191,7 @@ impl Round<'_> {
 fn expect_to_be_gone(db: &Db) {
     let read = {
         let db = db.clone();
-        in_time("a get", move || block_on(db.get(key_name(0))))
+        in_time("a get", move || wait(db.get(key_name(0))))
     };
     if let Err(error) = read {
         let kind = error.kind();

@@ -5,6 +5,8 @@ pub(crate) mod journal;
 pub(crate) mod loop_mount;
 pub(crate) mod model;
 pub(crate) mod strace;
+#[path = "../../support/wait.rs"]
+mod wait;
 
 use std::io::Write;
 use std::path::Path;
@@ -14,8 +16,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use futures::executor::block_on;
 use ringcask::{Db, ErrorKind, Io, Options};
+
+pub(crate) use wait::{defer, wait};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -67,9 +70,9 @@ pub(crate) fn drivers() -> Vec<Io> {
     static URING: OnceLock<Option<String>> = OnceLock::new();
     let denied = URING.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        match block_on(Options::new().partitions(1).io(Io::Uring).open(dir.path())) {
+        match wait(Options::new().partitions(1).io(Io::Uring).open(dir.path())) {
             Ok(db) => {
-                block_on(db.close()).unwrap();
+                wait(db.close()).unwrap();
                 None
             }
             Err(error) => {
@@ -118,19 +121,19 @@ pub(crate) fn in_time<T: Send + 'static>(
 /// Opens a store that must open.
 pub(crate) fn open(options: &Options, path: &Path) -> Db {
     let (options, shown) = (options.clone(), path.to_owned());
-    let opened = in_time("open", move || block_on(options.open(shown)));
+    let opened = in_time("open", move || wait(options.open(shown)));
     opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Closes a store that may have failed before, which close then says.
 pub(crate) fn close(db: &Db) -> ringcask::Result<()> {
     let db = db.clone();
-    in_time("close", move || block_on(db.close()))
+    in_time("close", move || wait(db.close()))
 }
 
 /// Holds a store that is not open to be without damage, whatever was interrupted.
 pub(crate) fn verify_sound(store: &Path) {
-    let report = block_on(Db::verify(store)).unwrap();
+    let report = wait(Db::verify(store)).unwrap();
     assert!(report.is_sound(), "{}: {report:?}", store.display());
 }
 

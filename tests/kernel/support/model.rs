@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use futures::TryStreamExt;
 use ringcask::{Db, Durability, Error};
 
-use super::block_on;
+use super::wait;
 
 /// Grows with every write to a key; the value follows from it.
 pub(crate) type Version = u64;
@@ -196,11 +196,11 @@ impl Model {
     /// What each key holds, by gets and by a scan.
     fn read(&self, db: &Db) -> Vec<State> {
         let get = |index| {
-            let value = block_on(db.get(key_name(index))).unwrap();
+            let value = wait(db.get(key_name(index))).unwrap();
             value.map(|value| version_in(self.lens, index, &value))
         };
         let found: Vec<State> = (0..self.key_count()).map(get).collect();
-        let entries: Vec<_> = block_on(db.scan().try_collect()).unwrap();
+        let entries: Vec<_> = wait(db.scan().try_collect()).unwrap();
         assert_eq!(entries.len(), found.iter().flatten().count(), "a scan finds what gets do");
         for (key, value) in entries {
             let name = std::str::from_utf8(&key).unwrap();
@@ -219,7 +219,7 @@ impl Model {
         let gets = || db.stats().partitions.iter().map(|one| one.gets).collect::<Vec<_>>();
         let partition_of = |index| {
             let before = gets();
-            block_on(db.get(key_name(index))).unwrap();
+            wait(db.get(key_name(index))).unwrap();
             let counted = before.iter().zip(gets()).position(|(before, after)| *before < after);
             counted.expect("a get is counted")
         };
