@@ -61,7 +61,7 @@ table=(
   "OldKeyKept               engine      encryption::a_key_is_replaced_by_compaction"
   "HintInPlain              engine      encryption::no_file_says_anything_of_keys_and_values"
   "WatchGapHidden           engine      watch::nothing_is_missed_that_is_not_reported"
-  "WatchToldLate            engine      watch::every_way_to_change_a_key_is_told"
+  "WatchToldLate            engine      watch::what_is_acknowledged_was_told"
   "ChangesGapHidden         engine      changes::what_is_gone_is_never_passed_over"
   "CachedByOffset           engine      read_cache::what_is_gone_is_not_there_because_it_was_read"
   "LockIgnored              kernel      lock::"

@@ -5,7 +5,9 @@ mod wait;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Wake, Waker};
 
 use bytes::Bytes;
 use ringcask::sim::SimDisk;
@@ -296,6 +298,17 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<Vec<u8>, Vec<u8>> {
         assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "a key is seen twice");
     }
     found
+}
+
+/// A waker that calls `f` on the thread that wakes: a worker's, in the middle of what it is doing.
+pub(crate) fn on_wake(f: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct OnWake<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    Waker::from(Arc::new(OnWake(f)))
 }
 
 /// Keys, bytes that live, shadow and are dead, files, and bytes in all.
