@@ -49,7 +49,7 @@ table=(
   "SnapshotUnnoted          engine      snapshot::ten_thousand_overwrites_later_the_old_values_are_there"
   "MomentsApart             engine      snapshot::no_partition_publishes_between_the_marks_of_two"
   "BackupManifestFirst      engine      backup::cut_short_anywhere_it_is_the_old_one_or_the_new_one_or_none"
-  "UnsettledHintKept        engine      backup::a_backup_of_a_busy_store_is_one_moment"
+  "UnsettledHintKept        engine      backup::a_batch_that_is_on_its_way_is_completed_by_the_open_of_a_backup"
   "BackupStaysOne           engine      backup::a_backup_that_was_opened_is_a_store_of_its_own"
   "NamesBelieved            engine      scan::every_kind_of_scan_is_what_an_ordered_map_says"
   "FailedSyncRetried        engine      faults::a_failed_sync_poisons_the_partition_for_writes"

@@ -1,16 +1,20 @@
 //! Backups: one moment of an open store, whole or not at all, and never written to by anybody afterwards.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::channel::mpsc;
 use futures::future::{FutureExt, join, try_join_all};
 use ringcask::sim::{Cut, SimClock};
-use ringcask::{BackupReport, Compaction, Db, Durability, ErrorKind, Options, Result};
+use ringcask::{BackupReport, Compaction, Db, Durability, ErrorKind, Options, Result, WriteBatch};
 
 use crate::snapshot::write_batches;
 use crate::support::{
-    ENOSPC, Store, bytes_of, contents, defer, each_disk, get, is_hint, seed, wait,
+    ENOSPC, Store, bytes_of, contents, defer, each_disk, get, is_hint, on_wake, seed, wait,
 };
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -176,6 +180,106 @@ fn a_backup_of_a_busy_store_is_one_moment() {
 
 fn number(value: &bytes::Bytes) -> u64 {
     u64::from_le_bytes(value[..].try_into().unwrap())
+}
+
+/// A waker that stops the thread that wakes, until this is dropped.
+struct Stop {
+    waker: Waker,
+    stopped: mpsc::UnboundedReceiver<()>,
+    _go: std::sync::mpsc::Sender<()>,
+}
+
+impl Stop {
+    fn new() -> Stop {
+        let (sender, stopped) = mpsc::unbounded();
+        let (go, goes_on) = std::sync::mpsc::channel::<()>();
+        let goes_on = Mutex::new(goes_on);
+        let waker = on_wake(move || {
+            let _nobody_waits = sender.unbounded_send(());
+            let _dropped = goes_on.lock().unwrap().recv();
+        });
+        Stop { waker, stopped, _go: go }
+    }
+
+    fn poll<T>(&self, future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+        future.poll_unpin(&mut Context::from_waker(&self.waker))
+    }
+
+    /// Waits until a thread is stopped.
+    fn stopped(&mut self) {
+        wait(self.stopped.next()).unwrap();
+    }
+}
+
+/// BA3: breaks if a file that had intents or a decision at the moment comes into a backup with the hint that it got when
+/// they were settled. The hint does not say that there are any, so an open of the backup would leave the batch out.
+#[test]
+fn a_batch_that_is_on_its_way_is_completed_by_the_open_of_a_backup() {
+    let seed = seed();
+    let (mut rounds, mut completed) = (0, 0);
+    while completed < 3 {
+        rounds += 1;
+        assert!(rounds < 200, "no moment was behind a decision");
+        let store = Store::sim(seed.wrapping_add(rounds));
+        let backup = store.beside();
+        let db = store.open_with(options(&store).partitions(2).workers(1).prewrite(false));
+        let keys = [0, 1].map(|partition| {
+            let mut keys = (0..).map(|n| format!("key {n}"));
+            keys.find(|key| db.partition_of(key) == partition).unwrap()
+        });
+        for key in &keys {
+            wait(db.put(key, "before")).unwrap();
+        }
+        // A thread looks at its place first. If that is done at once the moment comes too early, and the round shows nothing.
+        let mut making = db.backup(backup.path());
+        let mut start = Stop::new();
+        assert!(start.poll(&mut making).is_pending());
+        start.stopped();
+        drop(start);
+        // Both partitions write their intents, and mark as soon as those are durable. If the one that decides is the last
+        // one, the decision is in the file that it seals then.
+        store.disk().stall_syncs(true);
+        let batch = keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, "after"));
+        let mut writing = db.write(batch).boxed();
+        assert!((&mut writing).now_or_never().is_none());
+        while store.disk().stalled() < 2 {
+            std::thread::yield_now();
+        }
+        let mut marks = Stop::new();
+        let mut is_early = marks.poll(&mut making).is_ready();
+        store.disk().stall_syncs(false);
+        if !is_early {
+            marks.stopped();
+            // The last to mark cannot seal its file now, so nothing can be copied yet.
+            is_early = (&mut making).now_or_never().is_some();
+        }
+        if is_early {
+            continue;
+        }
+        drop(marks);
+        wait(writing).unwrap();
+        let has_hint = |partition: &str| store.list(partition).contains(&"000000001.hint".into());
+        let mut looks = 0;
+        while !["partition-000", "partition-001"].into_iter().all(has_hint) {
+            wait(db.sync()).unwrap();
+            looks += 1;
+            assert!(looks < 1_000_000);
+        }
+        // Whoever answers has written the last hint to its end.
+        wait(db.sync()).unwrap();
+        wait(making).unwrap();
+        wait(db.close()).unwrap();
+
+        let by_log = backup.on(backup.disk().kill());
+        by_log.spoil_hints();
+        let files = by_log.data_files().len();
+        let expected = look(&by_log);
+        assert!(look(&backup) == expected, "round {rounds}: the hints of the backup hide a batch");
+        if by_log.data_files().len() > files {
+            assert!(expected.values().all(|value| value == b"after"));
+            completed += 1;
+        }
+    }
 }
 
 /// BU2: breaks if what a crash leaves of a backup is taken for a whole one, or an earlier one is lost to a later one.
