@@ -3,29 +3,50 @@
 //! A keydir entry only says that its record has an expiry. The time itself is here, in order for the
 //! sweep and by key for the writer; some seventy bytes for each key that has one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::types::{ExpiresAt, KeyHash};
 
 /// The expiry of every key of a partition that has one.
 #[derive(Default)]
 pub(crate) struct Expiries {
-    by_key: HashMap<KeyHash, ExpiresAt>,
+    /// Found by the hash that the keys have already.
+    by_key: HashTable<(KeyHash, ExpiresAt)>,
     by_time: BTreeSet<(ExpiresAt, KeyHash)>,
 }
 
 impl Expiries {
     pub(crate) fn get(&self, hash: KeyHash) -> Option<ExpiresAt> {
-        if self.by_key.is_empty() { None } else { self.by_key.get(&hash).copied() }
+        if self.by_key.is_empty() {
+            return None;
+        }
+        self.by_key.find(hash.bucket, |(known, _)| *known == hash).map(|(_, at)| *at)
     }
 
     /// The newest record of the key expires then, or never.
     pub(crate) fn set(&mut self, hash: KeyHash, expires_at: Option<ExpiresAt>) {
-        let before = match expires_at {
-            Some(at) => self.by_key.insert(hash, at),
-            None if self.by_key.is_empty() => return,
-            None => self.by_key.remove(&hash),
+        if expires_at.is_none() && self.by_key.is_empty() {
+            return;
+        }
+        let is_of = |(known, _): &(KeyHash, ExpiresAt)| *known == hash;
+        let entry = self.by_key.entry(hash.bucket, is_of, |(known, _)| known.bucket);
+        let before = match (entry, expires_at) {
+            (Entry::Occupied(mut known), Some(at)) => {
+                Some(std::mem::replace(&mut known.get_mut().1, at))
+            }
+            (Entry::Occupied(known), None) => Some(known.remove().0.1),
+            (Entry::Vacant(vacant), Some(at)) => {
+                vacant.insert((hash, at));
+                None
+            }
+            (Entry::Vacant(_), None) => None,
         };
+        if before == expires_at {
+            return;
+        }
         if let Some(before) = before {
             self.by_time.remove(&(before, hash));
         }
