@@ -113,7 +113,7 @@ open() {
       jq '.open.without_hints_bytes_per_second' >>"$dir/long.numbers"
     # The same files, from the disk, one after the other.
     find "$store" -name '*.data' | while read -r file; do
-      dd if="$file" of=/dev/null bs=1M iflag=nocache,direct status=none
+      dd if="$file" of=/dev/null bs=1M iflag=direct status=none
     done &
     local before after
     before=$(date +%s%N)
