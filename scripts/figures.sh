@@ -137,7 +137,9 @@ space() {
     mkdir -p "$mount"
     device=$(losetup --find --show "$image")
     mount "$device" "$mount"
-    local sectors="/sys/block/${device#/dev/}/stat" most=0 now
+    # The device counts for as long as its name has been in use.
+    local sectors="/sys/block/${device#/dev/}/stat" most=0 now before
+    before=$(awk '{ print $7 }' "$sectors")
     "$ringcask" --dir "$mount/store" bench --json --records "$records" --value-size "$value" --reads 0 \
       --operations $((5 * records)) --clients 256 --durability buffered >"$dir/found" &
     while kill -0 $! 2>/dev/null; do
@@ -147,7 +149,7 @@ space() {
     done
     wait $!
     sync -f "$mount"
-    jq -r --argjson written "$(awk '{ print $7 * 512 }' "$sectors")" --argjson most "$most" \
+    jq -r --argjson written "$(awk -v "before=$before" '{ print ($7 - before) * 512 }' "$sectors")" --argjson most "$most" \
       --argjson user $((6 * records * (23 + value))) \
       '"\($written / $user) \($most / .engine.live_bytes)"' "$dir/found" >"$dir/both"
     read -r written disk <"$dir/both"
