@@ -20,33 +20,25 @@ pub(crate) struct Expiries {
 
 impl Expiries {
     pub(crate) fn get(&self, hash: KeyHash) -> Option<ExpiresAt> {
-        if self.by_key.is_empty() {
-            return None;
-        }
         self.by_key.find(hash.bucket, |(known, _)| *known == hash).map(|(_, at)| *at)
     }
 
     /// The newest record of the key expires then, or never.
     pub(crate) fn set(&mut self, hash: KeyHash, expires_at: Option<ExpiresAt>) {
-        if expires_at.is_none() && self.by_key.is_empty() {
-            return;
-        }
         let is_of = |(known, _): &(KeyHash, ExpiresAt)| *known == hash;
-        let entry = self.by_key.entry(hash.bucket, is_of, |(known, _)| known.bucket);
-        let before = match (entry, expires_at) {
-            (Entry::Occupied(mut known), Some(at)) => {
-                Some(std::mem::replace(&mut known.get_mut().1, at))
+        let before = match expires_at {
+            None => {
+                let known = self.by_key.find_entry(hash.bucket, is_of);
+                known.ok().map(|known| known.remove().0.1)
             }
-            (Entry::Occupied(known), None) => Some(known.remove().0.1),
-            (Entry::Vacant(vacant), Some(at)) => {
-                vacant.insert((hash, at));
-                None
-            }
-            (Entry::Vacant(_), None) => None,
+            Some(at) => match self.by_key.entry(hash.bucket, is_of, |(known, _)| known.bucket) {
+                Entry::Occupied(mut known) => Some(std::mem::replace(&mut known.get_mut().1, at)),
+                Entry::Vacant(vacant) => {
+                    vacant.insert((hash, at));
+                    None
+                }
+            },
         };
-        if before == expires_at {
-            return;
-        }
         if let Some(before) = before {
             self.by_time.remove(&(before, hash));
         }
