@@ -49,18 +49,20 @@ impl BenchDirectory {
     /// The page cache forgets what it has of the store: what is read next comes from the disk.
     pub(super) async fn make_cold(&self, db: &Db) -> Result<(), Failure> {
         db.sync().await?;
-        self.drop_pages().map_err(|error| self.failed("have the page cache forget", &error))
+        self.drop_pages()
     }
 
     /// As [`make_cold`](Self::make_cold), of a store that is closed.
-    pub(super) fn drop_pages(&self) -> io::Result<()> {
-        let fs = Fs::os();
-        for (path, _) in self.files()? {
-            let file = fs.open_read(&path)?;
-            file.sync_all()?; // Only what is on the disk can be forgotten.
-            file.drop_pages()?;
-        }
-        Ok(())
+    pub(super) fn drop_pages(&self) -> Result<(), Failure> {
+        let drop_pages = || {
+            for (path, _) in self.files()? {
+                let file = Fs::os().open_read(&path)?;
+                file.sync_all()?; // Only what is on the disk can be forgotten.
+                file.drop_pages()?;
+            }
+            Ok(())
+        };
+        drop_pages().map_err(|error| self.failed("have the page cache forget", &error))
     }
 
     pub(super) fn remove_hints(&self) -> Result<(), Failure> {
@@ -90,7 +92,7 @@ impl BenchDirectory {
         Ok(files)
     }
 
-    pub(super) fn failed(&self, what: &str, error: &io::Error) -> Failure {
+    fn failed(&self, what: &str, error: &io::Error) -> Failure {
         Failure::io(format_args!("{what} {}", self.path.display()), error)
     }
 }

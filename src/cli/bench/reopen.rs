@@ -33,8 +33,7 @@ async fn open_once(
     is_cold: bool,
 ) -> Result<(Duration, PartitionStats), Failure> {
     if is_cold {
-        let dropped = directory.drop_pages();
-        dropped.map_err(|error| directory.failed("have the page cache forget", &error))?;
+        directory.drop_pages()?;
     }
     let started = Instant::now();
     let db = options.clone().open(directory.path()).await?;
