@@ -4,7 +4,7 @@
 #   scripts/figures.sh DIR            all, some 25 minutes
 #   scripts/figures.sh DIR cold open  only these
 #
-#   cold      gets of 1 KiB values that are on the disk, beside fio reading as much
+#   cold      gets of 1,000 byte values that are on the disk, beside fio reading as much
 #   memory    what a process takes for each key
 #   open      opening with hints and without, in memory and from the disk
 #   space     bytes written for one user byte, and disk for one live byte, while everything is overwritten
@@ -12,7 +12,7 @@
 #   growth    puts and gets with a hundred times the keys
 #   fallback  without io_uring, beside with
 #
-# DIR is made on the disk that is meant, with 20 GiB free. Needs cargo and jq; `cold` needs fio, and root, who alone may say how
+# DIR is on the disk that is meant, with 20 GiB free; all happens in a directory of its own in there, which is removed. Needs cargo and jq; `cold` needs fio, and root, who alone may say how
 # much memory a process and its files get; `space` needs root and e2fsprogs, for a file system of its own.
 set -euo pipefail
 
@@ -20,10 +20,16 @@ if [ $# = 0 ]; then
   echo "figures.sh: say on which directory, as in: scripts/figures.sh DIR [FIGURE...]" >&2
   exit 2
 fi
-dir=$1
+mkdir -p "$1"
+dir=$(mktemp -d "$(realpath "$1")/figures.XXXXXX")
 shift
-mkdir -p "$dir"
-dir=$(realpath "$dir")
+device=
+clean_up() {
+  if mountpoint -q "$dir/mount"; then umount "$dir/mount"; fi
+  if [ -n "$device" ]; then losetup --detach "$device"; fi
+  rm -rf "$dir"
+}
+trap clean_up EXIT
 cd "$(dirname "$0")/.."
 cargo build --release --quiet --features cli
 ringcask=${CARGO_TARGET_DIR:-target}/release/ringcask
@@ -51,8 +57,7 @@ turn() {
 }
 
 say() { # say NAME WHAT [SCALE UNIT]
-  printf '%-60s %s' "$2" "$(summary "${3:-1}" "${4:-}" <"$dir/$1.numbers")"
-  echo
+  printf '%-60s %s\n' "$2" "$(summary "${3:-1}" "${4:-}" <"$dir/$1.numbers")"
 }
 
 begin() { rm -f "$dir"/*.numbers; }
@@ -112,12 +117,9 @@ open() {
     bench --records 3000000 --value-size 1000 --operations 1 --durability buffered --recovery --cold |
       jq '.open.without_hints_bytes_per_second' >>"$dir/long.numbers"
     # The same files, from the disk, one after the other.
-    find "$store" -name '*.data' | while read -r file; do
-      dd if="$file" of=/dev/null bs=1M iflag=direct status=none
-    done &
     local before after
     before=$(date +%s%N)
-    wait $!
+    find "$store" -name '*.data' -exec dd if={} of=/dev/null bs=1M iflag=direct status=none ';'
     after=$(date +%s%N)
     find "$store" -name '*.data' -printf '%s\n' |
       awk -v "nanos=$((after - before))" '{ sum += $1 } END { print sum / nanos * 1e9 }' >>"$dir/dd.numbers"
@@ -130,7 +132,7 @@ open() {
 }
 
 space() {
-  local records value image=$dir/image mount=$dir/mount device written disk
+  local records value image=$dir/image mount=$dir/mount written disk
   while read -r records value; do
     truncate -s 12G "$image"
     mkfs.ext4 -q "$image"
@@ -155,6 +157,7 @@ space() {
     read -r written disk <"$dir/both"
     umount "$mount"
     losetup --detach "$device"
+    device=
     rm "$image"
     printf '%-60s %.3g device bytes for a user byte, %.3g disk for a live byte\n' \
       "$records records of $value B, overwritten 5 times over" "$written" "$disk"
@@ -224,4 +227,3 @@ for one in "${asked[@]}"; do
   begin
   "$one"
 done
-rm -rf "$store" "$dir"/*.numbers "$dir/both" "$dir/found" "$dir/mount"
