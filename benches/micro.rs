@@ -1,4 +1,4 @@
-//! The parts of a put and of a get that are not the disk's: record codec, routing, keydir.
+//! The parts of a put, of a get and of opening that are not the disk's: record codec, routing, keydir.
 //!
 //! `cargo bench --features sim --bench micro`.
 
@@ -55,7 +55,7 @@ fn number_key(number: u64) -> [u8; 20] {
 fn keydir(c: &mut Criterion) {
     let mut group = c.benchmark_group("keydir");
     for keys in [10_000_u64, 1_000_000, 5_000_000] {
-        let mut index = Index::new((0..keys).map(|number| number_key(number).to_vec()));
+        let mut index = Index::new((0..keys).map(number_key));
         println!("keydir of {keys} keys: {:.1} bytes a key", index.bytes_per_key());
         let mut random = fastrand::Rng::with_seed(1);
         group.bench_function(BenchmarkId::new("lookup", keys), |b| {
@@ -70,5 +70,16 @@ fn keydir(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, records, routing, keydir);
+/// What opening does with each key of a hint file, once it has the key.
+fn loading(c: &mut Criterion) {
+    let mut group = c.benchmark_group("keydir load");
+    for keys in [10_000_u64, 1_000_000, 5_000_000] {
+        group.sample_size(10).throughput(Throughput::Elements(keys));
+        group.bench_function(BenchmarkId::from_parameter(keys), |b| {
+            b.iter_with_large_drop(|| Index::new((0..keys).map(number_key)));
+        });
+    }
+}
+
+criterion_group!(benches, records, routing, keydir, loading);
 criterion_main!(benches);

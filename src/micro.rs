@@ -31,11 +31,11 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn new(keys: impl Iterator<Item = Vec<u8>>) -> Index {
+    pub fn new(keys: impl Iterator<Item = impl AsRef<[u8]>>) -> Index {
         let hasher = KeyHasher::new(&[7; 16]);
         let mut loader = KeydirLoader::new();
         for (number, key) in keys.enumerate() {
-            let hash = hasher.hash(KeyspaceId::default(), &key);
+            let hash = hasher.hash(KeyspaceId::default(), key.as_ref());
             loader.offer(hash, Seqno(number as u64), Some(location(number as u32)));
         }
         let keydir = loader.finish(Aging::Off, |_| ());

@@ -180,6 +180,14 @@ fn loading_agrees_with_a_hash_map_in_any_order() {
                 *newest = (seqno, what);
             }
         }
+        for (key, (seqno, what)) in &mut model {
+            // Whoever is newer than the range keeps what it put.
+            let hidden = *seqno - random.u32(..2);
+            if random.u8(..4) == 0 {
+                loader.hide(hash(*key), Seqno(u64::from(hidden) << 30));
+                *what = what.filter(|_| hidden < *seqno);
+            }
+        }
         let live: HashMap<_, _> =
             model.iter().filter_map(|(key, (_, what))| Some((*key, (*what)?))).collect();
 
