@@ -28,9 +28,9 @@ use crate::types::{ExpiresAt, FileId, KeyHash};
 
 /// A group up to this long is made durable by one DSYNC write if it can be.
 const DSYNC_LEN_MAX: u64 = 256 << 10;
-/// A lone caller's group up to this many bytes is written by the worker itself ([`Here`]).
+/// A group up to this many bytes may be written by the worker itself ([`Here`]).
 const HERE_LEN_MAX: u64 = 64 << 10;
-/// A worker that stood still for longer than this gives the next groups to the ring.
+/// A worker that stood still for longer than this, or that is asked to read, gives the next groups to the ring.
 const HERE_TIME_MAX: Duration = Duration::from_millis(1);
 const HERE_BACKOFF_GROUPS: u32 = 64;
 
@@ -142,12 +142,10 @@ impl Partition {
         if dsync {
             self.view.counters.commits_dsync.add(1);
         }
-        let lone = group.is_lone()
-            && group.len() <= HERE_LEN_MAX
-            && ops.is_empty()
-            && self.inbox.is_empty();
+        let may_wait = dsync && self.here.is_alone || group.is_lone() && self.inbox.is_empty();
+        let is_short = group.len() <= HERE_LEN_MAX && !sync;
         let buf = std::mem::take(&mut group.buf);
-        if lone && !sync && self.here.is_worth_it() {
+        if is_short && may_wait && ops.is_empty() && self.here.is_worth_it() {
             let started = Instant::now();
             if let Some(result) = disk.write_here(&file, &buf, start, mode) {
                 self.here.note(started.elapsed());
@@ -428,18 +426,30 @@ impl Partition {
     }
 }
 
-/// Whether a lone caller's group is written by the worker itself, without the way through the ring
-/// and back, which costs a quarter of a durable put.
+/// Whether a group is written by the worker itself, without the way through the ring and back, which costs a
+/// quarter of a lone caller's durable put.
 ///
 /// A worker that waits for the drive does nothing else, so it does that only while no operation of its
-/// partitions is under way, and leaves off for a while when the drive was slow.
+/// partitions is under way; for a lone caller, whom nobody is behind; or for one DSYNC write of its only
+/// partition, since what comes in meanwhile would have to wait for that anyway. It leaves off for a while when the
+/// drive was slow, and when there is something to read, which would not have to wait.
 #[derive(Default)]
 pub(super) struct Here {
+    /// The worker has no other partition.
+    is_alone: bool,
     /// Groups that still go through the ring.
     backoff: u32,
 }
 
 impl Here {
+    pub(super) fn be_alone(&mut self) {
+        self.is_alone = true;
+    }
+
+    pub(super) fn leave_off(&mut self) {
+        self.backoff = HERE_BACKOFF_GROUPS;
+    }
+
     fn is_worth_it(&mut self) -> bool {
         self.backoff = self.backoff.saturating_sub(1);
         self.backoff == 0
@@ -447,7 +457,28 @@ impl Here {
 
     fn note(&mut self, took: Duration) {
         if took > HERE_TIME_MAX {
-            self.backoff = HERE_BACKOFF_GROUPS;
+            self.leave_off();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_drive_and_reads_send_groups_through_the_ring_for_a_while() {
+        let mut here = Here::default();
+        let mut through_the_ring = |leave_off: &dyn Fn(&mut Here)| {
+            leave_off(&mut here);
+            let count = (0..1_000).position(|_| here.is_worth_it());
+            assert!(here.is_worth_it());
+            count
+        };
+        assert_eq!(through_the_ring(&|_| ()), Some(0));
+        assert_eq!(through_the_ring(&|here| here.note(HERE_TIME_MAX)), Some(0));
+        let some = Some(HERE_BACKOFF_GROUPS as usize - 1);
+        assert_eq!(through_the_ring(&|here| here.note(HERE_TIME_MAX * 2)), some);
+        assert_eq!(through_the_ring(&Here::leave_off), some);
     }
 }

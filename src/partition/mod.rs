@@ -482,6 +482,11 @@ impl Partition {
         }
     }
 
+    /// No other partition has this one's worker.
+    pub(crate) fn be_alone(&mut self) {
+        self.here.be_alone();
+    }
+
     /// Whether the mailbox holds something that could be taken now.
     pub(crate) fn has_work(&self) -> bool {
         (!self.inbox.is_empty() && self.has_room())

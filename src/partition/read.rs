@@ -76,6 +76,7 @@ impl Partition {
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         self.count_read(len as u64);
+        self.here.leave_off();
         let fs = self.fs.clone();
         ops.push(Box::pin(async move {
             let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;

@@ -35,7 +35,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(partitions: Vec<Partition>, disk: Disk, doorbell: Arc<Doorbell>) -> Worker {
+    fn new(mut partitions: Vec<Partition>, disk: Disk, doorbell: Arc<Doorbell>) -> Worker {
+        if let [partition] = &mut partitions[..] {
+            partition.be_alone();
+        }
         Worker { partitions, ops: Ops::new(), disk, doorbell }
     }
 
