@@ -116,6 +116,7 @@ pub struct Options {
     pub(crate) mailbox_requests_max: usize,
     pub(crate) mailbox_bytes_max: usize,
     pub(crate) read_cache_bytes: u64,
+    pub(crate) locked_bytes: u64,
     pub(crate) prewrite: bool,
     pub(crate) compaction: Compaction,
     pub(crate) compression: Compression,
@@ -156,6 +157,7 @@ impl Default for Options {
             mailbox_requests_max: limits::MAILBOX_REQUESTS_MAX_DEFAULT,
             mailbox_bytes_max: limits::MAILBOX_BYTES_MAX_DEFAULT,
             read_cache_bytes: 0,
+            locked_bytes: 0,
             prewrite: true,
             compaction: Compaction::new(),
             compression: Compression::None,
@@ -352,6 +354,36 @@ impl Options {
     /// those that were read last; [`Stats::read_cache_hits`](crate::Stats::read_cache_hits) says how many reads it answers.
     pub fn read_cache_bytes(mut self, len_bytes: u64) -> Options {
         self.read_cache_bytes = len_bytes;
+        self
+    }
+
+    /// How many bytes of data files and hint files are locked in memory, for all partitions together. Default: 0, none.
+    ///
+    /// What is locked is read without a system call and never from the disk, by gets and scans alike, whatever else the
+    /// machine needs memory for. It is the fastest way to read a store that fits; a file in which the newest
+    /// records are still being written is read from the page cache, as ever. Files are locked one after the other, the newest
+    /// first, as far as the bytes reach, beside hints and compaction, after the store is open and as files are sealed; what is
+    /// locked stays until compaction has taken the file. [`Stats::locked_bytes`](crate::Stats::locked_bytes) says how far
+    /// that has come. The memory is the page cache's own, so a value is not in memory twice, but the
+    /// process is charged for it.
+    ///
+    /// A process may lock as much as `RLIMIT_MEMLOCK` says, often 8 MiB (`ulimit -l`; `LimitMEMLOCK=` of systemd).
+    /// The store must be on a file system of this machine, where nobody shortens its files.
+    ///
+    /// # Errors
+    /// Opening fails with [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the process may not lock so many bytes.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("store");
+    /// let db = ringcask::Options::new().locked_bytes(1 << 20).open(&path).await?;
+    /// assert!(db.stats().locked_bytes <= 1 << 20);
+    /// # db.close().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn locked_bytes(mut self, len_bytes: u64) -> Options {
+        self.locked_bytes = len_bytes;
         self
     }
 

@@ -28,6 +28,7 @@ fn stats_json(stats: &Stats) -> Value {
         "workers": stats.workers,
         "snapshots": stats.snapshots,
         "snapshot_bytes": stats.snapshot_bytes,
+        "locked_bytes": stats.locked_bytes,
         "read_cache_bytes": stats.read_cache_bytes,
         "read_cache_hits": stats.read_cache_hits,
         "watchers": stats.watchers,

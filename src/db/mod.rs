@@ -58,6 +58,7 @@ pub use self::value::IntoValue;
 pub use self::watch::{DeletedRange, Watch, WatchEvent};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::LockedMemory;
 use crate::log::codec::Codecs;
 use crate::mailbox::{Body, Durable, Entry, Mailbox, Peers, Request, Watchers, reply_slot};
 use crate::moment::Snapshots;
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     expiry: Arc<ExpiryClock>,
     codecs: Arc<Codecs>,
     read_cache: ReadCache,
+    /// Memory that files are locked in, if any.
+    locked: Option<Arc<LockedMemory>>,
     key_len_max: usize,
     value_len_max: usize,
     batch_entries_max: usize,
@@ -333,6 +336,7 @@ impl Db {
             workers,
             snapshots,
             snapshot_bytes,
+            locked_bytes: shared.locked.as_ref().map_or(0, |memory| memory.used()),
             read_cache_bytes,
             read_cache_hits,
             watchers: watching.watchers,

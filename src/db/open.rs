@@ -13,7 +13,7 @@ use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared, Space};
 use crate::clock::ExpiryClock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Driver, Fs, descriptors_max, probe_uring, uring_denied_hint};
+use crate::io::{Driver, Fs, LockedMemory, descriptors_max, probe_uring, uring_denied_hint};
 use crate::limits::OPEN_FILES_MAX_DEFAULT;
 use crate::log::codec::{Codecs, Keyring};
 use crate::log::data_file::{FileBounds, StoreIdentity};
@@ -198,6 +198,7 @@ fn partition_config(
         prewrite: options.prewrite && !access.fs.is_volatile(),
         compaction: compaction_of_worker(&options.compaction, worker_count),
         scrub: scrub_of_partition(options, access, partition_count),
+        locked: locked_memory(options, &access.fs)?,
         open_files_max: (open_files_max(options) / partition_count).max(1),
         peers,
         watchers: Arc::new(Watchers::new(partition_count)),
@@ -208,6 +209,18 @@ fn partition_config(
             options.clock.clone(),
         )),
     })
+}
+
+/// Room for the files that are to be locked in memory.
+fn locked_memory(options: &Options, fs: &Fs) -> Result<Option<Arc<LockedMemory>>> {
+    let len = options.locked_bytes;
+    let memory = fs.locked_memory(len).map_err(|error| {
+        Error::invalid(format!(
+            "locked_bytes is {len}, and this process may not lock so much memory ({error}); ask for less, or raise \
+             its limit (RLIMIT_MEMLOCK: `ulimit -l`, or LimitMEMLOCK= of systemd)"
+        ))
+    })?;
+    Ok(memory.map(Arc::new))
 }
 
 /// Starts the workers and waits until every partition is loaded; the first failure wins.
@@ -225,6 +238,7 @@ fn start(
     let config = partition_config(options, access, identity, worker_count, peers.clone())?;
     let (expiry, codecs) = (config.expiry.clone(), config.codecs.clone());
     let (watchers, snapshots) = (config.watchers.clone(), config.snapshots.clone());
+    let locked = config.locked.clone();
     let map_epoch = identity.map_epoch;
     let setup = Setup { fs: access.fs.clone(), root: root.clone(), config };
     let (mailboxes, inboxes): (Vec<Arc<Mailbox>>, Vec<Inbox>) = (0..partition_count)
@@ -303,6 +317,7 @@ fn start(
         expiry,
         codecs,
         read_cache: ReadCache::new(options.read_cache_bytes),
+        locked,
         key_len_max: options.key_len_max,
         value_len_max: options.value_len_max,
         batch_entries_max: options.batch_entries_max,

@@ -87,7 +87,7 @@ pub(super) fn read_place(
     Some(entry)
 }
 
-/// The entry of a record, if that is in the read cache, or in the page cache and is what it should be.
+/// The entry of a record, if that is in memory and is what it should be.
 fn read_at(
     shared: &Shared,
     shard: usize,
@@ -97,12 +97,16 @@ fn read_at(
 ) -> Option<Entry> {
     let file = if is_planted(Bug::CachedByOffset) { FileId(0) } else { data.id };
     let at = At { shard: shard as u32, file, offset: location.offset };
-    if let Some(entry) = shared.read_cache.get(at, key) {
+    // What is locked costs no more to read than to find in the read cache.
+    let is_cached = !data.is_locked();
+    if is_cached && let Some(entry) = shared.read_cache.get(at, key) {
         return Some(entry);
     }
     data.note_used(shared.partitions[shard].view.clock.load(Ordering::Relaxed));
     let entry = read_record(data, &shared.codecs, location, key)?;
-    shared.read_cache.put(at, key, &entry);
+    if is_cached {
+        shared.read_cache.put(at, key, &entry);
+    }
     Some(entry)
 }
 

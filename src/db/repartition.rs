@@ -179,6 +179,7 @@ fn recover(fs: &Fs, root: &Path, options: &Options, manifest: &Manifest) -> Resu
         prewrite: false,
         compaction: Compaction::off(),
         scrub: None,
+        locked: None,
         open_files_max: (open_files_max(options) / manifest.partition_count as usize).max(1),
         peers: Arc::new(Peers::new([])),
         watchers: Arc::new(Watchers::new(0)),

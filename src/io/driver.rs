@@ -1,6 +1,6 @@
 //! Builds the runtime a worker's thread lives in, and finds out whether a ring is to be had.
 
-#![expect(unsafe_code, reason = "pushing the probe's NOP; nothing else in this crate is unsafe")]
+#![expect(unsafe_code, reason = "pushing the probe's NOP")]
 
 use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};

@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::file::File;
+use super::locked::{LockedMemory, check_limit};
 use super::memory::{Memory, MemoryLock};
 #[cfg(any(test, feature = "sim"))]
 use super::sim::{SimDisk, SimLock};
@@ -118,6 +119,20 @@ impl Fs {
     /// Whether everything on it is gone with the process: space need not be written ahead, nor kept in reserve.
     pub(crate) fn is_volatile(&self) -> bool {
         matches!(self.kind, Kind::Memory(_))
+    }
+
+    /// Room for so many bytes of files that are locked in memory ([`Locking`](super::Locking)); `None` where files are in
+    /// memory anyway, or none is to be locked.
+    ///
+    /// # Errors
+    /// This process may not lock so much.
+    pub(crate) fn locked_memory(&self, len_max: u64) -> io::Result<Option<LockedMemory>> {
+        match self.kind {
+            Kind::Os if len_max > 0 => check_limit(len_max)?,
+            Kind::Memory(_) => return Ok(None),
+            _ => {}
+        }
+        Ok((len_max > 0).then(|| LockedMemory::new(len_max)))
     }
 
     #[cfg(any(test, feature = "sim"))]

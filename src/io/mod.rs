@@ -20,6 +20,7 @@ mod disk;
 mod driver;
 mod file;
 mod fs;
+mod locked;
 mod locks;
 mod memory;
 mod pool;
@@ -34,6 +35,7 @@ pub(crate) use disk::{Disk, Op, WriteMode};
 pub(crate) use driver::{Driver, probe_uring, uring_denied_hint};
 pub(crate) use file::{File, descriptors_max};
 pub(crate) use fs::{Fs, LockFile, Sharing};
+pub(crate) use locked::{Locked, LockedMemory, Locking};
 pub use memory::Memory;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use sim::SimDisk;

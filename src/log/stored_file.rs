@@ -4,12 +4,12 @@
 //! open the file again; once its name is gone from the directory, it could not be.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
-use crate::io::{File, Fs};
+use crate::io::{File, Fs, Locked};
 
 /// Shared by the worker and by readers on any thread. Nobody reads through a descriptor that is closed, or
 /// that is another file's by now: a reader holds what it reads through.
@@ -17,6 +17,8 @@ pub(crate) struct StoredFile {
     pub(crate) path: PathBuf,
     /// `None` while it is given up.
     handle: ArcSwapOption<File>,
+    /// What of it is locked in memory, once it is.
+    locked: OnceLock<Locked>,
     /// When it was last read, on a clock that moves when files are opened.
     used_at: AtomicU64,
 }
@@ -25,7 +27,7 @@ impl StoredFile {
     /// A file that is open, or one that whoever needs it first opens.
     pub(crate) fn new(path: PathBuf, file: Option<Arc<File>>) -> Arc<StoredFile> {
         let handle = ArcSwapOption::from(file);
-        Arc::new(StoredFile { path, handle, used_at: AtomicU64::new(0) })
+        Arc::new(StoredFile { path, handle, locked: OnceLock::new(), used_at: AtomicU64::new(0) })
     }
 
     /// Calls `read` with the open file; `None` if its descriptor is given up.
@@ -33,10 +35,23 @@ impl StoredFile {
         self.handle.load().as_deref().map(read)
     }
 
-    /// Fills `buf` from the page cache, without waiting for the disk; `None` if not all of it is there.
+    /// Fills `buf` from memory, without waiting for the disk; `None` if not all of it is there.
     pub(crate) fn fill_now(&self, buf: &mut [u8], offset: u64) -> Option<()> {
+        if self.locked.get().is_some_and(|locked| locked.fill(buf, offset)) {
+            return Some(());
+        }
         let read = self.with_open(|file| file.read_now(buf, offset))?;
         (read.ok()? == buf.len()).then_some(())
+    }
+
+    /// Whether its bytes are locked in memory.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.locked.get().is_some()
+    }
+
+    /// From here on readers find these bytes of it in memory.
+    pub(crate) fn show_locked(&self, locked: Locked) {
+        let _first_stays = self.locked.set(locked);
     }
 
     pub(crate) fn opened(&self) -> Option<Arc<File>> {

@@ -569,6 +569,7 @@ impl Partition {
         }
         // Readers find a file before any entry points into it.
         self.files_show();
+        self.upkeep.locker.look();
         self.upkeep.compactor.stage = Stage::Moving(changes);
     }
 

@@ -26,6 +26,7 @@ mod handles;
 mod key_runs;
 mod ledger;
 mod listing;
+mod locking;
 mod page;
 mod prewrite;
 mod range_del;
@@ -75,7 +76,7 @@ pub(crate) use self::view::PartitionView;
 use self::watch::Telling;
 use crate::clock::{Clock, ExpiryClock};
 use crate::error::{Error, ErrorKind};
-use crate::io::{Disk, Fs, Op};
+use crate::io::{Disk, Fs, LockedMemory, Op};
 use crate::keydir::{Candidate, Expiries, Keydir, Location, Usage};
 use crate::log::codec::Codecs;
 use crate::log::data_file::{
@@ -107,6 +108,8 @@ pub(crate) struct PartitionConfig {
     pub(crate) compaction: Compaction,
     /// `None` if files are not to be scrubbed.
     pub(crate) scrub: Option<ScrubRate>,
+    /// Room for the files that are locked in memory, of the whole store; `None` if none is.
+    pub(crate) locked: Option<Arc<LockedMemory>>,
     /// Sealed files that stay open.
     pub(crate) open_files_max: usize,
     /// All partitions of the store.

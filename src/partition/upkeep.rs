@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::compaction::{Compactor, Stepped};
 use super::key_runs::{KeyRuns, Stepped as KeyRunStepped};
 use super::listing::ChangeFailure;
+use super::locking::{LockStepped, Locker};
 use super::scrub::{Scrubbed, Scrubber};
 use super::{Event, Ops, Partition, ScrubRate};
 use crate::error::Result;
@@ -32,6 +33,7 @@ pub(crate) enum UpkeepEvent {
     Hint(Option<(Box<HintJob>, Result<Option<u64>>)>),
     Compaction(Option<Stepped>),
     KeyRun(Option<KeyRunStepped>),
+    Locked(Option<LockStepped>),
     Rested,
     /// The outputs of a compaction are in `FILES`, and its inputs are not any more.
     Listed(Option<Result<(), ChangeFailure>>),
@@ -58,6 +60,7 @@ pub(super) struct Upkeep {
     pub(super) compactor: Compactor,
     pub(super) key_runs: KeyRuns,
     pub(super) scrubber: Scrubber,
+    pub(super) locker: Locker,
     released: Released,
     /// Backups that need the names of files.
     pins: usize,
@@ -81,11 +84,13 @@ pub(crate) struct Released {
 impl Upkeep {
     pub(super) fn new(hints_due: Vec<FileId>, scrub: Option<ScrubRate>) -> Upkeep {
         let allowance = scrub.map(|rate| Allowance::new(rate.bytes_per_sec, Instant::now()));
-        Upkeep {
+        let mut upkeep = Upkeep {
             hints_due: hints_due.into(),
             scrubber: Scrubber::new(allowance),
             ..Upkeep::default()
-        }
+        };
+        upkeep.locker.look();
+        upkeep
     }
 
     /// Whether nothing is under way. What readers still hold is theirs to end.
@@ -101,6 +106,7 @@ impl Upkeep {
     pub(super) fn file_sealed(&mut self, file: FileId) {
         self.hints_due.push_back(file);
         self.compactor.look();
+        self.locker.look();
     }
 
     /// These files are to get hints, if they are still there by then.
@@ -179,11 +185,13 @@ impl Partition {
             || self.hint_advance(ops)
             || self.range_advance(ops);
         if !is_busy {
-            if self.upkeep.key_runs.take_turn() && self.key_runs_advance(ops) {
+            if self.upkeep.key_runs.take_turn() && self.key_runs_advance(ops)
+                || self.upkeep.locker.take_turn() && self.lock_advance(ops)
+            {
                 return;
             }
             self.compaction_advance(ops);
-            if self.upkeep.is_busy || self.key_runs_advance(ops) {
+            if self.upkeep.is_busy || self.key_runs_advance(ops) || self.lock_advance(ops) {
                 return;
             }
             if self.upkeep.compactor.is_idle() {
@@ -199,6 +207,7 @@ impl Partition {
         let failed = std::mem::take(&mut self.upkeep.hints_failed);
         self.upkeep.hints_wanted(failed);
         self.upkeep.compactor.look();
+        self.upkeep.locker.look();
         self.batch_request_sync();
         self.reserve_look();
         self.evict_tick();
@@ -225,6 +234,10 @@ impl Partition {
                 self.upkeep.is_busy = false;
                 self.key_run_stepped(stepped);
             }
+            UpkeepEvent::Locked(stepped) => {
+                self.upkeep.is_busy = false;
+                self.lock_stepped(stepped);
+            }
             UpkeepEvent::Ranges(ended) => {
                 self.upkeep.is_busy = false;
                 self.range_stepped(ended);
@@ -248,6 +261,7 @@ impl Partition {
                 released.files.extend(files);
                 released.runs.extend(runs);
                 released.handles.extend(handles);
+                self.upkeep.locker.look();
                 self.reserve_look();
             }
         }
@@ -324,6 +338,7 @@ impl Partition {
                 self.view.counters.hints.add(1);
                 self.view.counters.hint_bytes.add(len);
                 self.upkeep.compactor.look();
+                self.upkeep.locker.look();
                 self.range_work.look();
             }
             Err(error) => {

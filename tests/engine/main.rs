@@ -35,6 +35,7 @@ mod key_runs;
 mod keyspace;
 mod lifecycle;
 mod load;
+mod locked;
 mod memory;
 mod opening;
 mod pages;

@@ -131,6 +131,7 @@ pub(crate) struct Settings {
     pub(crate) holding: Holding,
     pub(crate) open_files: usize,
     pub(crate) read_cache: u64,
+    pub(crate) locked: u64,
     pub(crate) scrub: bool,
     pub(crate) compressing: Compressing,
     pub(crate) compression_len_min: usize,
@@ -153,6 +154,7 @@ pub(crate) const PLAIN: Settings = Settings {
     holding: Holding::All,
     open_files: 1000,
     read_cache: 0,
+    locked: 0,
     scrub: false,
     compressing: Compressing::Off,
     compression_len_min: 0,
@@ -186,6 +188,7 @@ impl Settings {
             holding: Holding::random(random),
             open_files: few_or(random, 1000),
             read_cache: [0, 0, 2_000, 1 << 20][random.usize(..4)],
+            locked: [0, 0, 20_000, 1 << 20][random.usize(..4)],
             scrub: random.u8(..4) == 0,
             compressing: match random.u8(..4) {
                 0 => Compressing::Lz4,
@@ -236,7 +239,8 @@ impl Settings {
                 Compacting::AtHours(from, to) => always.hours_utc(from, to),
             })
             .open_files_max(self.open_files)
-            .read_cache_bytes(self.read_cache);
+            .read_cache_bytes(self.read_cache)
+            .locked_bytes(self.locked);
         let (eviction, bound) = self.holding.bound();
         let options = options.eviction(eviction);
         let options = if let Some(count) = bound { options.entries_max(count) } else { options };
@@ -265,6 +269,7 @@ impl Settings {
             with(&|s| s.holding = PLAIN.holding),
             with(&|s| s.open_files = PLAIN.open_files),
             with(&|s| s.read_cache = PLAIN.read_cache),
+            with(&|s| s.locked = PLAIN.locked),
             with(&|s| s.scrub = PLAIN.scrub),
             with(&|s| s.compressing = PLAIN.compressing),
             with(&|s| s.compression_len_min = PLAIN.compression_len_min),

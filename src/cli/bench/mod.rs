@@ -87,6 +87,9 @@ pub(super) struct BenchArgs {
     /// Keep so many bytes of records that were read in memory.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     read_cache: u64,
+    /// Lock so many bytes of files in memory.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    locked: u64,
     /// Threads that the clients are spread over. Default: one a core.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
@@ -181,7 +184,7 @@ pub(super) async fn bench(
     let directory = BenchDirectory::choose(store.dir.as_deref().filter(|_| !args.memory))?;
     let compaction = if args.no_compaction { Compaction::off() } else { Compaction::new() };
     let options = options(store)?.compaction(compaction).compression(args.compression.compression);
-    let options = options.read_cache_bytes(args.read_cache);
+    let options = options.read_cache_bytes(args.read_cache).locked_bytes(args.locked);
     let options = if args.memory { options.in_memory() } else { options };
     let db = open(options.clone(), &directory).await?;
     let values =

@@ -110,6 +110,7 @@ impl Report<'_> {
                 "syncs": engine.syncs,
                 "records_per_commit": engine.records_per_commit,
                 "hop_free_percent": engine.hop_free_percent,
+                "locked_bytes": self.after.locked_bytes,
                 "read_cache_percent": engine.read_cache_percent,
                 "read_cache_bytes": self.after.read_cache_bytes,
                 "keydir_bytes_per_key": engine.keydir_bytes_per_key,

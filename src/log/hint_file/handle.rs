@@ -69,6 +69,11 @@ impl Hint {
         KeyCursor::new(self.expected.identity(), &self.sealed, is_reverse)
     }
 
+    /// Length of the file in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Its shape, if that is known already.
     pub(crate) fn shape(&self) -> Option<&Shape> {
         self.shape.get()
