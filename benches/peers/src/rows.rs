@@ -30,6 +30,11 @@ pub enum Work {
 }
 
 impl Row {
+    /// Whether anything is read.
+    pub fn is_read(&self) -> bool {
+        matches!(self.work, Work::Mix(mix) if mix.reads > 0 || mix.scans > 0)
+    }
+
     /// Whether what was read is read again soon.
     pub fn is_read_again(&self) -> bool {
         matches!(self.work, Work::Mix(mix) if mix.is_zipf)

@@ -16,12 +16,14 @@ use crate::rows::Row;
 /// Bytes of memory for what was read, of each store that has room for it: more than the data of any row.
 const CACHE_LEN: usize = 4 << 30;
 
-/// With its defaults, and with as much memory for what was read as its peers are given.
-pub const OURS: [&str; 2] = ["ringcask", "ringcask-cached"];
+/// With its defaults, and in two ways with as much memory for what is read as its peers are given: for records that were
+/// read, and for files that are locked in memory.
+pub const OURS: [&str; 3] = ["ringcask", "ringcask-cached", "ringcask-locked"];
 
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "ringcask",
     "ringcask-cached",
+    "ringcask-locked",
     "rocksdb",
     "lmdb",
     "fjall",
@@ -37,6 +39,7 @@ pub fn open_of(name: &str) -> Open {
     match name {
         "ringcask" => ringcask::open,
         "ringcask-cached" => ringcask::open_cached,
+        "ringcask-locked" => ringcask::open_locked,
         "rocksdb" => rocksdb::open,
         "lmdb" => lmdb::open,
         "fjall" => fjall::open,
@@ -59,7 +62,12 @@ fn has_class(name: &str, class: Class) -> bool {
 /// Whether the store has a part in a row.
 pub fn takes_part(name: &str, row: &Row) -> bool {
     // What is read once, or never, is the same with a cache and without.
-    has_class(name, row.class) && (name != "ringcask-cached" || row.is_read_again())
+    has_class(name, row.class)
+        && match name {
+            "ringcask-cached" => row.is_read_again(),
+            "ringcask-locked" => row.is_read(),
+            _ => true,
+        }
 }
 
 /// Whether the store is left out of a row, and why.

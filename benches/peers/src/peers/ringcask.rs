@@ -15,25 +15,36 @@ use crate::peer::{Class, Job, Operation, Peer, found, on_threads};
 struct Ringcask {
     db: Db,
     class: Class,
-    cache_len: u64,
+    /// What it has that is no default.
+    memory: &'static str,
 }
 
 pub fn open(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
-    open_with(dir, class, 0)
+    open_with(dir, class, Options::new(), "defaults")
 }
 
 pub fn open_cached(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
-    open_with(dir, class, CACHE_LEN as u64)
+    let options = Options::new().read_cache_bytes(CACHE_LEN as u64);
+    open_with(dir, class, options, "4 GiB read cache")
 }
 
-fn open_with(dir: &Path, class: Class, cache_len: u64) -> Result<Box<dyn Peer>> {
+pub fn open_locked(dir: &Path, class: Class) -> Result<Box<dyn Peer>> {
+    let options = Options::new().locked_bytes(CACHE_LEN as u64);
+    open_with(dir, class, options, "4 GiB of files locked in memory")
+}
+
+fn open_with(
+    dir: &Path,
+    class: Class,
+    options: Options,
+    memory: &'static str,
+) -> Result<Box<dyn Peer>> {
     let durability = match class {
         Class::Durable => Durability::Sync,
         Class::Buffered => Durability::Buffered,
     };
-    let options = Options::new().durability(durability).read_cache_bytes(cache_len);
-    let db = block_on(options.open(dir))?;
-    Ok(Box::new(Ringcask { db, class, cache_len }))
+    let db = block_on(options.durability(durability).open(dir))?;
+    Ok(Box::new(Ringcask { db, class, memory }))
 }
 
 impl Peer for Ringcask {
@@ -41,7 +52,7 @@ impl Peer for Ringcask {
         let stats = self.db.stats();
         format!(
             "{}; Durability::{}; {} partitions, {} workers, {}",
-            if self.cache_len == 0 { "defaults" } else { "4 GiB read cache" },
+            self.memory,
             if self.class == Class::Durable { "Sync" } else { "Buffered" },
             stats.partitions.len(),
             stats.workers,
