@@ -68,9 +68,17 @@ impl StoredFile {
         if let Some(file) = self.opened() {
             return Ok(file);
         }
-        let file = fs.open_read(&self.path)?;
-        file.advise_random();
-        Ok(file)
+        match fs.open_read(&self.path) {
+            Ok(file) => {
+                file.advise_random();
+                Ok(file)
+            }
+            // Who removes the name of a file that is read has it opened for its readers before that (G3).
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.opened().ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// From here on readers use `file`, which [`open`](Self::open) returned.
@@ -92,5 +100,43 @@ impl StoredFile {
 
     pub(crate) fn used_at(&self) -> u64 {
         self.used_at.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::io::Memory;
+
+    /// Breaks if a reader that finds the descriptor given up, and then no file of that name, takes that for an error.
+    #[test]
+    fn whoever_opens_a_file_that_is_just_removed_has_it() {
+        let fs = Fs::memory(Memory::new());
+        fs.create_dir(Path::new("/store")).unwrap();
+        let path = PathBuf::from("/store/removed.data");
+        for round in 0..5_000 {
+            drop(fs.create_new(&path).unwrap());
+            let stored = StoredFile::new(path.clone(), None);
+            let (both, is_removed) = (Barrier::new(2), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    both.wait();
+                    while !is_removed.load(Ordering::Relaxed) {
+                        stored.open(&fs).unwrap_or_else(|error| panic!("round {round}: {error}"));
+                    }
+                });
+                // As who lets a file go that is read: first it is open, and then it has no name.
+                let file = fs.open_read(&path).unwrap();
+                both.wait();
+                stored.keep_open(file);
+                let removed = fs.remove_file(&path);
+                is_removed.store(true, Ordering::Relaxed);
+                removed.unwrap();
+            });
+        }
     }
 }
