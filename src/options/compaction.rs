@@ -29,7 +29,7 @@ impl Default for Compaction {
     fn default() -> Compaction {
         Compaction {
             enabled: true,
-            dead_ratio: 0.38,
+            dead_ratio: 0.35,
             dead_bytes: None,
             merge_small: true,
             hours_utc: None,
@@ -50,7 +50,7 @@ impl Compaction {
     }
 
     /// Starts when this share of a partition's sealed files is dead, more than 0 to less than 1.
-    /// Default: 0.38, which keeps the space used below about twice the live data. A smaller share saves
+    /// Default: 0.35, which keeps the space used below about twice the live data. A smaller share saves
     /// space and costs writes.
     pub fn dead_ratio(mut self, ratio: f64) -> Compaction {
         self.dead_ratio = ratio;
