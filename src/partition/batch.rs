@@ -484,7 +484,9 @@ impl Partition {
         work.seen.iter().any(|(hash, keyspace, key)| {
             let full_key = (*keyspace, &key[..]);
             let found = work.found.get(hash).copied().flatten();
-            found.is_some_and(|seqno| seqno < self.cover(full_key))
+            // A range that is worked off already is told by what it left: nobody else takes a key that is locked.
+            let is_taken = |seqno| seqno < self.cover(full_key) || self.keydir.get(*hash).is_none();
+            found.is_some_and(is_taken)
                 || self.ranges_are_staged() && self.is_cover_staged(full_key)
         })
     }

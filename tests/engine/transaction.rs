@@ -1,10 +1,11 @@
 //! Transactions, updates by closure, renames: what was read is still true when it is acted on, or nothing is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
-use ringcask::{Db, Error, ErrorKind, Ttl, WriteBatch};
+use ringcask::{Db, Durability, Error, ErrorKind, Ttl, WriteBatch};
 
 use crate::support::{Store, contents, each_disk, get, seed, wait};
 
@@ -298,4 +299,52 @@ fn a_range_comes_before_a_transaction_or_after_it() {
             wait(db.close()).unwrap();
         }
     }
+}
+
+/// BA7: breaks if a range is forgotten, because it is worked off, while a transaction still waits that has seen what
+/// it took.
+#[test]
+fn a_range_that_is_worked_off_comes_before_a_transaction_that_has_not_begun_to_write() {
+    let store = Store::sim(seed());
+    let db = store.open_with(store.options().partitions(2).workers(1).prewrite(false));
+    let [seen, waited_for] = [0, 1].map(|partition| {
+        let mut keys = (0..).map(|n| format!("key {n}"));
+        keys.find(|key| db.partition_of(key) == partition).unwrap()
+    });
+    for key in [&seen, &waited_for] {
+        wait(db.put(key, "old")).unwrap();
+    }
+    let mut transaction = db.transaction();
+    assert!(wait(transaction.get(&seen)).unwrap().is_some());
+    transaction.put(&seen, "new").put(&waited_for, "new");
+
+    // Its other key is one that somebody waits for, until a group is synced.
+    store.disk().stall_syncs(true);
+    let mut putting = db.put(&waited_for, "between").into_future().boxed();
+    assert!((&mut putting).now_or_never().is_none());
+    while store.disk().stalled() == 0 {
+        std::thread::yield_now();
+    }
+    let mut looking = db.put_if_absent(&waited_for, "never").into_future().boxed();
+    assert!((&mut looking).now_or_never().is_none());
+    let mut committing = transaction.commit().boxed();
+    assert!((&mut committing).now_or_never().is_none());
+    let range = seen.as_str()..=seen.as_str();
+    let mut deleting =
+        db.delete_range(range).durability(Durability::Buffered).into_future().boxed();
+    assert!((&mut deleting).now_or_never().is_none());
+    let began = Instant::now();
+    while db.stats().partitions[0].range_removed == 0
+        || db.stats().partitions[0].range_dels_pending > 0
+    {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:#?}", db.stats());
+        std::thread::yield_now();
+    }
+    store.disk().stall_syncs(false);
+    wait(putting).unwrap();
+    assert!(!wait(looking).unwrap());
+    wait(deleting).unwrap();
+    assert!(wait(committing).unwrap_err().is_conflict());
+    assert_eq!((get(&db, &seen), get(&db, &waited_for).unwrap()), (None, "between".into()));
+    wait(db.close()).unwrap();
 }
