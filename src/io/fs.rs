@@ -127,12 +127,16 @@ impl Fs {
     /// # Errors
     /// This process may not lock so much.
     pub(crate) fn locked_memory(&self, len_max: u64) -> io::Result<Option<LockedMemory>> {
-        match self.kind {
-            Kind::Os if len_max > 0 => check_limit(len_max)?,
-            Kind::Memory(_) => return Ok(None),
-            _ => {}
+        if len_max == 0 {
+            return Ok(None);
         }
-        Ok((len_max > 0).then(|| LockedMemory::new(len_max)))
+        match self.kind {
+            Kind::Os => check_limit(len_max)?,
+            Kind::Memory(_) => return Ok(None),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sim(_) => {}
+        }
+        Ok(Some(LockedMemory::new(len_max)))
     }
 
     #[cfg(any(test, feature = "sim"))]
