@@ -30,8 +30,9 @@ use crate::types::{ExpiresAt, FileId, KeyHash};
 const DSYNC_LEN_MAX: u64 = 256 << 10;
 /// A group up to this many bytes may be written by the worker itself ([`Here`]).
 const HERE_LEN_MAX: u64 = 64 << 10;
-/// A worker that stood still for longer than this, or that is asked to read, gives the next groups to the ring.
+/// A worker that stood still for longer than this leaves off.
 const HERE_TIME_MAX: Duration = Duration::from_millis(1);
+/// So many groups then go through the ring.
 const HERE_BACKOFF_GROUPS: u32 = 64;
 
 /// What the log is busy with.
@@ -224,6 +225,7 @@ impl Partition {
             active.record_count += u64::from(group.record_count);
             active.seqno_min = active.seqno_min.min(group.seqno_min);
             active.seqno_max = active.seqno_max.max(group.seqno_max);
+            self.view.show_seqno_max(active.seqno_max);
         }
         if synced {
             active.durable = active.end;

@@ -653,7 +653,7 @@ impl Recovery<'_> {
                 expiries.set(hash, Some(expires_at));
             }
         }
-        let view = Arc::new(PartitionView::new(keydir.reader(), &self.files));
+        let view = Arc::new(PartitionView::new(keydir.reader(), &self.files, self.seqno_max));
         view.counters.files.set(self.report.files);
         view.counters.log_bytes.set(self.log_bytes);
         view.counters.files_other_key.set(self.files.not_under(self.owner.codecs.key_id()));

@@ -13,7 +13,7 @@ use crate::log::key_run::KeyRun;
 use crate::planted::{Bug, is_planted};
 use crate::ranges::SharedRanges;
 use crate::stats::{Counter, PartitionStats, Recorder, Striped};
-use crate::types::FileId;
+use crate::types::{FileId, Seqno};
 
 pub(crate) struct PartitionView {
     pub(crate) keydir: KeydirReader,
@@ -27,6 +27,8 @@ pub(crate) struct PartitionView {
     epoch: AtomicU64,
     /// The newest file of the log that compaction has taken, as `FILES` says it.
     log_gone: AtomicU64,
+    /// No record that is in the log has a larger sequence number.
+    seqno_max: AtomicU64,
     failure: OnceLock<Error>,
     /// The worker is gone, and with it the table of files.
     is_gone: AtomicBool,
@@ -91,7 +93,8 @@ pub(crate) struct WorkerCounters {
 }
 
 impl PartitionView {
-    pub(crate) fn new(keydir: KeydirReader, files: &FileTable) -> PartitionView {
+    /// `seqno_max` is the largest number in the log.
+    pub(crate) fn new(keydir: KeydirReader, files: &FileTable, seqno_max: Seqno) -> PartitionView {
         PartitionView {
             keydir,
             ranges: SharedRanges::default(),
@@ -99,6 +102,7 @@ impl PartitionView {
             clock: AtomicU64::new(1),
             epoch: AtomicU64::new(0),
             log_gone: AtomicU64::new(0),
+            seqno_max: AtomicU64::new(seqno_max.0),
             failure: OnceLock::new(),
             is_gone: AtomicBool::new(false),
             is_scanned_wide: AtomicBool::new(false),
@@ -168,6 +172,16 @@ impl PartitionView {
 
     pub(crate) fn show_log_gone(&self, file: FileId) {
         self.log_gone.store(file.0, Ordering::Release);
+    }
+
+    /// For those who follow the log, who look how far it is durable first.
+    pub(crate) fn seqno_max(&self) -> Seqno {
+        Seqno(self.seqno_max.load(Ordering::Acquire))
+    }
+
+    /// Before any of these numbers is durable.
+    pub(crate) fn show_seqno_max(&self, seqno: Seqno) {
+        self.seqno_max.store(seqno.0, Ordering::Release);
     }
 
     /// For stats: what the files hold now.

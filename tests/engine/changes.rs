@@ -509,3 +509,46 @@ fn a_copy_goes_on_after_power_cuts() {
         }
     }
 }
+
+/// Breaks if an open that has lost a hint completes a batch once more, which has been deleted since, and tells that to those
+/// who began behind it (CF4).
+#[test]
+fn what_is_completed_twice_is_no_news() {
+    let store = Store::sim(seed());
+    let options = |store: &Store| options(store, 2, 0).data_file_records_max(2);
+    let db = store.open_with(options(&store));
+    let partition = |key: &String| db.partition_of(key);
+    let mut keys: Vec<String> = (0..20).map(|n| format!("key {n}")).collect();
+    keys.sort_by_key(partition);
+    keys.dedup_by_key(|key| partition(key));
+    let batch = keys.iter().fold(WriteBatch::new(), |batch, key| batch.put(key, "once"));
+    wait(db.write(batch)).unwrap();
+    wait(db.delete_range("a".."z")).unwrap();
+    wait(db.sync()).unwrap();
+    // The intents stay, what says that they were resolved goes.
+    let file = |partition: usize, id: u64| format!("partition-{partition:03}/{id:09}.data");
+    for partition in 0..2 {
+        wait(db.compact_files(partition, &[2])).unwrap();
+        assert!(store.data_files().contains(&file(partition, 1)));
+        assert!(!store.data_files().contains(&file(partition, 2)));
+    }
+    let mut copies = [ChangesSince::Beginning, ChangesSince::Now].map(|since| {
+        let (mut changes, mut copy) = (db.changes(since), Copy::default());
+        copy.catch_up(&mut changes);
+        (changes.position(), copy)
+    });
+    let after = store.on(store.disk().kill());
+    drop(db);
+    for hint in (0..2).map(|partition| file(partition, 1).replace(".data", ".hint")) {
+        if after.list(&hint[..13]).contains(&hint[14..].to_owned()) {
+            after.remove(&hint);
+        }
+    }
+    let db = after.open_with(options(&after));
+    for (position, copy) in &mut copies {
+        let mut changes = db.changes(position.clone());
+        assert!(copy.catch_up(&mut changes) > 0, "nothing was completed");
+        assert_eq!(*copy, Copy::default());
+    }
+    wait(db.close()).unwrap();
+}

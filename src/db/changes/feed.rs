@@ -100,9 +100,9 @@ impl Page {
     }
 }
 
-/// Where the log of each partition ends now, as far as it is durable.
+/// Where the log of each partition ends now, as far as it is durable, and which numbers are no news behind that (CF4).
 pub(super) fn places_now(shared: &Shared) -> Vec<Place> {
-    let place = |shard: &crate::db::Shard| loop {
+    let end = |shard: &crate::db::Shard| loop {
         let before = shard.view.log_gone();
         let files = shard.view.files.load_full();
         let newest = files.iter().map(|(_, data)| data).filter(|data| !data.is_copy());
@@ -116,7 +116,11 @@ pub(super) fn places_now(shared: &Shared) -> Vec<Place> {
             None => Place::behind(before, Seqno(0)),
         };
     };
-    shared.partitions.iter().map(place).collect()
+    let mut places: Vec<Place> = shared.partitions.iter().map(end).collect();
+    for (place, shard) in places.iter_mut().zip(&shared.partitions) {
+        place.top = shard.view.seqno_max();
+    }
+    places
 }
 
 impl Feed {

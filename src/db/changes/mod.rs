@@ -16,8 +16,8 @@
 //!   it was read the follower is told: the id of the newest such file is shown before it leaves the table of files.
 //! - **CF3** A follower that waits is woken: it asks for that before it looks for more.
 //! - **CF4** The log says of a key what it says in the order of sequence numbers, with one exception: a batch that a killed
-//!   store had decided is completed by the next open, with the numbers it had. Such a record counts only if it is the
-//!   newest of its key.
+//!   store had decided is completed by the next open, with the numbers it had, and once more by one that has lost a
+//!   hint. Such a record counts only if it is the newest of its key, for who began behind it too.
 
 mod feed;
 mod position;

@@ -38,7 +38,7 @@ pub(super) struct Place {
     pub(super) file: FileId,
     /// Where a commit group begins.
     pub(super) offset: u64,
-    /// The largest sequence number that was told.
+    /// The largest sequence number that was told, or that was in the log before it was followed.
     pub(super) top: Seqno,
 }
 
