@@ -270,7 +270,7 @@ fn prepare(fs: &Fs, store: Option<&Path>, dir: &Path, of: Option<Of>) -> Result<
     drop(judge(fs, &store, dir, of)?);
     fs.create_dir(dir).map_err(|source| Error::io("create", dir, source))?;
     let root = fs.canonical(dir).map_err(|source| Error::io("find", dir, source))?;
-    let lock = StoreLock::take(fs, &root, std::time::Duration::ZERO, Sharing::Exclusive)?;
+    let lock = StoreLock::take(fs, &root, std::time::Duration::ZERO, Sharing::Exclusive, &|| true)?;
     // Again, under the lock: another process may have been making one.
     let found = judge(fs, &store, &root, of)?;
     let is_whole = found.is_some();
@@ -379,7 +379,7 @@ fn restore(options: &Options, backup: &Path, into: &Path) -> Result<BackupReport
     let fs = &options.io.fs();
     check_is_backup(fs, backup)?;
     let from = fs.canonical(backup).map_err(|source| Error::io("find", backup, source))?;
-    let _lock = StoreLock::take(fs, &from, options.lock_wait, Sharing::Exclusive)?;
+    let _lock = StoreLock::take(fs, &from, options.lock_wait, Sharing::Exclusive, &|| true)?;
     let mut manifest = check_is_backup(fs, &from)?;
     settle_lists(fs, &from, &mut manifest)?;
     let target = prepare(fs, Some(&from), into, None)?;

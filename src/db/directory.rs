@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::examine::is_read_only;
-use super::lifecycle::StoreLock;
+use super::lifecycle::{IsAwaited, StoreLock};
 use super::repartition::{check_newest, clear_away};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Fs, Sharing};
@@ -26,6 +26,7 @@ pub(super) fn open_directory(
     fs: &Fs,
     options: &Options,
     path: &Path,
+    is_awaited: IsAwaited<'_>,
 ) -> Result<(PathBuf, Manifest, StoreLock)> {
     let codecs = options.codecs();
     let missing = missing_count(fs, path);
@@ -44,7 +45,7 @@ pub(super) fn open_directory(
         }
     }
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = StoreLock::take(fs, &root, options.lock_wait, Sharing::Exclusive)?;
+    let lock = StoreLock::take(fs, &root, options.lock_wait, Sharing::Exclusive, is_awaited)?;
     // Again, under the lock: another process may have been creating the same store.
     match look(fs, &root)? {
         // Whoever created it may have been killed before MANIFEST's name was durable.
@@ -85,10 +86,11 @@ pub(super) fn open_directory_to_read(
     fs: &Fs,
     options: &Options,
     path: &Path,
+    is_awaited: IsAwaited<'_>,
 ) -> Result<(PathBuf, Manifest, StoreLock)> {
     check_is_there(fs, path)?;
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = match StoreLock::take(fs, &root, options.lock_wait, Sharing::Shared) {
+    let lock = match StoreLock::take(fs, &root, options.lock_wait, Sharing::Shared, is_awaited) {
         // Nobody can write there, so nobody has to be kept from it.
         Err(error) if is_read_only(&error) => StoreLock::none(&root),
         taken => taken?,

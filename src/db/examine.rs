@@ -91,7 +91,7 @@ pub(super) fn examine_store(
     let fs = options.io.fs();
     check_is_store(&fs, path)?;
     let root = fs.canonical(path).map_err(|source| Error::io("find", path, source))?;
-    let lock = match StoreLock::take(&fs, &root, options.lock_wait, Sharing::Exclusive) {
+    let lock = match StoreLock::take(&fs, &root, options.lock_wait, Sharing::Exclusive, &|| true) {
         Err(error) if access == Access::Read && is_read_only(&error) => None,
         taken => Some(taken?),
     };

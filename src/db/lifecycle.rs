@@ -119,6 +119,15 @@ impl Drop for Task {
     }
 }
 
+/// Whether somebody still waits for what is being done.
+pub(super) type IsAwaited<'a> = &'a dyn Fn() -> bool;
+
+/// The thread may have begun late, or waited or loaded for long: by now the caller may have gone, and have opened the
+/// store again, with other options.
+pub(super) fn check_awaited(is_awaited: IsAwaited<'_>) -> Result<()> {
+    if is_awaited() { Ok(()) } else { Err(Error::closed()) }
+}
+
 /// Stores of this process that are closing, by path: an open of one of them waits (X1). The number
 /// tells two instances of one path apart.
 static CLOSING: Mutex<Vec<(u64, PathBuf)>> = Mutex::new(Vec::new());
@@ -140,12 +149,13 @@ impl StoreLock {
     }
 
     /// Takes the lock of the store at `root`, waiting up to `wait` for another holder, and up to
-    /// [`CLOSING_WAIT`] for an instance of this process that is closing.
+    /// [`CLOSING_WAIT`] for an instance of this process that is closing, and not once nobody awaits it.
     pub(super) fn take(
         fs: &Fs,
         root: &Path,
         wait: Duration,
         sharing: Sharing,
+        is_awaited: IsAwaited<'_>,
     ) -> Result<StoreLock> {
         let path = root.join(layout::LOCK);
         let started = Instant::now();
@@ -155,6 +165,7 @@ impl StoreLock {
             let is_closing = CLOSING.lock().iter().any(|(_, closing)| *closing == path);
             let taken =
                 fs.lock(&path, sharing).map_err(|source| Error::io("lock", &path, source))?;
+            check_awaited(is_awaited)?;
             if let Some(file) = taken {
                 let number = NEXT_LOCK.fetch_add(1, Ordering::Relaxed);
                 return Ok(StoreLock { number, path, file: Some(file) });

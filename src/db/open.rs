@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::directory::{open_directory, open_directory_to_read, random};
 use super::keyspaces::Keyspaces;
-use super::lifecycle::{Lifecycle, StoreLock};
+use super::lifecycle::{IsAwaited, Lifecycle, StoreLock, check_awaited};
 use super::read_cache::ReadCache;
 use super::salvage::salvage;
 use super::{Db, Handle, Shard, Shared, Space};
@@ -80,9 +80,6 @@ struct Access {
 /// What to do about a store that does not open because it is damaged.
 const DAMAGED_ADVICE: &str = "run `ringcask repair` or restore a backup";
 
-/// Whether somebody still waits for the store to be open.
-type IsAwaited<'a> = &'a dyn Fn() -> bool;
-
 fn open_blocking(options: &Options, path: &Path, is_awaited: IsAwaited<'_>) -> Result<Db> {
     let refused = match try_open(options, path, None, is_awaited) {
         Err(error) if error.is_corrupt() => error,
@@ -97,12 +94,6 @@ fn open_blocking(options: &Options, path: &Path, is_awaited: IsAwaited<'_>) -> R
     }
 }
 
-/// The thread may have begun late, or loaded for long: by now the caller may have gone, and have opened the store
-/// again, with other options.
-fn check_awaited(is_awaited: IsAwaited<'_>) -> Result<()> {
-    if is_awaited() { Ok(()) } else { Err(Error::closed()) }
-}
-
 fn try_open(
     options: &Options,
     path: &Path,
@@ -114,11 +105,11 @@ fn try_open(
     let mut access = choose_io(&options.io)?;
     let (root, manifest, lock) = if options.read_only {
         // Taking a lock that is not there yet is the one thing that may create a file.
-        let opened = open_directory_to_read(&access.fs, options, path)?;
+        let opened = open_directory_to_read(&access.fs, options, path, is_awaited)?;
         access.fs = access.fs.read_only();
         opened
     } else {
-        open_directory(&access.fs, options, path)?
+        open_directory(&access.fs, options, path, is_awaited)?
     };
     let (mut shared, report) = start(options, &access, (root, manifest, lock), is_awaited)?;
     shared.salvaged = salvaged;

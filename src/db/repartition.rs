@@ -121,7 +121,7 @@ fn repartition_blocking(
         return Err(Error::read_only(path));
     }
     let fs = options.io.fs();
-    let (root, mut manifest, _lock) = open_directory(&fs, &options, path)?;
+    let (root, mut manifest, _lock) = open_directory(&fs, &options, path, &|| true)?;
     let mut report = RepartitionReport {
         partitions_before: manifest.partition_count,
         partitions_after: partition_count,

@@ -218,6 +218,27 @@ fn an_open_that_nobody_waits_for_closes_again() {
     });
 }
 
+/// Breaks if an `open` that waits for the lock goes on waiting when its future is dropped, to change the store's key
+/// long after, for example.
+#[test]
+fn an_open_that_nobody_waits_for_does_not_wait_for_the_lock() {
+    each_disk(|store| {
+        let db = store.open();
+        let (sender, ended) = mpsc::channel::<()>();
+        let options = store.options().lock_wait(Duration::from_secs(3600));
+        let options = options.on_open_progress(move |_| sender.send(()).unwrap());
+        let mut opening = Box::pin(options.open(store.path()));
+        assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // By then it waits; if not, there is nothing to give up.
+        std::thread::sleep(Duration::from_millis(50));
+        drop(opening);
+        // The sender goes with the options.
+        let gone = ended.recv_timeout(Duration::from_secs(60));
+        assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected));
+        wait(db.close()).unwrap();
+    });
+}
+
 /// Two instances on one store would write over each other.
 #[test]
 fn a_store_that_is_open_is_locked() {
