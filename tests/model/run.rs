@@ -507,8 +507,13 @@ impl Runner {
                 self.verify(options())?;
                 let before = self.store.image();
                 let report = told("repair", wait(options().repair(self.store.path())))?;
-                if report.is_changed() || self.store.image() != before {
-                    return Err(format!("repair changed a sound store: {report:?}"));
+                let after = self.store.image();
+                if report.is_changed() || after != before {
+                    let files =
+                        before.iter().filter(|file| !after.contains_key(file.0)).chain(&after);
+                    let differ = files.filter(|(name, _)| before.get(*name) != after.get(*name));
+                    let differ: Vec<_> = differ.map(|(name, _)| name).collect();
+                    return Err(format!("repair changed {differ:?} of a sound store: {report:?}"));
                 }
             }
             Between::OpenDropped => {
