@@ -46,11 +46,16 @@ impl LockedMemory {
 
     /// Whether there is room for so many bytes.
     pub(crate) fn has_room(&self, len: u64) -> bool {
-        self.used().checked_add(len).is_some_and(|used| used <= self.len_max)
+        self.longer(self.used(), len).is_some()
+    }
+
+    /// What is used with so many bytes more, if that may be.
+    fn longer(&self, used: u64, len: u64) -> Option<u64> {
+        used.checked_add(len).filter(|used| *used <= self.len_max)
     }
 
     fn reserve(self: &Arc<Self>, len: u64) -> Option<Room> {
-        let longer = |used: u64| used.checked_add(len).filter(|used| *used <= self.len_max);
+        let longer = |used| self.longer(used, len);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, longer).ok()?;
         Some(Room { memory: Arc::clone(self), len })
     }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::upkeep::UpkeepEvent;
 use super::{Ops, Partition};
 use crate::io::{Fs, LockedMemory, Locking};
-use crate::log::files::SealedFile;
 use crate::log::stored_file::StoredFile;
 use crate::types::FileId;
 
@@ -21,8 +20,6 @@ pub(super) struct Locker {
     job: Option<Box<LockJob>>,
     /// Could not be locked, and are not tried again.
     failed: Vec<FileId>,
-    /// Others came first the last time.
-    is_next: bool,
 }
 
 /// One file that is being locked.
@@ -41,15 +38,14 @@ pub(crate) struct LockStepped {
 }
 
 impl Locker {
+    /// There are the files that the partition was opened with.
+    pub(super) fn new() -> Locker {
+        Locker { is_due: true, ..Locker::default() }
+    }
+
     /// There may be something to lock.
     pub(super) fn look(&mut self) {
         self.is_due = true;
-    }
-
-    /// Whether it is before compaction this time: they take turns.
-    pub(super) fn take_turn(&mut self) -> bool {
-        self.is_next = !self.is_next;
-        !self.is_next
     }
 }
 
@@ -102,9 +98,8 @@ impl Partition {
             Ok(true) => locker.job = Some(job),
             Ok(false) => locker.look(),
             Err(error) => {
-                let is_listed = |sealed: &SealedFile| sealed.id == job.id;
                 // One that compaction has taken meanwhile is no loss.
-                if self.listed.sealed.iter().any(is_listed) {
+                if self.listed.sealed.binary_search_by_key(&job.id, |sealed| sealed.id).is_ok() {
                     let (partition, path) = (self.id.0, job.stored.path.display());
                     tracing::warn!(partition, %path, %error, "a file could not be locked in memory");
                     locker.failed.push(job.id);

@@ -84,13 +84,12 @@ pub(crate) struct Released {
 impl Upkeep {
     pub(super) fn new(hints_due: Vec<FileId>, scrub: Option<ScrubRate>) -> Upkeep {
         let allowance = scrub.map(|rate| Allowance::new(rate.bytes_per_sec, Instant::now()));
-        let mut upkeep = Upkeep {
+        Upkeep {
             hints_due: hints_due.into(),
             scrubber: Scrubber::new(allowance),
+            locker: Locker::new(),
             ..Upkeep::default()
-        };
-        upkeep.locker.look();
-        upkeep
+        }
     }
 
     /// Whether nothing is under way. What readers still hold is theirs to end.
@@ -185,8 +184,8 @@ impl Partition {
             || self.hint_advance(ops)
             || self.range_advance(ops);
         if !is_busy {
-            if self.upkeep.key_runs.take_turn() && self.key_runs_advance(ops)
-                || self.upkeep.locker.take_turn() && self.lock_advance(ops)
+            if self.upkeep.key_runs.take_turn()
+                && (self.key_runs_advance(ops) || self.lock_advance(ops))
             {
                 return;
             }
