@@ -566,6 +566,7 @@ impl Partition {
         for (slot, output) in &changes.outputs {
             self.usage.records(*slot, output.sealed.records, output.record_bytes);
             self.usage.shadow(*slot, output.shadow_records, output.shadow_bytes);
+            self.view.counters.log_bytes.add(output.sealed.len);
         }
         // Readers find a file before any entry points into it.
         self.files_show();
@@ -623,7 +624,7 @@ impl Partition {
         let counters = &self.view.counters;
         counters.files.set(self.files.iter().count() as u64);
         counters.files_other_key.set(self.files.not_under(self.config.codecs.key_id()));
-        counters.log_bytes.set(counters.log_bytes.get() + done.bytes_written - done.bytes_removed);
+        counters.log_bytes.set(counters.log_bytes.get() - done.bytes_removed);
         counters.compactions.add(1);
         counters.compaction_read_bytes.add(done.bytes_removed);
         counters.compaction_written_bytes.add(done.bytes_written);
