@@ -143,13 +143,16 @@ impl Partition {
         if dsync {
             self.view.counters.commits_dsync.add(1);
         }
-        let may_wait = dsync && self.here.is_alone || group.is_lone() && self.inbox.is_empty();
+        let is_for_one = group.is_lone() && self.inbox.is_empty();
+        let may_wait = is_for_one || dsync && self.here.is_alone;
         let is_short = group.len() <= HERE_LEN_MAX && !sync;
         let buf = std::mem::take(&mut group.buf);
         if is_short && may_wait && ops.is_empty() && self.here.is_worth_it() {
             let started = Instant::now();
             if let Some(result) = disk.write_here(&file, &buf, start, mode) {
-                self.here.note(started.elapsed());
+                if !is_for_one {
+                    self.here.note(started.elapsed());
+                }
                 self.in_flight = InFlight::Group(group);
                 return self.commit_done(result, dsync, buf, ops);
             }
@@ -434,7 +437,7 @@ impl Partition {
 /// A worker that waits for the drive does nothing else, so it does that only while no operation of its
 /// partitions is under way; for a lone caller, whom nobody is behind; or for one DSYNC write of its only
 /// partition, since what comes in meanwhile would have to wait for that anyway. It leaves off for a while when the
-/// drive was slow, and when there is something to read, which would not have to wait.
+/// drive was slow for more than a lone caller, and when there is something to read, which would not have to wait.
 #[derive(Default)]
 pub(super) struct Here {
     /// The worker has no other partition.
