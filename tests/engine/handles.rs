@@ -1,6 +1,6 @@
 //! Descriptors: a store with more files than the process may open works all the same.
 
-use crate::support::{Store, contents, each_disk, get, wait};
+use crate::support::{Store, contents, each_disk, get, until, wait};
 use ringcask::{Compaction, Durability};
 
 /// Descriptors of this process that are open on data files of the store.
@@ -50,13 +50,8 @@ fn files_beyond_the_limit_are_closed_and_opened_when_they_are_read() {
         assert!(db.stats().total().files_open <= 3);
         check(&db);
         // Closing is for upkeep, which may be a little behind.
-        for _ in 0..500 {
-            if store.is_sim() || open_data_files(store) <= 4 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        assert!(store.is_sim() || open_data_files(store) <= 4);
+        let is_closed = |open: &usize| store.is_sim() || *open <= 4;
+        until("descriptors are given up", || open_data_files(store), is_closed);
         wait(db.close()).unwrap();
         assert_eq!(open_data_files(store), 0);
     });
@@ -119,28 +114,19 @@ fn files_that_only_a_snapshot_reads_are_bounded_too() {
                 assert_eq!(value.unwrap(), vec![1; 400]);
             }
             // The table's, the active file, as many again without a name; upkeep may be a little behind.
-            wait_until(|| open_data_files(&store) <= 3 + 1 + 3);
+            until(
+                "descriptors are given up",
+                || open_data_files(&store),
+                |open| *open <= 3 + 1 + 3,
+            );
         }
         let there = store.data_files();
         assert!(then.iter().filter(|file| there.contains(file)).count() > 10, "{there:?}");
         drop(snapshot);
-        wait_until(|| {
-            let there = store.data_files();
-            then.iter().all(|file| !there.contains(file))
-        });
+        let is_gone = |there: &Vec<String>| then.iter().all(|file| !there.contains(file));
+        until("what only the snapshot held is gone", || store.data_files(), is_gone);
         assert_eq!(contents(&db).len(), 200);
         wait(db.close()).unwrap();
         assert_eq!(open_data_files(&store), 0);
     }
-}
-
-#[track_caller]
-fn wait_until(holds: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("it never comes");
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringcask::{Compaction, Db, ErrorKind, Options};
 
-use crate::support::{EIO, Store, contents, each_disk, get, wait};
+use crate::support::{self, EIO, Store, contents, each_disk, get, wait};
 
 const KEYS: usize = 2_000;
 /// More than all files, and less than anybody may lock.
@@ -38,12 +38,7 @@ fn stored_len(store: &Store) -> u64 {
 
 /// Waits for the upkeep thread, which nothing tells when it is done.
 fn until(db: &Db, what: &str, is_so: impl Fn(u64) -> bool) {
-    let began = Instant::now();
-    while !is_so(db.stats().locked_bytes) {
-        let stats = db.stats();
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}: {stats:#?}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    support::until(what, || db.stats(), |stats| is_so(stats.locked_bytes));
 }
 
 fn check_all(db: &Db) {

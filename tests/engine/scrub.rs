@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringcask::{Compaction, Db, PartitionStats};
 
-use crate::support::{Store, contents, each_disk, get, wait};
+use crate::support::{self, Store, contents, each_disk, get, wait};
 
 const FAST: u64 = 1 << 30;
 
@@ -31,15 +31,7 @@ fn flip(store: &Store, (file, at): &(String, usize)) {
 
 /// Waits for the upkeep thread, which nothing tells when it is done.
 fn until(db: &Db, what: &str, is_so: impl Fn(&PartitionStats) -> bool) -> PartitionStats {
-    let began = Instant::now();
-    loop {
-        let total = db.stats().total();
-        if is_so(&total) {
-            return total;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}: {total:?}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    support::until(what, || db.stats().total(), is_so)
 }
 
 /// Without it the byte would be found when somebody asks for the key, and there is no backup any more.

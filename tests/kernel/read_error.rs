@@ -4,13 +4,12 @@
 //! that were never written.
 
 use std::fs::OpenOptions;
-use std::time::{Duration, Instant};
 
 use ringcask::{Db, ErrorKind, Io, Options};
 use rustix::fs::Advice;
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
-use crate::support::{MIB, close, data_files, drivers, open, wait};
+use crate::support::{MIB, close, data_files, drivers, open, until, wait};
 
 const KEYS: usize = 200;
 
@@ -75,11 +74,7 @@ fn all_of_it_is_in_memory(io: &Io) {
     drop(db);
     let db = open(&options.locked_bytes(48 * MIB), &mount.store());
     // The last that is locked is a hint, so by then every data file is.
-    let began = Instant::now();
-    while !is_all_locked(&db, &mount) {
-        assert!(began.elapsed() < Duration::from_secs(60), "{:#?}", db.stats());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("all is locked", || db.stats(), |_| is_all_locked(&db, &mount));
     OpenOptions::new().write(true).open(mount.image()).unwrap().set_len(MIB).unwrap();
     for file in data_files(&mount.store()) {
         let file = std::fs::File::open(file).unwrap();

@@ -1,5 +1,6 @@
 //! Tests that fail where they would hang.
 
+use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,4 +51,20 @@ pub(crate) fn defer(f: impl FnMut()) -> impl Drop {
         }
     }
     Defer(f)
+}
+
+/// What `look` sees once it is as it should be; what it takes is for upkeep, which takes its time.
+///
+/// # Panics
+/// If that does not come within a minute.
+pub(crate) fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let began = Instant::now();
+    loop {
+        let seen = look();
+        if is_so(&seen) {
+            return seen;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: {seen:#?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

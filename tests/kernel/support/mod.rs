@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ringcask::{Db, ErrorKind, Io, Options};
 
-pub(crate) use wait::{defer, wait};
+pub(crate) use wait::{defer, until, wait};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
