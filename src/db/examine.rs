@@ -308,10 +308,8 @@ impl Remains {
             };
             let is_in_place =
                 header.kind == FileKind::Data && header.partition == partition && header.file == id;
-            let is_listed = list.as_ref().is_some_and(|list| {
-                list.store == header.store
-                    && (list.active == Some(id) || list.sealed.iter().any(|sealed| sealed.id == id))
-            });
+            let is_listed =
+                list.as_ref().is_some_and(|list| list.store == header.store && list.has(id));
             if is_in_place {
                 self.headers.push((header, is_listed));
             }

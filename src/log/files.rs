@@ -138,6 +138,17 @@ pub(crate) struct FilesList {
 }
 
 impl FilesList {
+    /// The sealed file with this id.
+    pub(crate) fn find_sealed(&self, id: FileId) -> Option<&SealedFile> {
+        let at = self.sealed.binary_search_by_key(&id, |sealed| sealed.id).ok()?;
+        self.sealed.get(at)
+    }
+
+    /// Whether the file is one of the partition's, sealed or not.
+    pub(crate) fn has(&self, id: FileId) -> bool {
+        self.active == Some(id) || self.find_sealed(id).is_some()
+    }
+
     /// The bytes of `FILES`.
     ///
     /// # Panics

@@ -84,10 +84,7 @@ impl Partition {
         if self.backups.pending.is_empty() {
             return;
         }
-        let Some(sealed) = self.listed.sealed.iter().find(|sealed| sealed.id == file).copied()
-        else {
-            return;
-        };
+        let Some(sealed) = self.listed.find_sealed(file).copied() else { return };
         let is_ready = |pending: &mut Pending| pending.sealing == sealed.id;
         let ready: Vec<Pending> = self.backups.pending.extract_if(.., is_ready).collect();
         for Pending { mut then, unsettled, reply, .. } in ready {

@@ -638,7 +638,7 @@ impl Partition {
 
     /// These files may be held by one batch less (BA3).
     fn batch_settled(&mut self, files: Vec<FileId>) {
-        let listed = |file: &FileId| self.listed.sealed.iter().any(|sealed| sealed.id == *file);
+        let listed = |file: &FileId| self.listed.find_sealed(*file).is_some();
         let free: Vec<FileId> =
             files.into_iter().filter(|file| listed(file) && !self.batches.holds(*file)).collect();
         if !free.is_empty() {

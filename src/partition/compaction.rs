@@ -333,7 +333,7 @@ impl Partition {
         }
         let mut inputs = Vec::new();
         for (slot, data) in self.files.iter().filter(|(_, data)| files.contains(&data.id)) {
-            if let Some(sealed) = self.listed.sealed.iter().find(|sealed| sealed.id == data.id) {
+            if let Some(sealed) = self.listed.find_sealed(data.id) {
                 inputs.push(Input { slot, data: data.clone(), sealed: *sealed });
             }
         }
@@ -685,8 +685,7 @@ impl Partition {
         let files = self.files.iter().filter(|(_, data)| !self.batches.holds(data.id));
         let files = files.filter(|(_, data)| data.is_copy() || data.id < retained_from);
         let facts = files.filter_map(|(slot, data)| {
-            let sealed = self.listed.sealed.binary_search_by_key(&data.id, |sealed| sealed.id);
-            let sealed = &self.listed.sealed[sealed.ok()?];
+            let sealed = self.listed.find_sealed(data.id)?;
             let usage = self.usage.file(slot);
             Some(FileFacts {
                 id: sealed.id,

@@ -101,7 +101,7 @@ impl Partition {
 
         let runs = &self.upkeep.key_runs.runs;
         let hints = self.files.iter().filter_map(|(_, data)| {
-            let sealed = self.listed.sealed.iter().find(|sealed| sealed.id == data.id)?;
+            let sealed = self.listed.find_sealed(data.id)?;
             let hint = data.hint()?;
             let is_covered = runs.iter().any(|run| run.covers(data.id));
             (!is_covered).then(|| (sealed.records, Input::Hint(hint, data.clone())))

@@ -75,8 +75,7 @@ impl Partition {
         let failed = &self.upkeep.locker.failed;
         let due = |stored: &StoredFile, len| !stored.is_locked() && memory.has_room(len);
         let files = self.files.iter().filter_map(|(_, data)| {
-            let at = self.listed.sealed.binary_search_by_key(&data.id, |sealed| sealed.id).ok()?;
-            let (len, hint) = (self.listed.sealed[at].len, data.hint());
+            let (len, hint) = (self.listed.find_sealed(data.id)?.len, data.hint());
             if failed.contains(&data.id) {
                 None
             } else if due(&data.stored, len) {
@@ -99,7 +98,7 @@ impl Partition {
             Ok(false) => locker.look(),
             Err(error) => {
                 // One that compaction has taken meanwhile is no loss.
-                if self.listed.sealed.binary_search_by_key(&job.id, |sealed| sealed.id).is_ok() {
+                if self.listed.find_sealed(job.id).is_some() {
                     let (partition, path) = (self.id.0, job.stored.path.display());
                     tracing::warn!(partition, %path, %error, "a file could not be locked in memory");
                     locker.failed.push(job.id);

@@ -349,7 +349,7 @@ impl Partition {
                 hasher: self.hasher.clone(),
                 ranges: walk.ranges.clone(),
             };
-            let sealed = self.listed.sealed.iter().find(|sealed| sealed.id == id);
+            let sealed = self.listed.find_sealed(id);
             let job = match (sealed, &self.active) {
                 (Some(sealed), _) if sealed.seqno_min >= walk.through => continue,
                 (Some(sealed), _) => {

@@ -389,9 +389,7 @@ impl Recovery<'_> {
             let Some((id, kind)) = layout::parse_file_name(&entry.name.to_string_lossy()) else {
                 continue;
             };
-            let listed = self.listed.active == Some(id)
-                || self.listed.sealed.iter().any(|sealed| sealed.id == id);
-            if !listed && !entry.is_dir && id.0 <= FILE_ID_MAX {
+            if !self.listed.has(id) && !entry.is_dir && id.0 <= FILE_ID_MAX {
                 strays.push(self.dir.join(layout::file_name(id, kind)));
                 // Ids are never reused, even of files that never counted.
                 self.listed.next = self.listed.next.max(FileId(id.0 + 1));

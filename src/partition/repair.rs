@@ -103,9 +103,7 @@ pub(crate) fn repair(
     repair.files().and_then(|()| repair.prepare()).inspect_err(|_| repair.remove_written())?;
     repair.commit()?;
     let listed = &repair.listed;
-    let hints = examined.hints_useless(|id| {
-        listed.active == Some(id) || listed.sealed.iter().any(|sealed| sealed.id == id)
-    });
+    let hints = examined.hints_useless(|id| listed.has(id));
     repair.tell(report);
     remove_hints(fs, examined, &hints, report)
 }

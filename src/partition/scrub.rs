@@ -44,8 +44,7 @@ impl Partition {
     /// A job ends quietly with its file, which it would keep from being closed, and with the store.
     pub(super) fn scrub_forget(&mut self) {
         let Some(job) = &self.upkeep.scrubber.job else { return };
-        let file = job.file();
-        let is_listed = self.listed.sealed.binary_search_by_key(&file, |sealed| sealed.id).is_ok();
+        let is_listed = self.listed.find_sealed(job.file()).is_some();
         if !is_listed || self.inbox.is_closed() {
             self.upkeep.scrubber.job = None;
         }

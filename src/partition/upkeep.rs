@@ -313,7 +313,7 @@ impl Partition {
                 self.batch_request_sync();
                 continue;
             }
-            let sealed = self.listed.sealed.iter().find(|sealed| sealed.id == id);
+            let sealed = self.listed.find_sealed(id);
             let data = self.files.iter().find(|(_, data)| data.id == id);
             if let (Some(sealed), Some((_, data))) = (sealed, data) {
                 return Some(Box::new(HintJob::new(

@@ -581,10 +581,7 @@ impl Examination<'_> {
     }
 
     fn strays(&mut self, list: &FilesList, names: &Names) {
-        let is_stray = |id: &&FileId| {
-            list.active != Some(**id)
-                && list.sealed.binary_search_by_key(*id, |sealed| sealed.id).is_err()
-        };
+        let is_stray = |id: &&FileId| !list.has(**id);
         let data = names.data.iter().filter(is_stray);
         let hints = names.hints.iter().filter(is_stray);
         self.report.strays.extend(data.map(|id| layout::data_file_path(self.dir, *id)));

@@ -153,7 +153,7 @@ impl Backup<'_> {
                 let Some((id, kind)) = layout::parse_file_name(whole.unwrap_or(&name)) else {
                     continue;
                 };
-                let is_listed = list.sealed.binary_search_by_key(&id, |sealed| sealed.id).is_ok();
+                let is_listed = list.find_sealed(id).is_some();
                 if (!is_listed || whole.is_some()) && fs.remove_file(&dir.join(&entry.name)).is_ok()
                 {
                     report.files_removed += u64::from(kind == FileKind::Data && whole.is_none());
