@@ -102,7 +102,7 @@ impl Page {
 
 /// Where the log of each partition ends now, as far as it is durable, and which numbers are no news behind that (CF4).
 pub(super) fn places_now(shared: &Shared) -> Vec<Place> {
-    let end = |shard: &crate::db::Shard| loop {
+    let place = |shard: &crate::db::Shard| loop {
         let before = shard.view.log_gone();
         let files = shard.view.files.load_full();
         let newest = files.iter().map(|(_, data)| data).filter(|data| !data.is_copy());
@@ -110,17 +110,16 @@ pub(super) fn places_now(shared: &Shared) -> Vec<Place> {
         if shard.view.log_gone() != before {
             continue;
         }
-        return match newest.map(|data| (data.id, data.durable())) {
-            Some((file, (offset, false))) => Place { file, offset, top: Seqno(0) },
-            Some((file, (_, true))) => Place::behind(file.max(before), Seqno(0)),
-            None => Place::behind(before, Seqno(0)),
+        let end = newest.map(|data| (data.id, data.durable()));
+        // After that, so that nothing in front of the place has a larger number.
+        let top = shard.view.seqno_max();
+        return match end {
+            Some((file, (offset, false))) => Place { file, offset, top },
+            Some((file, (_, true))) => Place::behind(file.max(before), top),
+            None => Place::behind(before, top),
         };
     };
-    let mut places: Vec<Place> = shared.partitions.iter().map(end).collect();
-    for (place, shard) in places.iter_mut().zip(&shared.partitions) {
-        place.top = shard.view.seqno_max();
-    }
-    places
+    shared.partitions.iter().map(place).collect()
 }
 
 impl Feed {
