@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 
-use ringcask::{Db, ErrorKind, Io, Options};
+use ringcask::{ErrorKind, Io, Options};
 use rustix::fs::Advice;
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
@@ -57,11 +57,11 @@ fn short(number: usize) -> Vec<u8> {
     vec![number as u8; 40_000 + number * 100]
 }
 
-fn is_all_locked(db: &Db, mount: &LoopMount) -> bool {
+fn is_all_locked(locked_bytes: u64, mount: &LoopMount) -> bool {
     let files = data_files(&mount.store());
     let hints = files.iter().map(|file| file.with_extension("hint"));
     let lens = files.iter().cloned().chain(hints).map(|file| Some(file.metadata().ok()?.len()));
-    lens.sum::<Option<u64>>() == Some(db.stats().locked_bytes)
+    lens.sum::<Option<u64>>() == Some(locked_bytes)
 }
 
 /// Reads of what is locked in memory, when the device has lost it.
@@ -74,7 +74,7 @@ fn all_of_it_is_in_memory(io: &Io) {
     drop(db);
     let db = open(&options.locked_bytes(48 * MIB), &mount.store());
     // The last that is locked is a hint, so by then every data file is.
-    until("all is locked", || db.stats(), |_| is_all_locked(&db, &mount));
+    until("all is locked", || db.stats(), |stats| is_all_locked(stats.locked_bytes, &mount));
     OpenOptions::new().write(true).open(mount.image()).unwrap().set_len(MIB).unwrap();
     for file in data_files(&mount.store()) {
         let file = std::fs::File::open(file).unwrap();
