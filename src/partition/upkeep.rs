@@ -2,7 +2,7 @@
 //!
 //! One step at a time, on the worker's upkeep thread; between two steps the partition looks at what
 //! there is to do. Hints come first, because a file without one is slow to open and cannot be asked
-//! for its keys; compaction and key runs take turns; scrubbing comes last, because nothing waits for it.
+//! for its keys; compaction takes turns with key runs and locking; scrubbing comes last, because nothing waits for it.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
