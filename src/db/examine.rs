@@ -203,11 +203,8 @@ fn check_is_store(fs: &Fs, path: &Path) -> Result<()> {
 }
 
 fn holds_partitions(fs: &Fs, path: &Path) -> bool {
-    let entries = fs.read_dir(path).unwrap_or_default();
-    entries.iter().filter(|entry| entry.is_dir).any(|entry| {
-        let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
-        id.is_some_and(|id| holds_data(fs, &layout::partition_dir(path, id)).unwrap_or(false))
-    })
+    let dirs = layout::partition_dirs(fs, path).unwrap_or_default();
+    dirs.iter().any(|(_, dir)| holds_data(fs, dir).unwrap_or(false))
 }
 
 enum Judged {
@@ -284,12 +281,8 @@ struct Remains {
 impl Remains {
     fn find(fs: &Fs, root: &Path) -> Result<Remains> {
         let mut remains = Remains::default();
-        for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
-            let name = entry.name.to_string_lossy();
-            let partition = layout::parse_partition_dir_name(&name).filter(|_| entry.is_dir);
-            if let Some(partition) = partition {
-                remains.look_into(fs, &layout::partition_dir(root, partition), partition)?;
-            }
+        for (partition, dir) in layout::partition_dirs(fs, root)? {
+            remains.look_into(fs, &dir, partition)?;
         }
         Ok(remains)
     }

@@ -304,10 +304,7 @@ pub(super) fn clear_away(fs: &Fs, root: &Path, manifest: &mut Manifest) -> Resul
         return Ok(());
     }
     let mut is_any_empty = false;
-    for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
-        let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
-        let Some(id) = id.filter(|_| entry.is_dir) else { continue };
-        let dir = layout::partition_dir(root, id);
+    for (id, dir) in layout::partition_dirs(fs, root)? {
         if id.0 < manifest.partition_count {
             forget_newer(fs, &dir, manifest)?;
         } else {
@@ -355,11 +352,10 @@ pub(super) fn check_newest(fs: &Fs, root: &Path, manifest: &Manifest) -> Result<
     if manifest.is_repartitioning {
         return Ok(());
     }
-    for entry in fs.read_dir(root).map_err(|source| Error::io("list", root, source))? {
-        let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
-        let is_unknown = |id: &PartitionId| entry.is_dir && id.0 >= manifest.partition_count;
-        let Some(id) = id.filter(is_unknown) else { continue };
-        let path = layout::partition_dir(root, id).join(layout::FILES);
+    let mut dirs = layout::partition_dirs(fs, root)?;
+    dirs.retain(|(id, _)| id.0 >= manifest.partition_count);
+    for (_, dir) in dirs {
+        let path = dir.join(layout::FILES);
         let Ok(bytes) = fs.read_file(&path, FILES_LEN_MAX) else { continue };
         let Ok(listed) = FilesList::decode(&bytes) else { continue };
         if listed.store == manifest.store && listed.map_epoch > manifest.map_epoch {

@@ -21,6 +21,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::format::data_header::FileKind;
+use crate::error::{Error, Result};
+use crate::io::Fs;
 use crate::limits;
 use crate::types::{FileId, PartitionId};
 
@@ -61,6 +63,14 @@ pub(crate) fn partition_dir_name(partition: PartitionId) -> String {
 
 pub(crate) fn partition_dir(store: &Path, partition: PartitionId) -> PathBuf {
     store.join(partition_dir_name(partition))
+}
+
+/// The directories of partitions in `root`, whether or not the store has those partitions; in no order.
+pub(crate) fn partition_dirs(fs: &Fs, root: &Path) -> Result<Vec<(PartitionId, PathBuf)>> {
+    let entries = fs.read_dir(root).map_err(|source| Error::io("list", root, source))?;
+    let names = entries.iter().filter(|entry| entry.is_dir).map(|entry| &entry.name);
+    let ids = names.filter_map(|name| parse_partition_dir_name(&name.to_string_lossy()));
+    Ok(ids.map(|id| (id, partition_dir(root, id))).collect())
 }
 
 pub(crate) fn file_name(file: FileId, kind: FileKind) -> String {

@@ -168,12 +168,9 @@ impl Backup<'_> {
     /// Removes partitions that the store does not have any more.
     fn clean_partitions(&self, report: &mut BackupReport) -> Result<()> {
         let Backup { fs, to, .. } = *self;
-        let entries = fs.read_dir(to).map_err(|source| Error::io("look into", to, source))?;
-        for entry in entries {
-            let id = layout::parse_partition_dir_name(&entry.name.to_string_lossy());
-            let is_over = |id: &PartitionId| entry.is_dir && id.0 >= self.manifest.partition_count;
-            let Some(id) = id.filter(is_over) else { continue };
-            let dir = layout::partition_dir(to, id);
+        let mut dirs = layout::partition_dirs(fs, to)?;
+        dirs.retain(|(id, _)| id.0 >= self.manifest.partition_count);
+        for (_, dir) in dirs {
             let entries =
                 fs.read_dir(&dir).map_err(|source| Error::io("look into", &dir, source))?;
             for entry in entries {
