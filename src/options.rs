@@ -357,7 +357,8 @@ impl Options {
         self
     }
 
-    /// How many bytes of data files and hint files are locked in memory, for all partitions together. Default: 0, none.
+    /// How many bytes of memory data files and hint files may be locked in, by the page, for all partitions together. Default: 0,
+    /// none.
     ///
     /// What is locked is read without a system call and never from the disk, by gets and scans alike, whatever else the
     /// machine needs memory for. It is the fastest way to read a store that fits; a file in which the newest

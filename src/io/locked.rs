@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::{
     MapFlags, MlockFlags, ProtFlags, mlock, mlock_with, mmap, mmap_anonymous, munmap,
 };
+use rustix::param::page_size;
 
 use super::File;
 
@@ -44,9 +45,9 @@ impl LockedMemory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether there is room for so many bytes.
+    /// Whether there is room for the first `len` bytes of a file.
     pub(crate) fn has_room(&self, len: u64) -> bool {
-        self.longer(self.used(), len).is_some()
+        whole_pages(len).and_then(|len| self.longer(self.used(), len)).is_some()
     }
 
     /// What is used with so many bytes more, if that may be.
@@ -55,10 +56,16 @@ impl LockedMemory {
     }
 
     fn reserve(self: &Arc<Self>, len: u64) -> Option<Room> {
+        let len = whole_pages(len)?;
         let longer = |used| self.longer(used, len);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, longer).ok()?;
         Some(Room { memory: Arc::clone(self), len })
     }
+}
+
+/// What so many bytes of a file take: memory is locked, and counted against the process's limit, by the page.
+fn whole_pages(len: u64) -> Option<u64> {
+    len.checked_next_multiple_of(page_size() as u64)
 }
 
 /// A part of the memory that may be locked.
@@ -263,7 +270,7 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, &bytes).unwrap();
         let file = Fs::os().open_read(&path).unwrap();
-        let memory = Arc::new(LockedMemory::new(100_000));
+        let memory = Arc::new(LockedMemory::new(1 << 20));
         let locked = locked(&file, 99_999, &memory).unwrap();
         for (offset, len) in [(0, 99_999), (0, 1), (4095, 2), (99_998, 1), (50_000, 0), (99_999, 0)]
         {
@@ -287,25 +294,30 @@ mod tests {
     fn no_more_is_locked_than_may_be() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        std::fs::write(&path, [7; 5000]).unwrap();
+        let page = page_size();
+        let (len, pages) = (page as u64 + 1, 2 * page as u64);
+        std::fs::write(&path, vec![7; page + 1]).unwrap();
         let file = Fs::os().open_read(&path).unwrap();
-        let memory = Arc::new(LockedMemory::new(10_000));
-        let (first, second) = (locked(&file, 5000, &memory), locked(&file, 5000, &memory));
+        let memory = Arc::new(LockedMemory::new(2 * pages + 1));
+        let (first, second) = (locked(&file, len, &memory), locked(&file, len, &memory));
         assert!(first.is_some() && second.is_some());
-        assert_eq!((memory.used(), memory.has_room(1), memory.has_room(0)), (10_000, false, true));
+        // Whole pages, as the kernel counts them.
+        assert_eq!(memory.used(), 2 * pages);
+        assert!(memory.has_room(0) && !memory.has_room(1));
         assert!(locked(&file, 1, &memory).is_none());
         drop(first);
-        assert_eq!(memory.used(), 5000);
+        assert_eq!(memory.used(), pages);
+        assert!(memory.has_room(pages) && !memory.has_room(pages + 1));
         assert!(!memory.has_room(u64::MAX));
-        assert!(locked(&file, 5000, &memory).is_some());
-        assert_eq!(memory.used(), 5000);
-        let too_long = Locking::begin(file.clone(), 5001, &Arc::new(LockedMemory::new(1 << 20)));
+        assert!(locked(&file, len, &memory).is_some());
+        assert_eq!(memory.used(), pages);
+        let too_long = Locking::begin(file.clone(), len + 1, &Arc::new(LockedMemory::new(1 << 20)));
         assert_eq!(too_long.err().map(|error| error.kind()), Some(io::ErrorKind::UnexpectedEof));
-        assert_eq!(memory.used(), 5000);
+        assert_eq!(memory.used(), pages);
         // What is begun and not locked is not handed out.
-        let begun = Locking::begin(file.clone(), 5000, &memory).unwrap().unwrap();
+        let begun = Locking::begin(file.clone(), len, &memory).unwrap().unwrap();
         assert!(begun.finish().is_none());
-        assert_eq!(memory.used(), 5000);
+        assert_eq!(memory.used(), pages);
     }
 
     #[test]
@@ -316,7 +328,7 @@ mod tests {
         let bytes: Vec<u8> = (0..len as u32).map(|n| (n / 1000) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let file = Fs::os().open_read(&path).unwrap();
-        let memory = Arc::new(LockedMemory::new(len as u64));
+        let memory = Arc::new(LockedMemory::new(2 * len as u64));
         let mut locking = Locking::begin(file, len as u64, &memory).unwrap().unwrap();
         assert!(!locking.step().unwrap());
         assert!(locking.step().unwrap());

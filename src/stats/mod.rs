@@ -36,7 +36,7 @@ pub struct Stats {
     pub snapshots: u64,
     /// Bytes of memory that they take for what has changed since they were made.
     pub snapshot_bytes: u64,
-    /// Bytes of files that are locked in memory, or just being locked ([`Options::locked_bytes`](crate::Options::locked_bytes)).
+    /// Bytes of memory that files are locked in, or just being locked ([`Options::locked_bytes`](crate::Options::locked_bytes)).
     pub locked_bytes: u64,
     /// Bytes of memory that [`Options::read_cache_bytes`](crate::Options::read_cache_bytes) has come to.
     pub read_cache_bytes: u64,

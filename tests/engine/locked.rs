@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringcask::{Compaction, Db, ErrorKind, Options};
+use rustix::param::page_size;
 
 use crate::support::{self, EIO, Store, contents, each_disk, get, wait};
 
@@ -29,11 +30,11 @@ fn fill(store: &Store) {
     wait(db.close()).unwrap();
 }
 
-/// Bytes of all data files and their hints.
+/// What all data files and their hints take in memory, where they lie in whole pages.
 fn stored_len(store: &Store) -> u64 {
     let hints = store.data_files().into_iter().map(|file| file.replace(".data", ".hint"));
     let files = store.data_files().into_iter().chain(hints);
-    files.map(|file| store.read(&file).len() as u64).sum()
+    files.map(|file| store.read(&file).len().next_multiple_of(page_size()) as u64).sum()
 }
 
 /// Waits for the upkeep thread, which nothing tells when it is done.

@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 
 use ringcask::{ErrorKind, Io, Options};
 use rustix::fs::Advice;
+use rustix::param::page_size;
 
 use crate::support::loop_mount::{FileSystem, LoopMount};
 use crate::support::{MIB, close, data_files, drivers, open, until, wait};
@@ -61,6 +62,8 @@ fn is_all_locked(locked_bytes: u64, mount: &LoopMount) -> bool {
     let files = data_files(&mount.store());
     let hints = files.iter().map(|file| file.with_extension("hint"));
     let lens = files.iter().cloned().chain(hints).map(|file| Some(file.metadata().ok()?.len()));
+    let page = page_size() as u64;
+    let lens = lens.map(|len| Some(len?.next_multiple_of(page)));
     lens.sum::<Option<u64>>() == Some(locked_bytes)
 }
 
