@@ -388,7 +388,7 @@ impl Partition {
     fn evict_read(&mut self, victim: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let len = head_len(victim.location);
-        self.count_read(len as u64);
+        self.note_read(len as u64);
         if let Some(evictor) = &mut self.evictor {
             evictor.reading.push(victim);
         }

@@ -80,7 +80,7 @@ impl Partition {
     fn expiry_read(&mut self, expired: Candidate, data: Arc<DataFile>, ops: &mut Ops) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let len = head_len(expired.location);
-        self.count_read(len as u64);
+        self.note_read(len as u64);
         self.expiring.push(expired.hash);
         ops.push(Box::pin(async move {
             let offset = u64::from(expired.location.offset);

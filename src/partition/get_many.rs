@@ -48,7 +48,7 @@ impl Partition {
         for (index, (hash, key)) in request.keys.iter().enumerate() {
             if let Some(location) = self.keydir.get(*hash) {
                 let data = self.data_to_read(location);
-                self.count_read(location.len.into());
+                self.note_read(location.len.into());
                 let cover = self.cover((request.keyspace, key));
                 wanted.push(Wanted { index, location, cover, data });
             }

@@ -62,7 +62,7 @@ impl Partition {
         };
         let data = self.data_to_read(location);
         self.parts_in_flight += 1;
-        self.count_read(location.len.into());
+        self.note_read(location.len.into());
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let mut walk = Walk { data: data.clone(), location, file: None, reader: None };
         ops.push(Box::pin(async move {

@@ -34,6 +34,7 @@ impl Partition {
     ) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         self.pages_in_flight += 1;
+        self.here.leave_off();
         self.view.counters.pages.add(1);
         self.view.counters.page_bytes.add(len as u64);
         let request = PageRequest { of, reply };

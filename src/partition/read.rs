@@ -75,8 +75,7 @@ impl Partition {
         let (len, offset) = (location.len as usize, u64::from(location.offset));
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
-        self.count_read(len as u64);
-        self.here.leave_off();
+        self.note_read(len as u64);
         let fs = self.fs.clone();
         ops.push(Box::pin(async move {
             let (opened, result) = read(&disk, fs, data.stored.clone(), len, offset).await;
@@ -96,8 +95,9 @@ impl Partition {
         data
     }
 
-    /// A read by the worker, of so many bytes, is under way.
-    pub(super) fn count_read(&self, len: u64) {
+    /// A read of a record by the worker, of so many bytes, is under way.
+    pub(super) fn note_read(&mut self, len: u64) {
+        self.here.leave_off();
         self.view.counters.reads.add(1);
         self.view.counters.read_bytes.add(len);
     }

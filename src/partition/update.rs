@@ -330,7 +330,7 @@ impl Partition {
     ) {
         let (disk, fs, index) = (self.disk.clone(), self.fs.clone(), self.index);
         let (len, offset) = (location.len as usize, u64::from(location.offset));
-        self.count_read(len as u64);
+        self.note_read(len as u64);
         self.reads_in_flight += 1;
         self.reads_in_flight_bytes += len;
         ops.push(Box::pin(async move {
