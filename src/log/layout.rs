@@ -1,4 +1,4 @@
-//! Names of files and directories, to and from what they stand for.
+//! Names of files and directories, to and from what they stand for, and which partitions a directory has.
 //!
 //! ```text
 //! data/
