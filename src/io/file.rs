@@ -5,12 +5,14 @@
 //! which thread an unlinked file is freed (G3).
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::cached;
 use super::memory::MemoryFile;
 #[cfg(any(test, feature = "sim"))]
 use super::sim::SimFile;
@@ -79,13 +81,10 @@ impl File {
     /// The count may be short, also in the middle of the file, and is 0 at its end.
     ///
     /// # Errors
-    /// `WouldBlock` if the bytes are not in memory; `EOPNOTSUPP` on file systems that cannot tell.
+    /// `WouldBlock` if the bytes are not in memory, or not all of them exist; `EOPNOTSUPP` on file systems that cannot tell.
     pub(crate) fn read_now(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
-            Kind::Os(file) => {
-                let mut parts = [io::IoSliceMut::new(buf)];
-                Ok(rustix::io::preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT)?)
-            }
+            Kind::Os(file) => cached::read_now(file, buf, offset),
             Kind::Memory(file) => Ok(file.read(buf, offset)),
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(file) => file.read_now(buf, offset),
@@ -277,10 +276,19 @@ impl File {
         self.advise(Advice::Sequential);
     }
 
+    /// Starts to read bytes that are not in memory, without waiting for them. Best effort.
+    pub(super) fn advise_needed(&self, offset: u64, len: usize) {
+        self.advise_part(Advice::WillNeed, offset, NonZeroU64::new(len as u64));
+    }
+
     fn advise(&self, advice: Advice) {
+        self.advise_part(advice, 0, None);
+    }
+
+    fn advise_part(&self, advice: Advice, offset: u64, len: Option<NonZeroU64>) {
         match &self.0 {
             // A refused hint costs speed, not correctness.
-            Kind::Os(file) => drop(rustix::fs::fadvise(file, 0, None, advice)),
+            Kind::Os(file) => drop(rustix::fs::fadvise(file, offset, len, advice)),
             Kind::Memory(_) => {}
             #[cfg(any(test, feature = "sim"))]
             Kind::Sim(_) => {}

@@ -16,6 +16,7 @@
 //! - **U5** Transfers are whole: short counts are continued here, and a result shorter than asked
 //!   means the end of the file. The one exception is [`File::read_now`], one call by contract.
 
+mod cached;
 mod disk;
 mod driver;
 mod file;

@@ -21,7 +21,7 @@ use futures::channel::oneshot;
 use super::disk::WriteMode;
 use super::file::File;
 
-/// Enough to keep a queue at an SSD, few enough that the stacks do not count.
+/// Enough to hand over what has been read ahead, few enough that the stacks do not count.
 const READ_THREADS: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -66,6 +66,8 @@ impl Pool {
         len: usize,
         offset: u64,
     ) -> oneshot::Receiver<io::Result<Vec<u8>>> {
+        // However few the threads are, the drive has before it all that is waited for.
+        file.advise_needed(offset, len);
         self.reads.submit(move || {
             let mut buf = vec![0; len];
             let count = file.read_at(&mut buf, offset)?;
