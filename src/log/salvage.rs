@@ -68,7 +68,7 @@ impl Extent {
 pub(crate) enum Piece<'a> {
     /// A group whose header verified, or the closing mark; its records follow.
     #[cfg_attr(
-        not(any(test, feature = "cli", feature = "sim")),
+        not(any(feature = "cli", feature = "sim")),
         expect(dead_code, reason = "only the command prints groups")
     )]
     Group {
