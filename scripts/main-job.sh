@@ -47,9 +47,10 @@ check_exactly() {
 }
 
 say "building"
-cargo build --release --quiet --features cli --bin ringcask
+# As the tests build it, so that it is there when they have run.
+cargo build --quiet --all-features --bin ringcask
 ringcask=$(cargo metadata --format-version 1 --no-deps |
-    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/ringcask
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug/ringcask
 
 if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null && [[ $EUID == 0 ]]; then
     say "fetching the package index"
