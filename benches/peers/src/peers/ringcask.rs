@@ -92,6 +92,15 @@ impl Peer for Ringcask {
     }
 }
 
+impl Drop for Ringcask {
+    /// Dropped alone, the store would end its work beside the next turn, in a directory that is being removed.
+    fn drop(&mut self) {
+        if let Err(error) = block_on(self.db.close()) {
+            eprintln!("ringcask: close: {error}");
+        }
+    }
+}
+
 impl Ringcask {
     async fn run_caller(&self, job: &Job<'_>, caller: usize) -> Result<u64> {
         let mut picker = job.picker(caller);
