@@ -79,8 +79,11 @@ limited() {
 }
 
 cold() {
-  local work=(--records 6000000 --value-size 1000 --reads 100 --clients 64 --threads 2 --durability buffered)
+  local data=(--records 6000000 --value-size 1000 --reads 100 --durability buffered)
+  local work=("${data[@]}" --clients 64 --threads 2)
   bench "${work[@]}" --operations 1 >/dev/null
+  # What a load leaves, small files, is merged before anything is measured.
+  bench "${data[@]}" --no-load --clients 1 --threads 1 --seconds 60 >/dev/null
   fio --name=lay --filename="$dir/fio" --rw=write --bs=1M --size=6G --end_fsync=1 >/dev/null
   for _ in $(seq "$turns"); do
     limited "$ringcask" --dir "$store" bench --json "${work[@]}" --no-load --cold --seconds 8 |
