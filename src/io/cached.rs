@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{IoSliceMut, Result};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::param::page_size;
@@ -71,7 +71,7 @@ pub(super) fn is_in_memory(file: &File, offset: u64, len: u64) -> Option<bool> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed. The kernel reads one `Range` and writes one `Found`,
     // both of the layout that it has for them and alive until the call returns, and keeps neither pointer.
     let status = unsafe {
-        libc::syscall(CACHESTAT, file.as_fd().as_raw_fd(), &raw const range, &raw mut found, 0_u32)
+        libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut found, 0_u32)
     };
     (status == 0).then_some(found.cached >= pages)
 }
