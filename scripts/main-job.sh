@@ -4,7 +4,7 @@
 # each record has its old or its new value and that nothing else is there.
 #
 #   scripts/main-job.sh            builds the command first
-#   scripts/main-job.sh RINGCASK   uses this one
+#   scripts/main-job.sh RINGCASK   uses this one, by its path from the root of the repository
 #
 # Needs cargo and a Debian or a derivative; keeps everything but the build in a temporary directory
 # that it removes.
